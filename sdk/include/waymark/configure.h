@@ -1,0 +1,73 @@
+// The calls at start-up. Each resolves its options against the environment and adds a destination to the process-wide
+// Telemetry (telemetry.h).
+//
+// Hides: environment variables, endpoint and duration rules, resource detection.
+// Threads: any, one at a time; call before recording starts.
+// Failure: Error, with nothing changed.
+//
+// Argument beats environment beats default; an empty variable counts as unset.
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "waymark/config.h"
+#include "waymark/telemetry.h"
+
+namespace waymark {
+
+struct TracingOptions {
+  Resource service = {};         // a service name, or a whole resource
+  std::string endpoint = {};     // base or complete URL, or file:PATH; else OTEL_TRACES_ENDPOINT, else OTEL_EXPORTER_OTLP_*
+  HeaderList headers = {};       // for every request
+  std::optional<std::chrono::nanoseconds> export_interval = {};  // default 5 s
+  std::optional<Sampler> sampler = {};
+  std::string name = {};         // of the destination; default: the URL without userinfo, query and /v1/...
+  bool lossy = true;
+  std::string state_directory = {};  // else WAYMARK_STATE_DIR, else $XDG_STATE_HOME/waymark/<service>
+  std::optional<RecorderConfig::Place> recorder = {};
+  OnRecord on_record = {};
+};
+
+struct LoggingOptions {
+  Resource service = {};
+  std::string endpoint = {};     // else OTEL_LOGS_ENDPOINT, else OTEL_EXPORTER_OTLP_*
+  HeaderList headers = {};
+  std::optional<std::chrono::nanoseconds> export_interval = {};  // default 1 s
+  Severity level = Severity::debug;  // records below it are not sent
+  std::string name = {};
+  bool lossy = true;
+  bool logs_as_span_events = false;  // also copy each record to the current span as the event "log.message"
+  std::string state_directory = {};
+  std::optional<RecorderConfig::Place> recorder = {};
+  OnRecord on_record = {};
+};
+
+struct ConsoleOptions {
+  Severity level = Severity::info;
+  bool to_stderr = false;
+  std::optional<bool> color = {};  // default: only on a terminal and without NO_COLOR
+  Resource service = {};
+};
+
+void configure_otel_tracing(const TracingOptions& options = {});
+void configure_otel_logging(const LoggingOptions& options = {});
+// Log records as lines for people. Calling it again replaces it.
+void configure_console_logging(const ConsoleOptions& options = {});
+
+// Of the process-wide Telemetry.
+bool force_flush(std::chrono::nanoseconds timeout = std::chrono::seconds(5));
+bool shutdown(std::chrono::nanoseconds timeout = std::chrono::seconds(5));
+[[nodiscard]] Stats stats();
+[[nodiscard]] Tracer tracer(std::string_view name, std::string_view version = {});
+[[nodiscard]] Logger logger(std::string_view name, std::string_view version = {});
+// Instead of standard error.
+void set_error_handler(ErrorHandler handler);
+
+// "5s", "1m30s", "250ms", "1d2h3m4s" (units d, h, m, s, ms, us; largest first), as OTEL_EXPORT_INTERVAL reads it.
+// Throws Error(invalid_duration) that names `key`.
+[[nodiscard]] std::chrono::nanoseconds parse_duration(std::string_view text, std::string_view key);
+
+}  // namespace waymark

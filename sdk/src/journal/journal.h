@@ -1,0 +1,72 @@
+// The journal: finished records in order, on disk or tmpfs, read by any number of cursors.
+//
+// Hides: segments, frames, checksums, the move from tmpfs to the state directory, eviction, and the cursors' file.
+// Threads: append() belongs to the collector thread (for a dead process's journal: to the recoverer). Each Cursor belongs
+//   to one destination thread; different cursors may be used at the same time, and beside append().
+// Failure: return values. What could not be read is counted and reported through `problem()`, never thrown.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "waymark/config.h"
+#include "waymark/telemetry.h"
+
+namespace waymark::journal {
+
+// One finished record as a destination sees it.
+struct Record {
+  Signal signal = Signal::traces;
+  std::uint16_t scope = 0;     // look it up with Journal::scope()
+  std::string_view framed;     // 0x12, length, body: ready to be concatenated into ScopeSpans or ScopeLogs (both field 2)
+  std::string_view body;       // the Span or LogRecord alone
+};
+
+// An instrumentation scope as it goes on the wire.
+struct Scope {
+  std::string encoded;     // the InstrumentationScope message's bytes
+  std::string schema_url;  // of ScopeSpans / ScopeLogs
+};
+
+class Journal;
+
+// How far one destination has got with one signal of one journal, and what became of what it passed. Moving it is one
+// checksummed write beside the recorder, so that a dead process's counts add up too.
+class Cursor {
+ public:
+  // What happened to the records of one acknowledged stretch.
+  struct Outcome {
+    std::uint64_t delivered = 0;
+    std::uint64_t rejected = 0;
+    std::uint64_t dropped = 0;
+    std::uint64_t filtered = 0;
+  };
+  // Takes records of this signal from the position on, in order, until `take` returns false (that record stays) or the
+  // journal's end. What was taken is in flight until acknowledge() or abandon(): the journal does not evict it. Returns
+  // the position after the last one taken. The views are good only during the call.
+  [[nodiscard]] std::uint64_t read(const std::function<bool(const Record&)>& take);
+  // Moves to `position` (from read()) and adds to the counts.
+  void acknowledge(std::uint64_t position, const Outcome& outcome) noexcept;
+  // Nothing is in flight any more; the position stays.
+  void abandon() noexcept;
+
+  [[nodiscard]] std::uint64_t position() const noexcept;
+  // Bytes of journal between the position and the end, all signals: a cheap upper bound for what is waiting.
+  [[nodiscard]] std::uint64_t lag_bytes() const noexcept;
+  // offered, delivered, rejected, dropped, filtered; pending is found by walking the journal.
+  [[nodiscard]] Counts counts() const;
+  [[nodiscard]] const std::string& name() const noexcept;
+  [[nodiscard]] Signal signal() const noexcept;
+
+  struct State;  // journal.cpp
+  explicit Cursor(std::shared_ptr<State> state) : state_(std::move(state)) {}
+
+ private:
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace waymark::journal
