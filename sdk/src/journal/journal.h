@@ -32,8 +32,6 @@ struct Scope {
   std::string schema_url;  // of ScopeSpans / ScopeLogs
 };
 
-class Journal;
-
 // How far one destination has got with one signal of one journal, and what became of what it passed. Moving it is one
 // checksummed write beside the recorder, so that a dead process's counts add up too.
 class Cursor {
@@ -67,6 +65,20 @@ class Cursor {
 
  private:
   std::shared_ptr<State> state_;
+};
+
+// What destinations see of a journal, live or dead.
+class Source {
+ public:
+  virtual ~Source() = default;
+  // Finds the cursor of this name and signal, or makes one: at the end of a live journal; a dead one gives null where it
+  // had none (what nobody asked for stays pending).
+  [[nodiscard]] virtual std::unique_ptr<Cursor> cursor(std::string_view name, Signal signal, bool lossy) = 0;
+  // The Resource message's bytes (opentelemetry.proto.resource.v1.Resource).
+  [[nodiscard]] virtual std::string resource() const = 0;
+  [[nodiscard]] virtual Scope scope(std::uint16_t id) const = 0;
+  // The position after the newest record.
+  [[nodiscard]] virtual std::uint64_t end() const noexcept = 0;
 };
 
 }  // namespace waymark::journal
