@@ -1,0 +1,57 @@
+#include "base/random.h"
+
+#include <pthread.h>
+#include <sys/random.h>
+
+#include <cstring>
+
+#include "waymark/propagation.h"
+
+namespace waymark {
+namespace detail {
+
+constinit thread_local std::uint64_t random_state = 0;
+
+std::uint64_t seed_random() noexcept {
+  // The forking thread's generator would go on with its parent's numbers: the child forgets it.
+  [[maybe_unused]] static const int registered = pthread_atfork(nullptr, nullptr, [] { random_state = 0; });
+  std::uint64_t seed = 0;
+  while (seed == 0) {
+    if (getrandom(&seed, sizeof seed, 0) != sizeof seed) seed = 0;
+  }
+  random_state = seed;
+  return seed;
+}
+
+}  // namespace detail
+
+std::string random_hex(std::size_t bytes) {
+  std::string out;
+  out.reserve(bytes * 2);
+  for (std::size_t i = 0; i < bytes; ++i) {
+    unsigned char b = 0;
+    while (getrandom(&b, 1, 0) != 1) {
+    }
+    out += "0123456789abcdef"[b >> 4];
+    out += "0123456789abcdef"[b & 15];
+  }
+  return out;
+}
+
+TraceId TraceId::random() noexcept {
+  TraceId id;
+  const std::uint64_t high = random_u64();
+  const std::uint64_t low = random_u64();
+  std::memcpy(id.bytes.data(), &high, 8);
+  std::memcpy(id.bytes.data() + 8, &low, 8);
+  return id;
+}
+
+SpanId SpanId::random() noexcept {
+  SpanId id;
+  const std::uint64_t bits = random_u64();
+  std::memcpy(id.bytes.data(), &bits, 8);
+  return id;
+}
+
+}  // namespace waymark

@@ -1,0 +1,34 @@
+// Random bits for ids: a fast generator a thread, seeded from the kernel, seeded again in a child of fork.
+//
+// Hides: the generator (wyrand) and its seeding.
+// Threads: one generator a thread.
+// Failure: none; getrandom does not fail after boot.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace waymark {
+
+namespace detail {
+extern constinit thread_local std::uint64_t random_state;  // 0: not seeded in this process
+std::uint64_t seed_random() noexcept;
+}  // namespace detail
+
+// Never returns 0.
+inline std::uint64_t random_u64() noexcept {
+  std::uint64_t state = detail::random_state;
+  if (state == 0) [[unlikely]] state = detail::seed_random();
+  for (;;) {
+    state += 0xa0761d6478bd642fu;
+    const auto product = static_cast<unsigned __int128>(state) * (state ^ 0xe7037ed1a0b428dbu);
+    const auto value = static_cast<std::uint64_t>(product >> 64) ^ static_cast<std::uint64_t>(product);
+    detail::random_state = state;
+    if (value != 0 && state != 0) [[likely]] return value;
+  }
+}
+
+// `bytes` random bytes as lower-case hex, straight from the kernel: for names of directories.
+[[nodiscard]] std::string random_hex(std::size_t bytes);
+
+}  // namespace waymark
