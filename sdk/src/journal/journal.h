@@ -33,7 +33,8 @@ struct Scope {
 };
 
 // How far one destination has got with one signal of one journal, and what became of what it passed. Moving it is one
-// checksummed write beside the recorder, so that a dead process's counts add up too.
+// checksummed write beside the recorder, so that a dead process's counts add up too. An interface, so that destinations
+// are tested without a journal.
 class Cursor {
  public:
   // What happened to the records of one acknowledged stretch.
@@ -43,28 +44,23 @@ class Cursor {
     std::uint64_t dropped = 0;
     std::uint64_t filtered = 0;
   };
+  virtual ~Cursor() = default;
   // Takes records of this signal from the position on, in order, until `take` returns false (that record stays) or the
   // journal's end. What was taken is in flight until acknowledge() or abandon(): the journal does not evict it. Returns
-  // the position after the last one taken. The views are good only during the call.
-  [[nodiscard]] std::uint64_t read(const std::function<bool(const Record&)>& take);
+  // the position after the last one taken; at the journal's end, the end's (records of other signals are passed over).
+  // The views are good only during the call.
+  [[nodiscard]] virtual std::uint64_t read(const std::function<bool(const Record&)>& take) = 0;
   // Moves to `position` (from read()) and adds to the counts.
-  void acknowledge(std::uint64_t position, const Outcome& outcome) noexcept;
+  virtual void acknowledge(std::uint64_t position, const Outcome& outcome) noexcept = 0;
   // Nothing is in flight any more; the position stays.
-  void abandon() noexcept;
+  virtual void abandon() noexcept = 0;
 
-  [[nodiscard]] std::uint64_t position() const noexcept;
+  // These may be called from any thread.
+  [[nodiscard]] virtual std::uint64_t position() const noexcept = 0;
   // Bytes of journal between the position and the end, all signals: a cheap upper bound for what is waiting.
-  [[nodiscard]] std::uint64_t lag_bytes() const noexcept;
+  [[nodiscard]] virtual std::uint64_t lag_bytes() const noexcept = 0;
   // offered, delivered, rejected, dropped, filtered; pending is found by walking the journal.
-  [[nodiscard]] Counts counts() const;
-  [[nodiscard]] const std::string& name() const noexcept;
-  [[nodiscard]] Signal signal() const noexcept;
-
-  struct State;  // journal.cpp
-  explicit Cursor(std::shared_ptr<State> state) : state_(std::move(state)) {}
-
- private:
-  std::shared_ptr<State> state_;
+  [[nodiscard]] virtual Counts counts() const = 0;
 };
 
 // What destinations see of a journal, live or dead.
