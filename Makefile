@@ -1,0 +1,26 @@
+# The commands of the README. What a command does stands in scripts/.
+.PHONY: help demo test bench clean
+
+help:
+	@echo "make demo                 build a release and process a satellite scene, with its trace"
+	@echo "make demo FAULT=crash     the same, and one tile's process dies in the middle"
+	@echo "make demo IMAGE=path      the same, on a JPEG or PNG of yours"
+	@echo "make test                 everything that is checked: tests, sanitizers, fuzzers, rules, the installed package"
+	@echo "make bench                what recording costs on this machine"
+	@echo "make clean                remove what was built, and the demo's output"
+
+demo:
+	@scripts/install-deps demo
+	@scripts/build release waymark scene_tiles
+	@FAULT="$(FAULT)" IMAGE="$(IMAGE)" scripts/demo
+
+test:
+	@scripts/install-deps test
+	@scripts/test
+
+bench:
+	@scripts/install-deps test
+	@scripts/bench
+
+clean:
+	rm -rf build out
