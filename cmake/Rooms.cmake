@@ -1,6 +1,7 @@
 # Warnings and sanitizers for every target of ours, and the two functions that declare a room and a room's tests.
 
 add_library(waymark_flags INTERFACE)
+target_compile_definitions(waymark_flags INTERFACE WAYMARK_VERSION="${PROJECT_VERSION}")
 target_compile_options(waymark_flags INTERFACE -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion)
 if(WAYMARK_SANITIZE)
   target_compile_options(waymark_flags INTERFACE -fsanitize=${WAYMARK_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
@@ -27,6 +28,7 @@ function(waymark_room name)
     endif()
   endforeach()
   set_property(GLOBAL APPEND PROPERTY waymark_rooms room_${name})
+  set_property(GLOBAL APPEND PROPERTY waymark_room_libraries ${arg_LIBRARIES})
 endfunction()
 
 # waymark_test(FOLDER LIBRARIES lib...): tests/FOLDER/*_test.cpp as the program FOLDER_test (slashes become _).
