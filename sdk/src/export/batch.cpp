@@ -1,0 +1,170 @@
+#include "export/batch.h"
+
+#include <functional>
+
+#include "otlp/fields.h"
+#include "otlp/reader.h"
+#include "otlp/walk.h"
+#include "otlp/writer.h"
+#include "waymark/error.h"
+#include "waymark/reader.h"
+
+namespace waymark::delivery {
+namespace {
+
+// The numbers are the same for spans and logs.
+constexpr char tag(otlp::field::Number number) { return static_cast<char>(number << 3 | 2); }  // of a field with a length
+constexpr char kResourceRecords = tag(otlp::field::request::kResources);
+constexpr char kResource = tag(otlp::field::resource_records::kResource);
+constexpr char kScopeRecords = tag(otlp::field::resource_records::kScopes);
+constexpr char kScope = tag(otlp::field::scope_records::kScope);
+constexpr char kSchemaUrl = tag(otlp::field::scope_records::kSchemaUrl);
+constexpr char kAttribute = tag(otlp::field::resource::kAttributes);
+
+void append_head(std::string& out, char tag_byte, std::size_t payload) {
+  char bytes[11];
+  bytes[0] = tag_byte;
+  out.append(bytes, static_cast<std::size_t>(otlp::put_varint(bytes + 1, payload) - bytes));
+}
+
+std::string whole_field(char tag_byte, std::string_view content) {
+  std::string out;
+  append_head(out, tag_byte, content.size());
+  return out.append(content);
+}
+
+std::string_view key_of(std::string_view key_value) {
+  otlp::Walk fields(key_value, "KeyValue");
+  while (fields.next()) {
+    if (fields.number() == otlp::field::key_value::kKey) return fields.bytes();
+  }
+  return {};
+}
+
+// `own` without the attributes that `extra` has, then those of `extra`.
+std::string merged(std::string_view own, const AnyMap& extra) {
+  std::string out;
+  otlp::Walk fields(own, "Resource");
+  while (fields.next()) {
+    const bool replaced = fields.number() == otlp::field::resource::kAttributes && find(extra, key_of(fields.bytes()));
+    if (!replaced) out.append(fields.field());
+  }
+  for (const auto& [key, value] : extra) otlp::append_attribute(out, kAttribute, key, value);
+  return out;
+}
+
+}  // namespace
+
+Envelope::Envelope(const journal::Source& source, const AnyMap& extra) : source_(&source) {
+  std::string resource = source.resource();
+  if (!extra.empty()) {
+    try {
+      resource = merged(resource, extra);
+    } catch (const Error&) {
+      // A dead process's resource that can't be read is passed on as it is: the records matter more.
+    }
+  }
+  if (!resource.empty()) resource_ = whole_field(kResource, resource);
+}
+
+const Envelope::Scope& Envelope::scope(std::uint16_t id) {
+  const auto known = scopes_.find(id);
+  if (known != scopes_.end()) return known->second;
+  const journal::Scope read = source_->scope(id);
+  Scope made;
+  if (!read.encoded.empty()) made.head = whole_field(kScope, read.encoded);
+  if (!read.schema_url.empty()) made.tail = whole_field(kSchemaUrl, read.schema_url);
+  return scopes_.emplace(id, std::move(made)).first->second;
+}
+
+void Batch::forget(std::size_t max_bytes) {
+  std::size_t reserved = 0;
+  for (const Slot& slot : slots_) reserved += slot.records.capacity();
+  // Scopes that took turns in being busy have each left a large buffer behind.
+  if (reserved > 4 * max_bytes) slots_.clear();
+  used_ = last_ = 0;
+  pieces_.clear();
+  bytes_ = 0;
+  records_ = filtered_ = oversized_ = taken_bytes_ = 0;
+}
+
+Batch::Slot* Batch::find(std::uint16_t scope) noexcept {
+  if (last_ < used_ && slots_[last_].scope == scope) return &slots_[last_];
+  for (std::size_t i = 0; i < used_; ++i) {
+    if (slots_[i].scope == scope) {
+      last_ = i;
+      return &slots_[i];
+    }
+  }
+  return nullptr;
+}
+
+bool Batch::take(const journal::Record& record, Envelope& envelope, const BatchRules& rules) {
+  if (rules.minimum_severity != Severity::unspecified && record.signal == Signal::logs) {
+    const auto severity = otlp::log_severity(record.body);
+    if (severity != 0 && severity < static_cast<std::int32_t>(rules.minimum_severity)) {
+      ++filtered_;
+      taken_bytes_ += record.framed.size();
+      return true;
+    }
+  }
+  if (rules.max_records != 0 && records_ >= rules.max_records) return false;
+
+  Slot* slot = find(record.scope);
+  const Envelope::Scope& header = slot ? *slot->header : envelope.scope(record.scope);
+  const std::size_t before = slot ? otlp::field_size(slot->payload) : 0;
+  const std::size_t payload = (slot ? slot->payload : header.head.size() + header.tail.size()) + record.framed.size();
+  const std::size_t resource = resource_ - before + otlp::field_size(payload);
+  if (otlp::field_size(resource) > rules.max_bytes) {
+    if (records_ != 0) return false;
+    ++oversized_;  // alone and still too large; what stands behind it goes on
+    taken_bytes_ += record.framed.size();
+    return true;
+  }
+  if (!slot) {
+    if (used_ == slots_.size()) slots_.emplace_back();
+    last_ = used_++;
+    slot = &slots_[last_];
+    slot->scope = record.scope;
+    slot->header = &header;
+    slot->records.clear();
+  }
+  slot->records.append(record.framed);
+  slot->payload = payload;
+  resource_ = resource;
+  bytes_ = otlp::field_size(resource);
+  ++records_;
+  taken_bytes_ += record.framed.size();
+  return true;
+}
+
+void Batch::assemble(const Envelope& envelope) {
+  prefix_.clear();
+  append_head(prefix_, kResourceRecords, resource_);
+  prefix_.append(envelope.resource());
+  pieces_.push_back(prefix_);
+  for (std::size_t i = 0; i < used_; ++i) {
+    Slot& slot = slots_[i];
+    slot.prefix.clear();
+    append_head(slot.prefix, kScopeRecords, slot.payload);
+    slot.prefix.append(slot.header->head);
+    pieces_.push_back(slot.prefix);
+    pieces_.push_back(slot.records);
+    if (!slot.header->tail.empty()) pieces_.push_back(slot.header->tail);
+  }
+}
+
+void Batch::cut(journal::Cursor& cursor, Envelope& envelope, const BatchRules& rules) {
+  forget(rules.max_bytes);
+  resource_ = envelope.resource().size();
+  at_end_ = true;
+  auto taker = [&](const journal::Record& record) {
+    const bool taken = take(record, envelope, rules);
+    if (!taken) at_end_ = false;
+    return taken;
+  };
+  position_ = cursor.read(std::ref(taker));  // by reference: std::function has room for no more without allocating
+  if (records_ > 0) assemble(envelope);
+}
+
+}  // namespace waymark::delivery

@@ -1,0 +1,92 @@
+// One export request, cut at a cursor: records grouped by scope, under the headers of their resource and scopes.
+//
+// Hides: how the request's bytes are laid out, and that its size is known exactly while it grows.
+// Threads: values of one destination's thread.
+// Failure: std::bad_alloc; nothing is acknowledged then.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "journal/journal.h"
+#include "waymark/config.h"
+
+namespace waymark::delivery {
+
+// The parts of a source's requests that stay the same: its resource and its scopes, as they go on the wire.
+class Envelope {
+ public:
+  struct Scope {
+    std::string head;  // ScopeSpans.scope, a whole field; empty where the scope says nothing
+    std::string tail;  // ScopeSpans.schema_url, a whole field; empty where there is none
+  };
+
+  // `extra` replaces what the resource says under the same keys. The source must outlive it.
+  Envelope(const journal::Source& source, const AnyMap& extra);
+  [[nodiscard]] const std::string& resource() const noexcept { return resource_; }  // ResourceSpans.resource, the field
+  [[nodiscard]] const Scope& scope(std::uint16_t id);
+
+ private:
+  const journal::Source* source_;
+  std::string resource_;
+  std::unordered_map<std::uint16_t, Scope> scopes_;
+};
+
+struct BatchRules {
+  std::size_t max_bytes = 512 * 1024;  // of the encoded request
+  std::size_t max_records = 0;         // 0: no limit
+  Severity minimum_severity = Severity::unspecified;
+};
+
+class Batch {
+ public:
+  // Takes what fits from the cursor's position on; what was cut before is forgotten. Buffers are kept, so that a batch
+  // like the last one allocates nothing.
+  void cut(journal::Cursor& cursor, Envelope& envelope, const BatchRules& rules);
+
+  // The request: the pieces back to back. Good until the next cut.
+  [[nodiscard]] std::span<const std::string_view> pieces() const noexcept { return pieces_; }
+  [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }  // of the request
+  [[nodiscard]] std::uint64_t records() const noexcept { return records_; }
+  [[nodiscard]] std::uint64_t filtered() const noexcept { return filtered_; }    // below the minimum severity
+  [[nodiscard]] std::uint64_t oversized() const noexcept { return oversized_; }  // larger than max_bytes, each alone
+  // Everything that was passed, filtered and oversized records included.
+  [[nodiscard]] std::uint64_t taken_records() const noexcept { return records_ + filtered_ + oversized_; }
+  [[nodiscard]] std::uint64_t taken_bytes() const noexcept { return taken_bytes_; }
+  [[nodiscard]] std::uint64_t position() const noexcept { return position_; }
+  [[nodiscard]] bool at_end() const noexcept { return at_end_; }  // nothing was left in the journal
+
+ private:
+  struct Slot {
+    std::uint16_t scope = 0;
+    const Envelope::Scope* header = nullptr;
+    std::size_t payload = 0;  // ScopeSpans without its own tag and length
+    std::string prefix;       // tag, length, head
+    std::string records;
+  };
+
+  void forget(std::size_t max_bytes);
+  bool take(const journal::Record& record, Envelope& envelope, const BatchRules& rules);
+  Slot* find(std::uint16_t scope) noexcept;
+  void assemble(const Envelope& envelope);
+
+  std::vector<Slot> slots_;
+  std::size_t used_ = 0;      // of slots_
+  std::size_t last_ = 0;      // the slot that the newest record went into
+  std::size_t resource_ = 0;  // ResourceSpans without its own tag and length
+  std::string prefix_;        // the request's first bytes, up to the first scope
+  std::vector<std::string_view> pieces_;
+  std::size_t bytes_ = 0;
+  std::uint64_t records_ = 0;
+  std::uint64_t filtered_ = 0;
+  std::uint64_t oversized_ = 0;
+  std::uint64_t taken_bytes_ = 0;
+  std::uint64_t position_ = 0;
+  bool at_end_ = true;
+};
+
+}  // namespace waymark::delivery

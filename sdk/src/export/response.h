@@ -1,0 +1,28 @@
+// What an OTLP/HTTP backend's answer means for the records that were sent.
+//
+// Hides: the status table, partial_success and google.rpc.Status, in protobuf and in JSON.
+// Threads: pure functions.
+// Failure: none; these are bytes that nobody vouches for, and what can't be read says nothing.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "waymark/config.h"
+
+namespace waymark::delivery {
+
+struct Evaluation {
+  Outcome verdict = Outcome::delivered;
+  std::uint64_t rejected = 0;  // as the backend says; it may say more than it was sent
+  std::string message;         // the backend's words, as one printable line of at most 512 characters; may be empty
+};
+
+// `content_type` is the response's header; one that is neither protobuf nor JSON makes its body mean nothing.
+[[nodiscard]] Evaluation evaluate(Signal signal, int status, std::string_view content_type, std::string_view body);
+
+// A foreign text fit for one line of a log: UTF-8, no control characters, at most `characters` long.
+[[nodiscard]] std::string printable(std::string_view text, std::size_t characters = 512);
+
+}  // namespace waymark::delivery
