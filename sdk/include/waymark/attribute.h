@@ -90,7 +90,11 @@ struct Attribute {
   Value value;
 };
 
-// A list of attributes, as a view.
+// A list of attributes, as a view. The list that it was made from lives until the end of the full expression.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Winit-list-lifetime"
+#endif
 class Attributes {
  public:
   constexpr Attributes() noexcept = default;
@@ -106,6 +110,9 @@ class Attributes {
   const Attribute* begin_ = nullptr;
   std::size_t size_ = 0;
 };
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 inline Value Value::map(Attributes entries) noexcept {
   Value v;
@@ -115,13 +122,21 @@ inline Value Value::map(Attributes entries) noexcept {
   return v;
 }
 
-// An owning value, as read back from telemetry.
+// An owning value, as read back from telemetry. A map's entry has the members of a std::pair, and is none: clang can't
+// instantiate a pair of a type that holds itself.
 struct AnyValue;
+struct AnyEntry;
 using AnyArray = std::vector<AnyValue>;
-using AnyMap = std::vector<std::pair<std::string, AnyValue>>;  // in wire order
+using AnyMap = std::vector<AnyEntry>;  // in wire order
 struct AnyValue {
   std::variant<std::monostate, std::string, bool, std::int64_t, double, std::vector<std::byte>, AnyArray, AnyMap> value;
-  friend bool operator==(const AnyValue&, const AnyValue&) = default;
+  friend bool operator==(const AnyValue&, const AnyValue&);
 };
+struct AnyEntry {
+  std::string first;
+  AnyValue second;
+  friend bool operator==(const AnyEntry&, const AnyEntry&) = default;
+};
+inline bool operator==(const AnyValue& a, const AnyValue& b) { return a.value == b.value; }
 
 }  // namespace waymark
