@@ -549,9 +549,10 @@ class Picture {
 
   // Items one after the other, on as many lines as they need.
   void list(const std::vector<std::string>& items, std::string_view separator, std::string_view color) {
+    const int tail = separator.starts_with(' ') ? 0 : 1;  // of a separator that ends a line
     std::string text;
     for (const std::string& item : items) {
-      if (!text.empty() && columns(text) + 2 * columns(separator) + columns(item) > width_) {
+      if (!text.empty() && columns(text) + columns(separator) + columns(item) + tail > width_) {
         line({{text + std::string(separator), color}});
         text.clear();
       }
