@@ -1,0 +1,83 @@
+// Jobs as they stand in the store.
+//
+// Hides: nothing; it is data, as of the moment it was read.
+// Threads: values.
+// Failure: none.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "waymark/trace.h"
+
+namespace waymark {
+
+enum class JobState : std::uint8_t {
+  submitted,  // no task of it has started
+  running,    // also while a failed job's last tasks are still being stopped
+  completed,
+  failed,
+  canceled,
+};
+[[nodiscard]] std::string_view job_state_name(JobState state) noexcept;
+
+enum class TaskState : std::uint8_t {
+  waiting,          // for siblings it depends on
+  ready,
+  running,
+  computed,         // done itself, its subtasks are not
+  completed,        // with its whole subtree
+  failed,
+  failed_optional,
+  skipped,          // because something else in the job failed
+  canceled,
+  scheduled,        // for later: the next attempt, or a delay
+};
+[[nodiscard]] std::string_view task_state_name(TaskState state) noexcept;
+
+// A named count that tasks report while they run, summed over the job's tasks. Of a task only the last attempt counts.
+struct ProgressCount {
+  std::string label;
+  std::uint64_t done = 0;
+  std::uint64_t total = 0;
+  friend bool operator==(const ProgressCount&, const ProgressCount&) = default;
+};
+
+struct Job {
+  std::string id;  // a UUID
+  std::string name;
+  JobState state = JobState::submitted;
+  Timestamp submitted_at;
+  Timestamp started_at;   // of its first task; 0: none has
+  Timestamp finished_at;  // 0: it has not
+  TraceId trace_id;
+  std::string error_type;   // of the task that failed the job
+  std::string error;
+  std::string failed_task;  // its id
+  std::uint64_t tasks = 0;       // so far: tasks submit more
+  std::uint64_t tasks_done = 0;  // of them: computed, failed or skipped for good
+  std::vector<ProgressCount> progress;
+
+  [[nodiscard]] bool finished() const noexcept { return finished_at != Timestamp{}; }
+};
+
+// One task of a job, for those who look.
+struct TaskInfo {
+  std::string id;
+  std::string parent;  // empty for a root
+  std::string name;
+  std::string version;
+  TaskState state = TaskState::waiting;
+  std::uint32_t attempts = 0;  // started so far
+  std::uint32_t failures = 0;  // of them: failed
+  std::uint32_t lost = 0;      // of them: lost with their runner and charged to this task
+  std::string error_type;
+  std::string error;
+  Timestamp started_at;  // of its last attempt
+  Timestamp ended_at;    // 0: has not
+};
+
+}  // namespace waymark

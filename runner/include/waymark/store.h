@@ -1,0 +1,213 @@
+// Where jobs and tasks are kept, and the only thing that runners, submitters and commands share.
+//
+// A store is a state machine over tasks. Every call is one atomic step; the time is the store's own, and callers on other
+// machines need no clock in agreement with it. Work is claimed in batches. What a worker says about a task holds only
+// while that worker holds that attempt (the fence): after a lost lease it is refused.
+//
+//   scheduled --due--> ready --claim--> running --finish--> computed --last subtask done--> completed
+//   waiting --last dependency done--> ready                    running --failed, tries left--> scheduled
+//
+// Hides: the engine, its schema, its transactions, how one process learns that another has written.
+// Threads: any thread may call anything.
+// Failure: Error(store). A call that threw has changed nothing, and may be repeated: a finish that had been applied is
+//   accepted again.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "waymark/job.h"
+#include "waymark/propagation.h"
+#include "waymark/task.h"
+
+namespace waymark {
+
+// What never changes about a job.
+struct JobRecord {
+  std::int64_t number = 0;  // the store's own
+  std::string id;
+  std::string name;
+  SpanContext span;         // of its job/ span: trace, flags and tracestate of everything in it
+  Baggage baggage;
+};
+
+struct NewTask {
+  TaskName name;
+  std::string input;
+  std::int32_t priority = 0;
+  std::uint32_t max_retries = 0;
+  // Among tasks that are submitted together: the group it is a member of, and those that it waits for. A group is a
+  // set of tasks with the same dependents.
+  static constexpr std::uint32_t kNoGroup = UINT32_MAX;
+  std::uint32_t group = kNoGroup;
+  std::vector<std::uint32_t> after = {};
+  std::uint32_t dependencies = 0;  // tasks in those groups, in all
+};
+
+// Tasks submitted together; groups are numbered from 0.
+struct NewTasks {
+  std::vector<NewTask> tasks;
+  std::vector<std::uint32_t> group_sizes;
+};
+
+struct NewJob {
+  std::string id;
+  std::string name;
+  std::string cluster = "default";
+  SpanContext span;       // its job/ span to be
+  SpanId parent;          // of that span, where the submitter waits within a span
+  SpanContext submitter;  // the submit/ span, for a link
+  Baggage baggage;
+  Timestamp not_before;   // its span starts no earlier
+  NewTasks roots;
+};
+
+struct NewWorker {
+  std::string runner;     // random; the same after a lost lease
+  std::string name;
+  std::string host;
+  std::uint64_t process_id = 0;
+  std::string cluster = "default";
+  std::vector<TaskName> tasks;
+  std::chrono::nanoseconds lease = std::chrono::seconds(30);
+};
+using WorkerId = std::int64_t;
+
+// One attempt at a task, now the worker's. Its span may start at `not_before` (when its parent span did), not earlier.
+struct ClaimedTask {
+  std::int64_t task = 0;
+  std::int64_t parent = 0;          // 0: a root
+  std::shared_ptr<const JobRecord> job;
+  std::uint32_t type = 0;           // index into NewWorker::tasks
+  std::string input;
+  std::uint32_t attempt = 0;        // from 1
+  std::uint32_t failures = 0;
+  std::uint32_t lost = 0;
+  std::uint32_t max_retries = 0;
+  SpanId span;                      // this attempt's
+  SpanId parent_span;
+  SpanId previous_attempt;          // invalid for the first
+  SpanId last_dependency;           // the span of the dependency that finished last
+  std::uint32_t dependencies = 0;
+  Timestamp not_before;
+  std::chrono::nanoseconds dependency_wait{0};
+  std::chrono::nanoseconds queue_wait{0};
+};
+
+enum class TaskResult : std::uint8_t {
+  computed,
+  failed,
+  released,  // given back: as if it had never been claimed
+};
+
+struct Finish {
+  std::int64_t task = 0;
+  std::uint32_t attempt = 0;
+  TaskResult result = TaskResult::computed;
+  bool started = true;               // false: released before anybody began
+  Timestamp end;                     // of the attempt's span
+  NewTasks subtasks;                 // computed
+  std::string error_type;            // failed
+  std::string error;
+  std::optional<std::chrono::nanoseconds> retry_after = {};  // failed; none: for good
+};
+
+struct ProgressReport {
+  std::int64_t task = 0;
+  std::uint32_t attempt = 0;
+  std::string label;
+  std::uint64_t done = 0;   // of this attempt, so far
+  std::uint64_t total = 0;
+};
+
+// A span around what several processes did, closed by the step that reported it. It stays in the store's outbox until it
+// was said to be recorded.
+struct EnclosingSpan {
+  std::int64_t id = 0;      // in the outbox
+  std::shared_ptr<const JobRecord> job;
+  std::int64_t task = 0;    // 0: the job/ span; else the subtasks/ span of this task
+  TaskName name;            // the task's
+  SpanId span;
+  SpanId parent;
+  Timestamp start;
+  Timestamp end;
+  TaskState outcome = TaskState::completed;  // completed, failed or canceled
+  std::string error_type;
+  std::string error;
+  SpanContext submitter;    // of a job/ span
+  std::uint64_t tasks = 0;  // of a job/ span: in the job; of a subtasks/ span: direct subtasks
+};
+
+struct Exchange {
+  WorkerId worker = 0;
+  std::span<const Finish> finishes = {};
+  std::span<const ProgressReport> progress = {};
+  std::span<const std::int64_t> recorded = {};  // outbox ids that are safe now
+  std::size_t want = 0;                         // tasks to claim, at most
+};
+
+struct Exchanged {
+  bool lease_lost = false;              // this worker is none any more: nothing was accepted, nothing claimed
+  std::vector<bool> accepted;           // one for each finish; false: the worker does not hold that attempt any more
+  std::vector<ClaimedTask> claimed;
+  std::vector<EnclosingSpan> closed;
+  std::vector<std::int64_t> stopping;   // tasks of this worker whose job is being stopped
+  std::optional<std::chrono::nanoseconds> due;  // until the next scheduled task is ready
+};
+
+// An attempt that was lost with its process, as its telemetry tells.
+struct LostAttempt {
+  std::int64_t task = 0;
+  Timestamp end;            // of its interrupted span
+  bool charged = true;      // it may be what ended the process
+};
+
+struct Released {
+  std::uint64_t tasks = 0;   // went back
+  std::uint64_t failed = 0;  // were lost too often
+  std::vector<EnclosingSpan> spans;  // closed, or left over by workers that are gone
+};
+
+class Store {
+ public:
+  virtual ~Store() = default;
+
+  virtual Job submit(const NewJob& job) = 0;
+  [[nodiscard]] virtual std::optional<Job> find(std::string_view id) = 0;
+  [[nodiscard]] virtual std::vector<TaskInfo> tasks(std::string_view id) = 0;
+
+  [[nodiscard]] virtual WorkerId join(const NewWorker& worker) = 0;
+  // The lease's new end by the store's clock; nothing if it was lost.
+  [[nodiscard]] virtual std::optional<Timestamp> renew(WorkerId worker) = 0;
+  // What it still holds goes back.
+  virtual void leave(WorkerId worker) = 0;
+
+  // Results first, then claims: what the results made ready can be among them.
+  [[nodiscard]] virtual Exchanged exchange(const Exchange& exchange) = 0;
+
+  // Takes the tasks of workers whose lease has ended, each charged with the loss, and the outbox of workers that are gone.
+  [[nodiscard]] virtual Released sweep(WorkerId by, std::uint32_t max_lost) = 0;
+  // The same for a runner that is known to be dead; only the attempts named as charged are.
+  [[nodiscard]] virtual Released release(WorkerId by, std::string_view runner, std::span<const LostAttempt> lost,
+                                         std::uint32_t max_lost) = 0;
+
+  // Whether nothing is left that this worker could still get to do, by what is in the store now.
+  [[nodiscard]] virtual bool idle(WorkerId worker) = 0;
+
+  // Calls `changed` from any thread when others may have made work or finished a job, until what it returned is gone.
+  // Now and then for nothing. `changed` is quick, and calls nothing of the store.
+  [[nodiscard]] virtual std::shared_ptr<void> watch(std::function<void()> changed) = 0;
+};
+
+// A path or sqlite:PATH; empty for the default place (see ClientOptions::store).
+[[nodiscard]] std::shared_ptr<Store> open_store(const std::string& where);
+
+}  // namespace waymark
