@@ -31,7 +31,8 @@ class MemoryDestination {
 };
 
 // The spans as an indented tree, children by start time then name; one line a span: its name, then, where present,
-// "[error]" and "-> <name of the linked span>" for each link. Spans whose parent is missing stand at the margin behind "?".
+// "[error]" and "-> <name of the linked span>" for each link ("-> ?" where it is not among the spans). Spans whose parent is
+// missing stand at the margin behind "?", after the roots. A span that was delivered twice stands once.
 [[nodiscard]] std::string span_tree(const std::vector<ReadSpan>& spans);
 
 // Config for a Telemetry that keeps everything in memory and reads no environment.
