@@ -1,0 +1,240 @@
+// The outputs on this machine: a file of OTLP JSON lines, and the console.
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <climits>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "export/console.h"
+#include "export/sink.h"
+#include "waymark/error.h"
+#include "waymark/reader.h"
+
+namespace waymark::delivery {
+namespace {
+
+std::string error_text(int error) { return std::generic_category().message(error); }
+
+class Descriptor {
+ public:
+  Descriptor() = default;
+  explicit Descriptor(int fd) noexcept : fd_(fd) {}
+  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  [[nodiscard]] int get() const noexcept { return fd_; }
+
+ private:
+  int fd_ = -1;
+};
+
+// Writes that a reader who does not read can't hold up for longer than until abort().
+class Writer {
+ public:
+  Writer() : wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    if (wake_.get() < 0) throw Error(ErrorCode::io, "no event descriptor: " + error_text(errno));
+  }
+
+  struct Written {
+    std::size_t bytes = 0;  // all of them, unless error or aborted
+    int error = 0;
+    bool aborted = false;
+  };
+
+  // `regular`: a file of its own, written in one call where the kernel takes it. Else a pipe or terminal: never more than
+  // it has room for.
+  Written write(int fd, bool regular, std::string_view text) noexcept {
+    Written result;
+    while (result.bytes < text.size()) {
+      if (aborted_.load()) {
+        result.aborted = true;
+        return result;
+      }
+      std::size_t most = text.size() - result.bytes;
+      if (!regular) {
+        pollfd waits[2] = {{fd, POLLOUT, 0}, {wake_.get(), POLLIN, 0}};
+        if (::poll(waits, 2, -1) < 0) {
+          if (errno == EINTR) continue;
+          result.error = errno;
+          return result;
+        }
+        if (waits[1].revents != 0) continue;
+        most = std::min<std::size_t>(most, PIPE_BUF);  // what a pipe that is ready takes without blocking
+      }
+      const ssize_t n = ::write(fd, text.data() + result.bytes, most);
+      if (n >= 0) {
+        result.bytes += static_cast<std::size_t>(n);
+      } else if (errno != EINTR && errno != EAGAIN) {
+        result.error = errno;
+        return result;
+      }
+    }
+    return result;
+  }
+
+  void abort() noexcept {
+    aborted_.store(true);
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const auto n = ::write(wake_.get(), &one, sizeof one);
+  }
+
+ private:
+  Descriptor wake_;
+  std::atomic<bool> aborted_{false};
+};
+
+std::string_view joined(std::string& buffer, std::span<const std::string_view> pieces) {
+  buffer.clear();
+  for (const auto piece : pieces) buffer.append(piece);
+  return buffer;
+}
+
+// OTLP JSON lines. Whole lines only: what a full disk left of one is taken back, or ended.
+class FileSink final : public Sink {
+ public:
+  explicit FileSink(const DestinationConfig& config) : signal_(config.signal), path_(config.path) {
+    if (path_.empty()) {
+      throw Error(ErrorCode::invalid_argument,
+                  "destination \"" + config.name + "\": `path` is empty; a file output needs the path of its file");
+    }
+    const auto parent = std::filesystem::path(path_).parent_path();
+    std::error_code error;
+    if (!parent.empty()) std::filesystem::create_directories(parent, error);
+    if (const int failed = open(); failed != 0) {
+      throw Error(ErrorCode::io, "destination \"" + config.name + "\": the file " + path_ + " can't be opened for appending (" +
+                                     error_text(failed) + "); name one in a directory that can be written");
+    }
+  }
+
+  Delivery send(std::span<const std::string_view> pieces) override {
+    std::string line;
+    try {
+      line = request_to_json(signal_, joined(request_, pieces));
+    } catch (const Error& error) {
+      return {.outcome = Outcome::rejected, .message = error.what()};
+    }
+    line.push_back('\n');
+    if (moved_away()) file_ = Descriptor();
+    if (file_.get() < 0) {
+      if (const int failed = open(); failed != 0) return later(failed);
+    }
+    if (torn_) line.insert(line.begin(), '\n');
+
+    struct stat before {};
+    ::fstat(file_.get(), &before);
+    const Writer::Written written = writer_.write(file_.get(), regular_, line);
+    if (written.bytes == line.size()) {
+      torn_ = false;
+      return {};
+    }
+    if (written.bytes > 0) take_back(before.st_size, written.bytes);
+    if (written.aborted) return {.aborted = true};
+    return later(written.error);
+  }
+  void abort() noexcept override { writer_.abort(); }
+
+ private:
+  // 0, or an errno.
+  int open() {
+    constexpr int kFlags = O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY;
+    constexpr mode_t kReadableByAll = 0644;  // it is the user's output, not the SDK's state
+    Descriptor file(::open(path_.c_str(), O_RDWR | kFlags, kReadableByAll));
+    if (file.get() < 0) file = Descriptor(::open(path_.c_str(), O_WRONLY | kFlags, kReadableByAll));
+    if (file.get() < 0) return errno;
+    struct stat status {};
+    if (::fstat(file.get(), &status) != 0) return errno;
+    regular_ = S_ISREG(status.st_mode);
+    char last = '\n';
+    torn_ = regular_ && status.st_size > 0 && ::pread(file.get(), &last, 1, status.st_size - 1) == 1 && last != '\n';
+    file_ = std::move(file);
+    return 0;
+  }
+
+  // Renamed or deleted, as log rotation does: the next line belongs into a new file.
+  [[nodiscard]] bool moved_away() const {
+    if (!regular_ || file_.get() < 0) return false;
+    struct stat named {};
+    struct stat held {};
+    if (::fstat(file_.get(), &held) != 0) return true;
+    return ::stat(path_.c_str(), &named) != 0 || named.st_ino != held.st_ino || named.st_dev != held.st_dev;
+  }
+
+  void take_back(off_t size_before, std::size_t written) {
+    struct stat now {};
+    const bool ours_is_last = regular_ && ::fstat(file_.get(), &now) == 0 && now.st_size == size_before + static_cast<off_t>(written);
+    torn_ = !ours_is_last || ::ftruncate(file_.get(), size_before) != 0;
+  }
+
+  Delivery later(int error) const {
+    return {.outcome = Outcome::retry, .message = "the file " + path_ + " can't be written: " + error_text(error)};
+  }
+
+  Signal signal_;
+  std::string path_;
+  Descriptor file_;
+  bool regular_ = true;
+  bool torn_ = false;  // the file ends within a line
+  Writer writer_;
+  std::string request_;
+};
+
+class ConsoleSink final : public Sink {
+ public:
+  explicit ConsoleSink(const DestinationConfig& config)
+      : fd_(config.path == "stderr" ? STDERR_FILENO : STDOUT_FILENO), color_(config.color) {
+    if (config.signal != Signal::logs) {
+      throw Error(ErrorCode::invalid_argument, "destination \"" + config.name + "\": `signal` is " +
+                                                   std::string(signal_name(config.signal)) + "; the console shows logs only");
+    }
+    if (!config.path.empty() && config.path != "stdout" && config.path != "stderr") {
+      throw Error(ErrorCode::invalid_argument, "destination \"" + config.name + "\": `path` is \"" + config.path +
+                                                   "\"; a console output's is \"stdout\" or \"stderr\"");
+    }
+  }
+
+  Delivery send(std::span<const std::string_view> pieces) override {
+    text_.clear();
+    try {
+      for (const ReadLog& record : read_request(Signal::logs, joined(request_, pieces)).logs) {
+        append_console_line(text_, record, color_);
+      }
+    } catch (const Error& error) {
+      return {.outcome = Outcome::rejected, .message = error.what()};
+    }
+    struct stat status {};
+    const bool regular = ::fstat(fd_, &status) == 0 && S_ISREG(status.st_mode);
+    const Writer::Written written = writer_.write(fd_, regular, text_);
+    if (written.aborted) return {.aborted = true};
+    if (written.error == 0) return {};
+    // Lines half shown can't be taken back, and showing them again would not help a reader who is gone.
+    return {.outcome = Outcome::rejected, .message = "the console can't be written: " + error_text(written.error)};
+  }
+  void abort() noexcept override { writer_.abort(); }
+
+ private:
+  int fd_;
+  bool color_;
+  Writer writer_;
+  std::string request_;
+  std::string text_;
+};
+
+}  // namespace
+
+std::unique_ptr<Sink> open_file(const DestinationConfig& config) { return std::make_unique<FileSink>(config); }
+std::unique_ptr<Sink> open_console(const DestinationConfig& config) { return std::make_unique<ConsoleSink>(config); }
+
+}  // namespace waymark::delivery

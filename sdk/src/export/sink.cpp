@@ -1,0 +1,121 @@
+#include "export/sink.h"
+
+#include <exception>
+
+#include "export/response.h"
+#include "transport/http.h"
+#include "waymark/error.h"
+
+namespace waymark::delivery {
+namespace {
+
+// Backends quote what they were sent. A header's value, or the token behind "Bearer ", must not come back in a message.
+void redact(std::string& text, const HeaderList& headers) {
+  constexpr std::size_t kTooShortToBeSecret = 6;
+  const auto blot = [&text](std::string_view secret) {
+    if (secret.size() < kTooShortToBeSecret) return;
+    for (auto at = text.find(secret); at != std::string::npos; at = text.find(secret, at)) text.replace(at, secret.size(), "***");
+  };
+  for (const auto& [name, value] : headers) {
+    blot(value);
+    if (const auto space = value.rfind(' '); space != std::string::npos) blot(std::string_view(value).substr(space + 1));
+  }
+}
+
+class HttpSink final : public Sink {
+ public:
+  explicit HttpSink(const DestinationConfig& config)
+      : signal_(config.signal),
+        headers_(config.headers),
+        client_({.url = config.url,
+                 .headers = config.headers,
+                 .content_type = "application/x-protobuf",
+                 .timeout = config.timeout,
+                 .gzip = config.gzip}) {}
+
+  Delivery send(std::span<const std::string_view> pieces) override {
+    const transport::HttpResponse& response = client_.post(pieces);
+    Delivery delivery = response.failure == transport::Failure::none ? answered(response) : failed(response);
+    redact(delivery.message, headers_);
+    return delivery;
+  }
+  void abort() noexcept override { client_.abort(); }
+
+ private:
+  Delivery answered(const transport::HttpResponse& response) const {
+    const int status = response.status;
+    Evaluation evaluation = evaluate(signal_, status, response.content_type, response.body);
+    Delivery delivery{.outcome = evaluation.verdict, .rejected = evaluation.rejected, .message = std::move(evaluation.message)};
+    if (delivery.outcome == Outcome::delivered) return delivery;
+    std::string what = "HTTP " + std::to_string(status);
+    if (status >= 300 && status < 400) what += " (redirects are not followed; set the endpoint to the final URL)";
+    if (!delivery.message.empty()) what += ": " + delivery.message;
+    delivery.message = std::move(what);
+    delivery.retry_after = response.retry_after.value_or(std::chrono::seconds(0));
+    delivery.unsupported = status == 404 || status == 501;
+    return delivery;
+  }
+
+  static Delivery failed(const transport::HttpResponse& response) {
+    using transport::Failure;
+    Delivery delivery{.outcome = Outcome::retry, .message = printable(response.error)};
+    switch (response.failure) {
+      case Failure::aborted: delivery.aborted = true; break;
+      case Failure::connect: delivery.unreachable = true; break;
+      case Failure::timeout:
+      case Failure::closed:
+      case Failure::none: break;
+      case Failure::too_large:
+      case Failure::not_http:
+      case Failure::unusable: delivery.outcome = Outcome::rejected; break;
+    }
+    return delivery;
+  }
+
+  Signal signal_;
+  HeaderList headers_;
+  transport::HttpClient client_;
+};
+
+class CallbackSink final : public Sink {
+ public:
+  explicit CallbackSink(const DestinationConfig& config) : signal_(config.signal), deliver_(config.deliver) {
+    if (!deliver_) {
+      throw Error(ErrorCode::invalid_argument, "destination \"" + config.name +
+                                                   "\": `deliver` is not set; a callback output needs a function to call");
+    }
+  }
+
+  Delivery send(std::span<const std::string_view> pieces) override {
+    request_.clear();
+    for (const auto piece : pieces) request_.append(piece);
+    try {
+      DeliveryResult result = deliver_(signal_, request_);
+      return {.outcome = result.outcome, .rejected = result.rejected, .message = printable(result.message)};
+    } catch (const std::exception& error) {
+      return {.outcome = Outcome::rejected, .message = "the callback threw: " + printable(error.what())};
+    } catch (...) {
+      return {.outcome = Outcome::rejected, .message = "the callback threw what is no std::exception"};
+    }
+  }
+  void abort() noexcept override {}  // nobody can end a user's function; it must return by itself
+
+ private:
+  Signal signal_;
+  std::function<DeliveryResult(Signal, std::string_view)> deliver_;
+  std::string request_;
+};
+
+}  // namespace
+
+std::unique_ptr<Sink> open_sink(const DestinationConfig& config) {
+  switch (config.output) {
+    case Output::otlp_http: return std::make_unique<HttpSink>(config);
+    case Output::file: return open_file(config);
+    case Output::console: return open_console(config);
+    case Output::callback: return std::make_unique<CallbackSink>(config);
+  }
+  throw Error(ErrorCode::invalid_argument, "destination \"" + config.name + "\": `output` is no value of waymark::Output");
+}
+
+}  // namespace waymark::delivery
