@@ -1,0 +1,337 @@
+#include "config/resolve.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+#include "config/endpoint.h"
+#include "config/headers.h"
+#include "config/resource.h"
+#include "config/text.h"
+#include "waymark/error.h"
+
+namespace waymark::config {
+namespace {
+
+using std::chrono::nanoseconds;
+
+// What differs between the signals, said once.
+struct SignalVariables {
+  Signal signal;
+  const char* word;
+  const char* call;           // the function that configures it
+  const char* endpoint;       // Tilebox's name: base or complete
+  const char* otlp_endpoint;  // OpenTelemetry's: as it is
+  const char* headers;
+  const char* timeout;
+  const char* compression;
+  const char* protocol;
+  const char* schedule_delay;
+  const char* batch_size;
+  nanoseconds interval;       // the default
+};
+
+constexpr SignalVariables kTraces{Signal::traces,
+                                  "traces",
+                                  "configure_otel_tracing",
+                                  "OTEL_TRACES_ENDPOINT",
+                                  "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+                                  "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+                                  "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+                                  "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
+                                  "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+                                  "OTEL_BSP_SCHEDULE_DELAY",
+                                  "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
+                                  std::chrono::seconds(5)};
+constexpr SignalVariables kLogs{Signal::logs,
+                                "logs",
+                                "configure_otel_logging",
+                                "OTEL_LOGS_ENDPOINT",
+                                "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+                                "OTEL_EXPORTER_OTLP_LOGS_HEADERS",
+                                "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT",
+                                "OTEL_EXPORTER_OTLP_LOGS_COMPRESSION",
+                                "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL",
+                                "OTEL_BLRP_SCHEDULE_DELAY",
+                                "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE",
+                                std::chrono::seconds(1)};
+constexpr const char* kBaseEndpoint = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+constexpr nanoseconds kYear = std::chrono::hours(24 * 365);
+// People who read a console want lines now; a tenth of a second still makes one write of a burst.
+constexpr nanoseconds kConsoleInterval = std::chrono::milliseconds(100);
+
+std::optional<Endpoint> otlp_endpoint(const SignalVariables& of, Environment& environment) {
+  if (const auto own = environment.text(of.otlp_endpoint)) {
+    return parse_endpoint(*own, of.signal, PathRule::as_it_is, of.otlp_endpoint);
+  }
+  const auto base = environment.text(kBaseEndpoint);
+  if (!base) return std::nullopt;
+  auto endpoint = parse_endpoint(*base, of.signal, PathRule::base, kBaseEndpoint);
+  for (const char* suffix : {"/v1/traces", "/v1/logs", "/v1/metrics"}) {
+    if (endpoint->output == Output::otlp_http && endpoint->name.ends_with(suffix)) {
+      environment.warn(std::string(kBaseEndpoint) + " ends in " + suffix + " and is a base to which /v1/" +
+                       of.word + " is added; write it without " + suffix);
+    }
+  }
+  return endpoint;
+}
+
+// The headers of OTEL_EXPORTER_OTLP_HEADERS were written for the endpoint of the same family: where that is another
+// server than the one chosen, they are secrets of somebody else's.
+HeaderList environment_headers(const SignalVariables& of, const Endpoint& chosen, bool chosen_by_otlp_variable,
+                               Environment& environment) {
+  const auto variable = environment.first({of.headers, "OTEL_EXPORTER_OTLP_HEADERS"});
+  if (!variable) return {};
+  if (const auto meant = environment.first({of.otlp_endpoint, kBaseEndpoint}); meant && !chosen_by_otlp_variable) {
+    bool same = false;
+    try {
+      same = parse_endpoint(meant->text, of.signal, PathRule::as_it_is, meant->name)->origin == chosen.origin;
+    } catch (const Error&) {
+      // It is not used for anything else here, so what is wrong with it is nobody's concern.
+    }
+    if (!same) {
+      environment.warn(variable->name + " is not sent to " + chosen.name + ", because " + meant->name +
+                       " names another server; give the headers in the options");
+      return {};
+    }
+  }
+  return parse_headers(*variable, environment);
+}
+
+nanoseconds checked_interval(nanoseconds interval) {
+  if (interval <= nanoseconds::zero() || interval > kYear) {
+    throw Error(ErrorCode::invalid_duration,
+                "export_interval: " + std::to_string(interval.count()) +
+                    " ns is out of range; give a duration above zero and of at most a year, for example 5s");
+  }
+  return interval;
+}
+
+nanoseconds interval_of(const SignalVariables& of, const std::optional<nanoseconds>& given, Environment& environment) {
+  if (given) return checked_interval(*given);
+  if (const auto text = environment.text("OTEL_EXPORT_INTERVAL")) return parse_duration(*text, "OTEL_EXPORT_INTERVAL");
+  if (const auto delay = environment.milliseconds({of.schedule_delay})) {
+    // Zero means "at once", and the shortest wait comes nearest to it.
+    return std::max<nanoseconds>(*delay, std::chrono::milliseconds(1));
+  }
+  return of.interval;
+}
+
+void check_protocol(const SignalVariables& of, Environment& environment) {
+  for (const char* name : {of.protocol, "OTEL_EXPORTER_OTLP_PROTOCOL"}) {
+    const auto protocol = environment.choice({name}, {"http/protobuf", "grpc", "http/json"});
+    if (protocol == 0u) return;
+    if (protocol) {
+      throw Error(ErrorCode::invalid_environment, std::string(name) + ": " + in_quotes(*environment.text(name)) +
+                                                      " is not supported; write http/protobuf, or leave it unset");
+    }
+  }
+}
+
+template <typename Options>
+DestinationConfig otlp_destination(const SignalVariables& of, const Options& options, Environment& environment) {
+  std::optional<Endpoint> endpoint = parse_endpoint(options.endpoint, of.signal, PathRule::base_or_complete, "endpoint");
+  if (!endpoint) {
+    if (const auto text = environment.text(of.endpoint)) {
+      endpoint = parse_endpoint(*text, of.signal, PathRule::base_or_complete, of.endpoint);
+    }
+  }
+  const bool by_otlp_variable = !endpoint;
+  if (!endpoint) endpoint = otlp_endpoint(of, environment);
+  if (!endpoint) {
+    throw Error(ErrorCode::missing_endpoint,
+                std::string(of.call) + ": no endpoint is given; set the option `endpoint`, or the environment variable " +
+                    of.endpoint + " or " + kBaseEndpoint + ", for example to http://localhost:4318 or file:" + of.word + ".jsonl");
+  }
+
+  DestinationConfig destination;
+  destination.name = options.name.empty() ? endpoint->name : options.name;
+  destination.signal = of.signal;
+  destination.output = endpoint->output;
+  destination.lossy = options.lossy;
+  const HeaderList given = checked_headers(options.headers);
+  if (endpoint->output == Output::otlp_http) {
+    check_protocol(of, environment);
+    destination.url = endpoint->url;
+    destination.headers = environment_headers(of, *endpoint, by_otlp_variable, environment);
+    if (!endpoint->authorization.empty()) put_header(destination.headers, "Authorization", endpoint->authorization);
+    for (const auto& [name, value] : given) put_header(destination.headers, name, value);
+    if (const auto timeout = environment.milliseconds({of.timeout, "OTEL_EXPORTER_OTLP_TIMEOUT"})) {
+      destination.timeout = *timeout;
+    }
+    const auto compression = environment.choice({of.compression, "OTEL_EXPORTER_OTLP_COMPRESSION"}, {"none", "gzip"});
+    destination.gzip = compression == 1u;
+  } else {
+    destination.path = endpoint->path;
+  }
+  destination.batch.interval = interval_of(of, options.export_interval, environment);
+  // Waymark cuts batches by bytes and age; a count is a limit only where somebody asks for it. There is no queue whose
+  // size OTEL_BSP_MAX_QUEUE_SIZE could set: RecorderConfig and JournalConfig bound what waits.
+  destination.batch.max_records = environment.integer({of.batch_size}, 1, INT32_MAX).value_or(0);
+  return destination;
+}
+
+Sampler sampler_of(const std::optional<Sampler>& given, Environment& environment) {
+  if (given) {
+    if (!(given->ratio >= 0 && given->ratio <= 1)) {
+      throw Error(ErrorCode::invalid_argument,
+                  "sampler: the ratio " + std::to_string(given->ratio) + " is out of range; give one from 0 to 1");
+    }
+    return *given;
+  }
+  // In the order of SamplerKind.
+  const auto kind = environment.choice({"OTEL_TRACES_SAMPLER"},
+                                       {"always_on", "always_off", "traceidratio", "parentbased_always_on",
+                                        "parentbased_always_off", "parentbased_traceidratio"});
+  if (!kind) return {};
+  Sampler sampler{.kind = static_cast<SamplerKind>(*kind), .ratio = 1.0};
+  if (sampler.kind == SamplerKind::traceidratio || sampler.kind == SamplerKind::parentbased_traceidratio) {
+    sampler.ratio = environment.ratio("OTEL_TRACES_SAMPLER_ARG").value_or(1.0);
+  }
+  return sampler;
+}
+
+void read_limit(std::uint32_t& limit, Environment::Names names, Environment& environment) {
+  if (const auto number = environment.integer(names, 0, UINT32_MAX)) limit = static_cast<std::uint32_t>(*number);
+}
+
+Limits span_limits(Environment& environment) {
+  Limits limits;
+  read_limit(limits.attribute_count, {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"}, environment);
+  read_limit(limits.attribute_value_length,
+             {"OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"}, environment);
+  read_limit(limits.event_count, {"OTEL_SPAN_EVENT_COUNT_LIMIT"}, environment);
+  read_limit(limits.link_count, {"OTEL_SPAN_LINK_COUNT_LIMIT"}, environment);
+  read_limit(limits.event_attribute_count, {"OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"}, environment);
+  read_limit(limits.link_attribute_count, {"OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"}, environment);
+  return limits;
+}
+
+Limits log_limits(Environment& environment) {
+  Limits limits;
+  read_limit(limits.attribute_count, {"OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"}, environment);
+  read_limit(limits.attribute_value_length,
+             {"OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"}, environment);
+  return limits;
+}
+
+DiagnosticLevel diagnostic_level(Environment& environment) {
+  const auto level = environment.choice({"OTEL_LOG_LEVEL"}, {"none", "error", "warn", "warning", "info", "debug", "trace"});
+  static constexpr DiagnosticLevel levels[] = {DiagnosticLevel::none,    DiagnosticLevel::error,
+                                               DiagnosticLevel::warning, DiagnosticLevel::warning,
+                                               DiagnosticLevel::info,    DiagnosticLevel::debug,
+                                               DiagnosticLevel::debug};
+  return level ? levels[*level] : DiagnosticLevel::info;
+}
+
+// Where the state directory can't be had, telemetry stays in memory, and a warning says so.
+std::string state_directory(std::string_view given, const Resource& resource, Environment& environment) {
+  if (!trimmed(given).empty()) return absolute_directory(given);
+  if (const auto directory = environment.text("WAYMARK_STATE_DIR")) return absolute_directory(*directory);
+
+  std::filesystem::path home;
+  if (const auto state = environment.text("XDG_STATE_HOME")) {
+    // The XDG specification: a relative path is invalid and is ignored.
+    if (state->front() == '/') {
+      home = *state;
+    } else {
+      environment.warn("XDG_STATE_HOME: " + in_quotes(*state) + " is ignored; write an absolute path");
+    }
+  }
+  if (home.empty()) {
+    if (const auto user = environment.text("HOME"); user && user->front() == '/') {
+      home = std::filesystem::path(*user) / ".local" / "state";
+    }
+  }
+  if (home.empty()) {
+    environment.warn("neither WAYMARK_STATE_DIR nor XDG_STATE_HOME nor HOME names a directory: telemetry stays in memory, "
+                     "and what is not delivered is lost when the process ends");
+    return {};
+  }
+  std::string service = resource.service_name();
+  constexpr std::string_view unknown = "unknown_service:";
+  if (service.starts_with(unknown)) service.erase(0, unknown.size());
+  return (home / "waymark" / file_name_of(service)).lexically_normal();
+}
+
+struct BaseOptions {
+  const Resource& service;
+  std::string_view state_directory = {};
+  std::optional<RecorderConfig::Place> recorder = {};
+  std::optional<Sampler> sampler = {};
+  OnRecord on_record = {};
+  bool logs_as_span_events = false;
+};
+
+Config base(const BaseOptions& options, Environment& environment) {
+  Config config;
+  config.resource = detect_resource(options.service, environment);
+  config.state_directory = state_directory(options.state_directory, config.resource, environment);
+  if (options.recorder) config.recorder.place = *options.recorder;
+  config.sampler = sampler_of(options.sampler, environment);
+  config.span_limits = span_limits(environment);
+  config.log_limits = log_limits(environment);
+  config.logs_as_span_events = options.logs_as_span_events;
+  config.disabled = environment.flag("OTEL_SDK_DISABLED");
+  config.diagnostics = diagnostic_level(environment);
+  config.on_record = options.on_record;
+  return config;
+}
+
+}  // namespace
+
+std::string absolute_directory(std::string_view path) {
+  std::string text = std::filesystem::absolute(trimmed(path)).lexically_normal();
+  while (text.size() > 1 && text.back() == '/') text.pop_back();
+  return text;
+}
+
+Config resolve_base(const TracingOptions& options, Environment& environment) {
+  return base({.service = options.service,
+               .state_directory = options.state_directory,
+               .recorder = options.recorder,
+               .sampler = options.sampler,
+               .on_record = options.on_record},
+              environment);
+}
+
+Config resolve_base(const LoggingOptions& options, Environment& environment) {
+  return base({.service = options.service,
+               .state_directory = options.state_directory,
+               .recorder = options.recorder,
+               .on_record = options.on_record,
+               .logs_as_span_events = options.logs_as_span_events},
+              environment);
+}
+
+Config resolve_base(const ConsoleOptions& options, Environment& environment) {
+  return base({.service = options.service}, environment);
+}
+
+DestinationConfig resolve_destination(const TracingOptions& options, Environment& environment) {
+  return otlp_destination(kTraces, options, environment);
+}
+
+DestinationConfig resolve_destination(const LoggingOptions& options, Environment& environment) {
+  DestinationConfig destination = otlp_destination(kLogs, options, environment);
+  destination.minimum_severity = options.level;
+  return destination;
+}
+
+DestinationConfig resolve_destination(const ConsoleOptions& options, Environment& environment) {
+  DestinationConfig destination;
+  destination.name = "console";
+  destination.signal = Signal::logs;
+  destination.output = Output::console;
+  destination.path = options.to_stderr ? "stderr" : "stdout";
+  destination.minimum_severity = options.level;
+  destination.batch.interval = kConsoleInterval;
+  destination.color = options.color.value_or(isatty(options.to_stderr ? STDERR_FILENO : STDOUT_FILENO) == 1 &&
+                                             !environment.text("NO_COLOR") && environment.text("TERM") != "dumb");
+  return destination;
+}
+
+}  // namespace waymark::config

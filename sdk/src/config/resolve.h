@@ -1,0 +1,30 @@
+// From a configure call's options and the environment to a Config: arguments beat variables beat defaults.
+//
+// Hides: every variable's name and precedence, and every default that depends on the environment.
+// Threads: one thread at a time (Environment).
+// Failure: Error for options, endpoints and OTEL_EXPORT_INTERVAL; what is wrong with OpenTelemetry's own variables is
+//   told in environment.warnings() and treated as unset. Nothing of the process is changed.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "config/environment.h"
+#include "waymark/configure.h"
+
+namespace waymark::config {
+
+// Everything but destinations: what the first configure call starts recording with.
+[[nodiscard]] Config resolve_base(const TracingOptions& options, Environment& environment);
+[[nodiscard]] Config resolve_base(const LoggingOptions& options, Environment& environment);
+[[nodiscard]] Config resolve_base(const ConsoleOptions& options, Environment& environment);
+
+// The destination that the call adds.
+[[nodiscard]] DestinationConfig resolve_destination(const TracingOptions& options, Environment& environment);
+[[nodiscard]] DestinationConfig resolve_destination(const LoggingOptions& options, Environment& environment);
+[[nodiscard]] DestinationConfig resolve_destination(const ConsoleOptions& options, Environment& environment);
+
+// An option's directory as Config has it: absolute, without "." and "..".
+[[nodiscard]] std::string absolute_directory(std::string_view path);
+
+}  // namespace waymark::config
