@@ -13,7 +13,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   fuzz::check(again.header() == header, "what was sent is read, and sent on as it is");
   for (const Baggage::Entry& entry : baggage.entries()) {
     fuzz::check(baggage.get(entry.name).has_value(), "every entry can be found by its name");
-    fuzz::plant(entry.name == "z" && !entry.metadata.empty(), input);
+    fuzz::plant(entry.name.size() == 1 && entry.name > "m" && !entry.metadata.empty(), input);
   }
   return 0;
 }
