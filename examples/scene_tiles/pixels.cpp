@@ -287,13 +287,15 @@ Image heat_map(const Image& image) {
   map.pixels.resize(image.pixels.size());
   for (std::size_t i = 0; i < image.pixels.size(); i += kBands) {
     const double grey = 0.299 * image.pixels[i] + 0.587 * image.pixels[i + 1] + 0.114 * image.pixels[i + 2];
-    // Vegetation seen from above reaches about 0.3: there the colour is at its fullest.
-    const double green = std::clamp(excess_green(&image.pixels[i]) / 0.3, -1.0, 1.0);
-    const std::array<double, kBands> color = green < 0 ? std::array{40.0, 60.0, 200.0} : std::array{60 + 180 * green, 200.0, 40.0};
-    const double weight = 0.75 * std::abs(green);
+    // Dense forest seen from above reaches about 0.7: there the colour is at its fullest.
+    const double green = std::clamp(excess_green(&image.pixels[i]) / 0.7, -1.0, 1.0);
+    const std::array<double, kBands> color =
+        green < 0 ? std::array{40.0, 60.0, 200.0} : std::array{30 + 210 * green, 150 + 70 * green, 40.0};
+    const double weight = 0.75 * std::sqrt(std::abs(green));
     for (int band = 0; band < kBands; ++band) {
       const double value = (1 - weight) * grey + weight * color[static_cast<std::size_t>(band)];
-      map.pixels[i + static_cast<std::size_t>(band)] = static_cast<std::uint8_t>(std::lround(std::clamp(value, 0.0, 255.0)));
+      const auto index = i + static_cast<std::size_t>(band);
+      map.pixels[index] = static_cast<std::uint8_t>(std::lround(std::clamp(value, 0.0, 255.0)));
     }
   }
   return map;

@@ -1,0 +1,243 @@
+// scene_tiles: a real workflow on real images, and all that can be seen of it.
+//
+//   scene_tiles [image...] [--out DIR] [--tile N] [--endpoint URL] [--concurrency N] [--fault crash]
+//   scene_tiles --runner-only --out DIR
+//
+// The first form submits one job for the images and runs its tasks until the job is done. The second is another runner
+// for the job of a first one that was started with the same --out: both take tasks from the same store, and if one of
+// them dies the other finishes the job, and delivers what the dead one had recorded. `waymark trace` draws the result.
+#include <getopt.h>
+#include <unistd.h>
+#include <waymark/waymark.h>
+
+#include <charconv>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <future>
+#include <initializer_list>
+#include <iostream>
+#include <stdexcept>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tasks.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+using namespace std::chrono_literals;
+
+constexpr std::string_view kUsage = R"(usage: scene_tiles [image...] [options]
+
+Cuts satellite images into tiles, computes statistics, and puts a mosaic together, as a job of many tasks.
+Images are JPEG or PNG files; without any, those of the package xplanet-images.
+
+  --out DIR          outputs, telemetry and the job's store go there (default: out/scene)
+  --tile N           edge of a tile in pixels, 16 to 4096 (default: 256)
+  --endpoint URL     send traces and logs there (OTLP); without it OTEL_TRACES_ENDPOINT and OTEL_LOGS_ENDPOINT
+                     decide, and without them files in DIR
+  --concurrency N    tasks at a time (default: one per core)
+  --fault crash      one tile's first attempt dies of SIGSEGV and takes this process with it
+  --runner-only      submit nothing: help with the job in DIR until it is done
+)";
+
+struct Options {
+  std::vector<std::string> images;
+  fs::path out = "out/scene";
+  int tile = 256;
+  std::string endpoint;
+  std::uint32_t concurrency = 0;
+  bool crash = false;
+  bool runner_only = false;
+};
+
+// What the command line asks for and can't have.
+struct UsageError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+int parse_int(const char* option, std::string_view text, int least, int most) {
+  int value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < least || value > most) {
+    throw UsageError(std::string(option) + " takes a number from " + std::to_string(least) + " to " +
+                     std::to_string(most) + ", not \"" + std::string(text) + "\"");
+  }
+  return value;
+}
+
+std::vector<std::string> default_images() {
+  std::vector<std::string> images;
+  for (const char* image : {"/usr/share/xplanet/images/earth.jpg", "/usr/share/xplanet/images/night.jpg"}) {
+    if (!fs::exists(image)) {
+      throw UsageError(std::string(image) + " is missing: install the package xplanet-images, or name an image");
+    }
+    images.push_back(image);
+  }
+  return images;
+}
+
+Options parse(int argc, char** argv) {
+  enum : int { out = 1, tile, endpoint, concurrency, fault, runner_only, help };
+  const option options[] = {{"out", required_argument, nullptr, out},
+                            {"tile", required_argument, nullptr, tile},
+                            {"endpoint", required_argument, nullptr, endpoint},
+                            {"concurrency", required_argument, nullptr, concurrency},
+                            {"fault", required_argument, nullptr, fault},
+                            {"runner-only", no_argument, nullptr, runner_only},
+                            {"help", no_argument, nullptr, help},
+                            {nullptr, 0, nullptr, 0}};
+  Options result;
+  opterr = 0;
+  for (int option; (option = getopt_long(argc, argv, ":", options, nullptr)) != -1;) {
+    switch (option) {
+      case out: result.out = optarg; break;
+      case tile: result.tile = parse_int("--tile", optarg, 16, 4096); break;
+      case endpoint: result.endpoint = optarg; break;
+      case concurrency: result.concurrency = static_cast<std::uint32_t>(parse_int("--concurrency", optarg, 1, 256)); break;
+      case fault:
+        if (std::string_view(optarg) != "crash") throw UsageError("--fault knows only \"crash\"");
+        result.crash = true;
+        break;
+      case runner_only: result.runner_only = true; break;
+      case help: std::cout << kUsage; std::exit(0);
+      case ':': throw UsageError(std::string(argv[optind - 1]) + " needs a value");
+      default: throw UsageError("unknown option " + std::string(argv[optind - 1]) + "; --help shows those there are");
+    }
+  }
+  for (int i = optind; i < argc; ++i) {
+    if (!fs::exists(argv[i])) throw UsageError(std::string(argv[i]) + ": no such image");
+    result.images.push_back(fs::absolute(argv[i]).string());
+  }
+  if (!result.runner_only && result.images.empty()) result.images = default_images();
+  result.out = fs::absolute(result.out);
+  return result;
+}
+
+bool any_set(std::initializer_list<const char*> variables) {
+  for (const char* variable : variables) {
+    const char* value = std::getenv(variable);
+    if (value && *value) return true;
+  }
+  return false;
+}
+
+// To the endpoint of the command line, else to that of the environment, else into files.
+void configure_telemetry(const Options& options) {
+  const auto endpoint = [&](std::initializer_list<const char*> variables, const char* file) {
+    if (!options.endpoint.empty()) return options.endpoint;
+    return any_set(variables) ? std::string() : "file:" + (options.out / file).string();
+  };
+  const std::string state = (options.out / "state").string();
+  waymark::configure_otel_tracing(
+      {.service = "scene-tiles",
+       .endpoint = endpoint({"OTEL_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"},
+                            "traces.jsonl"),
+       .state_directory = state});
+  waymark::configure_otel_logging(
+      {.service = "scene-tiles",
+       .endpoint = endpoint({"OTEL_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"},
+                            "logs.jsonl"),
+       .state_directory = state});
+}
+
+// One line that is drawn again and again on a terminal; elsewhere a line for every tenth of the work.
+class ProgressLine {
+ public:
+  void show(const waymark::Job& job) {
+    std::uint64_t done = 0;
+    std::uint64_t total = 0;
+    for (const auto& count : job.progress) done += count.done, total += count.total;
+    const std::string figures = std::to_string(done) + " of " + std::to_string(total) + " tiles, " +
+                                std::to_string(job.tasks_done) + " of " + std::to_string(job.tasks) + " tasks";
+    if (terminal_) {
+      constexpr std::uint64_t kCells = 30;
+      const std::uint64_t full = total == 0 ? 0 : done * kCells / total;
+      std::string bar;
+      for (std::uint64_t i = 0; i < kCells; ++i) bar += i < full ? "█" : "░";
+      std::cout << "\r\x1b[K" << bar << "  " << figures << std::flush;
+      if (job.finished()) std::cout << '\n';
+    } else if (const std::uint64_t tenth = total == 0 ? 0 : done * 10 / total; tenth > shown_ || job.finished()) {
+      shown_ = tenth;
+      std::cout << figures << std::endl;
+    }
+  }
+
+ private:
+  bool terminal_ = isatty(STDOUT_FILENO) != 0;
+  std::uint64_t shown_ = 0;
+};
+
+void report(const Options& options, const waymark::Job& job) {
+  const double seconds = std::chrono::duration<double>(job.finished_at - job.submitted_at).count();
+  std::cout << "job " << waymark::job_state_name(job.state) << " in " << seconds << " s, " << job.tasks << " tasks\n";
+  if (job.state != waymark::JobState::completed) std::cout << job.error_type << ": " << job.error << '\n';
+
+  const bool flushed = waymark::force_flush(10s);
+  const waymark::Stats stats = waymark::stats();
+  std::cout << "\nrecorded here: " << stats.spans << " spans, " << stats.log_records << " log records\n";
+  for (const auto& [name, signal, counts, last_error] : stats.destinations) {
+    std::cout << waymark::signal_name(signal) << " to " << name << ": " << counts.delivered << " delivered, "
+              << counts.dropped << " dropped";
+    if (counts.rejected > 0) std::cout << ", " << counts.rejected << " rejected";
+    if (counts.pending > 0) std::cout << ", " << counts.pending << " still to be sent";
+    if (!last_error.empty()) std::cout << " (" << last_error << ")";
+    std::cout << '\n';
+  }
+  if (!flushed) std::cout << "what is still to be sent is kept in " << (options.out / "state").string() << '\n';
+}
+
+int run(const Options& options) {
+  fs::create_directories(options.out);
+  configure_telemetry(options);
+  waymark::Client client({.name = "scene-tiles", .store = (options.out / "store.db").string()});
+
+  // The job's id lies in the output directory, for runners that help with it.
+  const fs::path id_file = options.out / "job.id";
+  std::string id;
+  if (options.runner_only) {
+    if (!(std::ifstream(id_file) >> id)) throw UsageError(id_file.string() + ": no job to help with");
+    waymark::configure_console_logging({.level = waymark::Severity::warning});
+  } else {
+    const scene::ProcessScenes task{options.images, options.out.string(), options.tile, options.crash};
+    id = client.jobs().submit("scene tiles", task).id;
+    std::ofstream(id_file) << id << '\n';
+    std::cout << "job " << id << ": " << options.images.size() << (options.images.size() == 1 ? " image" : " images")
+              << ", process " << getpid() << std::endl;
+  }
+
+  auto runner = client.runner<scene::ProcessScenes, scene::ReadScene, scene::Tile, scene::Mosaic, scene::Summary>(
+      {.concurrency = options.concurrency});
+  std::stop_source stop;
+  auto work = std::async(std::launch::async, [&] { runner.run_forever(stop.get_token()); });
+  ProgressLine progress;
+  waymark::Job job;
+  do {
+    job = client.jobs().wait(id, 100ms);
+    if (!options.runner_only) progress.show(job);
+  } while (!job.finished() && work.wait_for(0s) == std::future_status::timeout);
+  stop.request_stop();
+  work.get();  // throws what ended the runner, if anything did
+
+  report(options, job);
+  waymark::shutdown();
+  return job.state == waymark::JobState::completed ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(parse(argc, argv));
+  } catch (const UsageError& error) {
+    std::cerr << "scene_tiles: " << error.what() << '\n';
+    return 2;
+  } catch (const std::exception& error) {
+    std::cerr << "scene_tiles: " << error.what() << '\n';
+    return 1;
+  }
+}
