@@ -1,0 +1,158 @@
+// examples/scene_tiles as a user runs it, with and without a crash, judged by its outputs and its trace.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "pixels.h"
+#include "support/command.h"
+#include "waymark/reader.h"
+
+namespace waymark {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using waymark::testing::CommandResult;
+
+// A smooth picture, so that its PNG files compress as real ones do; 6 x 4 tiles of 64 pixels, the last ones smaller.
+scene::Image picture() {
+  scene::Image image{370, 250, {}};
+  for (int y = 0; y < image.height; ++y) {
+    for (int x = 0; x < image.width; ++x) {
+      for (const int value : {x % 256, (x + y) % 256, y % 256}) image.pixels.push_back(static_cast<std::uint8_t>(value));
+    }
+  }
+  return image;
+}
+constexpr int kTile = 64;
+constexpr std::size_t kTiles = 24;
+
+std::string read(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+class SceneTilesTest : public ::testing::Test {
+ protected:
+  SceneTilesTest() {
+    std::string pattern = ::testing::TempDir() + "scene_tiles_XXXXXX";
+    directory = mkdtemp(pattern.data());
+    image = directory / "picture.png";
+    scene::write_png(image, picture());
+  }
+  ~SceneTilesTest() override { fs::remove_all(directory); }
+
+  // Without what this machine's user may have set up for telemetry; a sanitizer must not catch the crash that is asked for.
+  static std::string environment() {
+    return "env -u OTEL_TRACES_ENDPOINT -u OTEL_LOGS_ENDPOINT -u OTEL_EXPORTER_OTLP_ENDPOINT COLUMNS=100 "
+           "ASAN_OPTIONS=\"$ASAN_OPTIONS:handle_segv=0\" TSAN_OPTIONS=\"$TSAN_OPTIONS:handle_segv=0\"";
+  }
+  CommandResult run(const fs::path& out) const {
+    return waymark::testing::run_command(
+        {WAYMARK_SCENE_TILES, image.string(), "--out", out.string(), "--tile", std::to_string(kTile)}, environment());
+  }
+
+  fs::path directory;
+  fs::path image;
+};
+
+std::vector<const ReadSpan*> named(const ReadTelemetry& telemetry, const std::string& name) {
+  std::vector<const ReadSpan*> found;
+  for (const ReadSpan& span : telemetry.spans) {
+    if (span.name == name) found.push_back(&span);
+  }
+  return found;
+}
+
+bool interrupted(const ReadSpan* span) {
+  const AnyValue* value = find(span->attributes, "workflow.interrupted");
+  return value && value->value == AnyValue{true}.value;
+}
+
+TEST_F(SceneTilesTest, ItsTilesPutTogetherAgainEqualTheScene) {
+  const fs::path out = directory / "out";
+  const CommandResult result = run(out);
+  ASSERT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_THAT(result.output, HasSubstr("24 of 24 tiles"));
+  EXPECT_THAT(result.output, HasSubstr("0 dropped"));
+
+  const scene::Image whole = scene::decode(image);
+  scene::Image together{whole.width, whole.height, std::vector<std::uint8_t>(whole.pixels.size())};
+  const auto grid = scene::tile_grid({whole.width, whole.height}, kTile);
+  ASSERT_EQ(grid.size(), kTiles);
+  for (std::size_t i = 0; i < grid.size(); ++i) {
+    const std::string name = (i < 10 ? "00" : "0") + std::to_string(i) + ".png";
+    scene::paste(together, scene::decode(out / "picture" / "tiles" / name), grid[i].x, grid[i].y);
+  }
+  EXPECT_TRUE(together == whole);
+  EXPECT_TRUE(scene::decode(out / "picture" / "level1.png") == scene::half(whole));
+  EXPECT_TRUE(scene::decode(out / "picture" / "mosaic.png") == scene::heat_map(scene::half(whole)));
+  EXPECT_THAT(read(out / "picture" / "summary.json"), HasSubstr("\"excess_green\""));
+}
+
+TEST_F(SceneTilesTest, ItsTraceIsOneTreeThatEnclosesWhatItHolds) {
+  const fs::path out = directory / "out";
+  const CommandResult result = run(out);
+  ASSERT_EQ(result.exit_code, 0) << result.output;
+  const ReadTelemetry telemetry = read_json_file((out / "traces.jsonl").string());
+  const ReadTelemetry logs = read_json_file((out / "logs.jsonl").string());
+
+  const auto jobs = named(telemetry, "job/scene tiles");
+  ASSERT_EQ(jobs.size(), 1u);
+  EXPECT_EQ(named(telemetry, "task/Tile").size(), kTiles);
+  EXPECT_EQ(named(telemetry, "statistics").size(), kTiles);
+  for (const ReadSpan& span : telemetry.spans) {
+    if (span.context.trace_id != jobs.front()->context.trace_id || &span == jobs.front()) continue;
+    const auto parent = std::ranges::find(telemetry.spans, span.parent, [](const ReadSpan& s) { return s.context.span_id; });
+    ASSERT_NE(parent, telemetry.spans.end()) << span.name;
+    EXPECT_LE(parent->start, span.start) << span.name;
+    EXPECT_GE(parent->end, span.end) << span.name;
+  }
+  for (const ReadLog& log : logs.logs) {
+    EXPECT_NE(std::ranges::find(telemetry.spans, log.span_id, [](const ReadSpan& s) { return s.context.span_id; }),
+              telemetry.spans.end())
+        << to_text(log.body);
+  }
+}
+
+TEST_F(SceneTilesTest, ACrashedRunnersJobIsFinishedByTheOtherWithTheSameResult) {
+  const fs::path calm = directory / "calm";
+  ASSERT_EQ(run(calm).exit_code, 0);
+
+  const fs::path out = directory / "out";
+  const CommandResult demo = waymark::testing::run_command(
+      {WAYMARK_SOURCE_DIR "/scripts/demo"}, environment() + " FAULT=crash TILE=" + std::to_string(kTile) + " BUILD='" +
+                                                WAYMARK_BINARY_DIR + "' OUT='" + out.string() + "' IMAGE='" +
+                                                image.string() + "'");
+  ASSERT_EQ(demo.exit_code, 0) << demo.output;
+  EXPECT_THAT(demo.output, HasSubstr("died of SIGSEGV"));
+  EXPECT_THAT(demo.output, HasSubstr("task/Tile attempt 2"));
+  EXPECT_THAT(demo.output, HasSubstr("event band done  band=red"));
+
+  std::size_t files = 0;
+  for (const auto& file : fs::recursive_directory_iterator(calm / "picture")) {
+    if (!file.is_regular_file()) continue;
+    ++files;
+    EXPECT_TRUE(read(file.path()) == read(out / "picture" / fs::relative(file.path(), calm / "picture"))) << file.path();
+  }
+  EXPECT_EQ(files, 2 * kTiles + 4);
+
+  const ReadTelemetry telemetry = read_json_file((out / "traces.jsonl").string());
+  const auto statistics = named(telemetry, "statistics");
+  const auto died = std::ranges::find_if(statistics, interrupted);
+  ASSERT_NE(died, statistics.end()) << demo.output;
+  EXPECT_EQ((*died)->status, StatusCode::error);
+  EXPECT_EQ((*died)->events.size(), 2u);
+  const auto tiles = named(telemetry, "task/Tile");
+  EXPECT_TRUE(std::ranges::any_of(tiles, interrupted));
+}
+
+}  // namespace
+}  // namespace waymark
