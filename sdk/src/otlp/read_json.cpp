@@ -202,6 +202,8 @@ Json parse(std::string_view line, const Place& place) {
     // Its own text quotes the line, which may hold anything.
     throw Error(ErrorCode::corrupt, place.text() + ": not JSON from byte " + std::to_string(error.byte) +
                                         " on; expected one OTLP JSON request a line");
+  } catch (const Json::out_of_range&) {
+    throw Error(ErrorCode::corrupt, place.text() + ": a number that is too large; expected one OTLP JSON request a line");
   }
 }
 
