@@ -75,7 +75,7 @@ void append_console_line(std::string& out, const ReadLog& record, bool color) {
   const std::time_t seconds = std::chrono::floor<std::chrono::seconds>(time.time_since_epoch()).count();
   std::tm local{};
   localtime_r(&seconds, &local);
-  char clock[16];
+  char clock[32];
   std::snprintf(clock, sizeof clock, "%02d:%02d:%02d.%03d ", local.tm_hour % 100, local.tm_min % 100, local.tm_sec % 100,
                 static_cast<int>(((milliseconds % 1000) + 1000) % 1000));
   const auto dim = color ? kDim : std::string_view();
