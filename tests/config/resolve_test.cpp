@@ -1,0 +1,439 @@
+#include "config/resolve.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <map>
+
+#include "waymark/error.h"
+
+namespace waymark::config {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::Pair;
+using ::testing::SizeIs;
+using ::testing::UnorderedElementsAre;
+using std::chrono::milliseconds;
+using std::chrono::nanoseconds;
+using std::chrono::seconds;
+
+using Variables = std::map<std::string, std::string>;
+
+Environment environment(Variables variables) {
+  return Environment([variables = std::move(variables)](const std::string& name) -> std::optional<std::string> {
+    const auto at = variables.find(name);
+    if (at == variables.end()) return std::nullopt;
+    return at->second;
+  });
+}
+
+DestinationConfig traces(const TracingOptions& options, Variables variables = {}) {
+  Environment env = environment(std::move(variables));
+  return resolve_destination(options, env);
+}
+
+DestinationConfig logs(const LoggingOptions& options, Variables variables = {}) {
+  Environment env = environment(std::move(variables));
+  return resolve_destination(options, env);
+}
+
+Config base(Variables variables, const TracingOptions& options = {}) {
+  Environment env = environment(std::move(variables));
+  return resolve_base(options, env);
+}
+
+// Resolving a destination throws this; the message names and does not name what it should.
+template <typename Options>
+void expect_error(const Options& options, Variables variables, ErrorCode code, const std::vector<std::string>& named,
+                  const std::string& secret = "hunter2") {
+  Environment env = environment(std::move(variables));
+  try {
+    (void)resolve_destination(options, env);
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code) << error.what();
+    for (const std::string& word : named) EXPECT_THAT(error.what(), HasSubstr(word));
+    EXPECT_THAT(error.what(), Not(HasSubstr(secret)));
+  }
+}
+
+const Variables kEndpoint{{"OTEL_EXPORTER_OTLP_ENDPOINT", "http://base:4318"}};
+
+Variables with_endpoint(Variables more) {
+  more.insert(kEndpoint.begin(), kEndpoint.end());
+  return more;
+}
+
+TEST(ResolveTest, TheEndpointIsTheArgumentThenOtelTracesEndpointThenOtlpEndpoint) {
+  RecordProperty("requirement", "OE-01,OE-02,OE-03,OE-06,EV-11");
+  Variables variables{{"OTEL_TRACES_ENDPOINT", "http://own:4318"},
+                      {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://signal:4318/x/"},
+                      {"OTEL_EXPORTER_OTLP_ENDPOINT", "http://base:4318/my/"}};
+  EXPECT_EQ(traces({.endpoint = "http://argument"}, variables).url, "http://argument/v1/traces");
+  EXPECT_EQ(traces({.endpoint = " "}, variables).url, "http://own:4318/v1/traces");
+  variables["OTEL_TRACES_ENDPOINT"] = "";
+  EXPECT_EQ(traces({}, variables).url, "http://signal:4318/x/");
+  EXPECT_EQ(logs({}, variables).url, "http://base:4318/my/v1/logs");
+  variables["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = " ";
+  EXPECT_EQ(traces({}, variables).url, "http://base:4318/my/v1/traces");
+  variables["OTEL_LOGS_ENDPOINT"] = "http://own/v1/logs";
+  EXPECT_EQ(logs({}, variables).url, "http://own/v1/logs");
+}
+
+TEST(ResolveTest, WithoutAnyEndpointTheErrorNamesTheArgumentAndTheVariables) {
+  expect_error(TracingOptions{}, {}, ErrorCode::missing_endpoint,
+               {"configure_otel_tracing", "`endpoint`", "OTEL_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"});
+  expect_error(LoggingOptions{}, {{"OTEL_LOGS_ENDPOINT", ""}, {"OTEL_TRACES_ENDPOINT", "http://h"}},
+               ErrorCode::missing_endpoint,
+               {"configure_otel_logging", "`endpoint`", "OTEL_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"});
+}
+
+TEST(ResolveTest, ABadEndpointNamesWhereItStands) {
+  RecordProperty("requirement", "OE-14,EH-02");
+  expect_error(TracingOptions{.endpoint = "localhost"}, {}, ErrorCode::invalid_endpoint, {"endpoint: 'localhost'"});
+  expect_error(TracingOptions{}, {{"OTEL_TRACES_ENDPOINT", "localhost"}}, ErrorCode::invalid_endpoint,
+               {"OTEL_TRACES_ENDPOINT: 'localhost'"});
+  expect_error(LoggingOptions{}, {{"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "localhost"}}, ErrorCode::invalid_endpoint,
+               {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT: 'localhost'"});
+  expect_error(LoggingOptions{}, {{"OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://u:hunter2@h"}}, ErrorCode::invalid_endpoint,
+               {"OTEL_EXPORTER_OTLP_ENDPOINT: 'ftp://***@h'"});
+}
+
+TEST(ResolveTest, ABadEndpointThatIsNotUsedDoesNotMatter) {
+  EXPECT_EQ(traces({.endpoint = "http://h"}, {{"OTEL_TRACES_ENDPOINT", "localhost"}}).url, "http://h/v1/traces");
+}
+
+TEST(ResolveTest, ABaseThatLooksCompleteIsToldAboutItsPath) {
+  RecordProperty("requirement", "OE-02");
+  Environment env = environment({{"OTEL_EXPORTER_OTLP_ENDPOINT", "http://h/v1/traces"}});
+  EXPECT_EQ(resolve_destination(TracingOptions{}, env).url, "http://h/v1/traces/v1/traces");
+  EXPECT_THAT(env.warnings(), ElementsAre(HasSubstr("OTEL_EXPORTER_OTLP_ENDPOINT")));
+}
+
+TEST(ResolveTest, TheDefaultsAreTheSpecifications) {
+  RecordProperty("requirement", "BP-02,BP-03,HC-24,HC-25");
+  const auto t = traces({}, kEndpoint);
+  EXPECT_EQ(t.signal, Signal::traces);
+  EXPECT_EQ(t.output, Output::otlp_http);
+  EXPECT_EQ(t.name, "http://base:4318");
+  EXPECT_EQ(t.batch.interval, seconds(5));
+  EXPECT_EQ(t.batch.max_records, 0u);
+  EXPECT_EQ(t.timeout, seconds(10));
+  EXPECT_FALSE(t.gzip);
+  EXPECT_TRUE(t.lossy);
+  EXPECT_THAT(t.headers, IsEmpty());
+  const auto l = logs({}, kEndpoint);
+  EXPECT_EQ(l.signal, Signal::logs);
+  EXPECT_EQ(l.name, "http://base:4318");
+  EXPECT_EQ(l.batch.interval, seconds(1));
+  EXPECT_EQ(l.minimum_severity, Severity::debug);
+}
+
+TEST(ResolveTest, OptionsReachTheDestination) {
+  const auto t = traces({.endpoint = "http://h", .headers = {{"X-A", "1"}}, .export_interval = milliseconds(250),
+                         .name = "backup", .lossy = false});
+  EXPECT_EQ(t.name, "backup");
+  EXPECT_FALSE(t.lossy);
+  EXPECT_EQ(t.batch.interval, milliseconds(250));
+  EXPECT_THAT(t.headers, ElementsAre(Pair("X-A", "1")));
+  EXPECT_EQ(logs({.endpoint = "http://h", .level = Severity::warning}).minimum_severity, Severity::warning);
+}
+
+TEST(ResolveTest, TheIntervalIsTheArgumentThenExportIntervalThenTheScheduleDelay) {
+  RecordProperty("requirement", "BP-18,EV-11");
+  Variables variables = with_endpoint(
+      {{"OTEL_EXPORT_INTERVAL", "30s"}, {"OTEL_BSP_SCHEDULE_DELAY", "700"}, {"OTEL_BLRP_SCHEDULE_DELAY", "300"}});
+  EXPECT_EQ(traces({.export_interval = seconds(2)}, variables).batch.interval, seconds(2));
+  EXPECT_EQ(traces({}, variables).batch.interval, seconds(30));
+  EXPECT_EQ(logs({}, variables).batch.interval, seconds(30));
+  variables["OTEL_EXPORT_INTERVAL"] = " ";
+  EXPECT_EQ(traces({}, variables).batch.interval, milliseconds(700));
+  EXPECT_EQ(logs({}, variables).batch.interval, milliseconds(300));
+  variables["OTEL_BSP_SCHEDULE_DELAY"] = "0";
+  EXPECT_EQ(traces({}, variables).batch.interval, milliseconds(1));
+  variables["OTEL_BSP_SCHEDULE_DELAY"] = "-5";
+  EXPECT_EQ(traces({}, variables).batch.interval, seconds(5));
+}
+
+TEST(ResolveTest, AMalformedIntervalMattersOnlyWhereItIsUsed) {
+  const Variables variables = with_endpoint({{"OTEL_EXPORT_INTERVAL", "5000"}});
+  expect_error(TracingOptions{}, variables, ErrorCode::invalid_duration, {"OTEL_EXPORT_INTERVAL", "'5000'"});
+  EXPECT_EQ(traces({.export_interval = seconds(2)}, variables).batch.interval, seconds(2));
+  Environment env = environment(variables);
+  EXPECT_NO_THROW((void)resolve_base(TracingOptions{}, env));
+  EXPECT_NO_THROW((void)resolve_destination(ConsoleOptions{}, env));
+}
+
+TEST(ResolveTest, AnIntervalArgumentOutOfRangeIsRefused) {
+  for (const nanoseconds interval : {nanoseconds(0), nanoseconds(-1), nanoseconds(std::chrono::hours(24 * 366)),
+                                     nanoseconds::min(), nanoseconds::max()}) {
+    expect_error(TracingOptions{.endpoint = "http://h", .export_interval = interval}, {}, ErrorCode::invalid_duration,
+                 {"export_interval"});
+  }
+  EXPECT_EQ(traces({.endpoint = "http://h", .export_interval = nanoseconds(1)}).batch.interval, nanoseconds(1));
+}
+
+TEST(ResolveTest, EverySignalVariableBeatsItsBase) {
+  RecordProperty("requirement", "OE-01,HC-27,HC-24");
+  const Variables variables = with_endpoint({{"OTEL_EXPORTER_OTLP_TIMEOUT", "1000"},
+                                             {"OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "2000"},
+                                             {"OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"},
+                                             {"OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "none"},
+                                             {"OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"},
+                                             {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf"},
+                                             {"OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "HTTP/Protobuf"},
+                                             {"OTEL_EXPORTER_OTLP_HEADERS", "a=1,b=2"},
+                                             {"OTEL_EXPORTER_OTLP_LOGS_HEADERS", "c=3"},
+                                             {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "64"}});
+  const auto t = traces({}, variables);
+  EXPECT_EQ(t.timeout, seconds(2));
+  EXPECT_TRUE(t.gzip);
+  EXPECT_THAT(t.headers, ElementsAre(Pair("a", "1"), Pair("b", "2")));
+  EXPECT_EQ(t.batch.max_records, 64u);
+  const auto l = logs({}, variables);
+  EXPECT_EQ(l.timeout, seconds(1));
+  EXPECT_FALSE(l.gzip);
+  EXPECT_THAT(l.headers, ElementsAre(Pair("c", "3")));  // OE-11: as a whole
+  EXPECT_EQ(l.batch.max_records, 0u);
+}
+
+TEST(ResolveTest, InvalidVariablesOfOpenTelemetryAreToldAndIgnored) {
+  RecordProperty("requirement", "EV-03,EV-07,OE-13,HC-26");
+  Environment env = environment(with_endpoint({{"OTEL_EXPORTER_OTLP_TIMEOUT", "-1"},
+                                               {"OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"},
+                                               {"OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon"},
+                                               {"OTEL_BSP_SCHEDULE_DELAY", "5s"},
+                                               {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0"}}));
+  const auto t = resolve_destination(TracingOptions{}, env);
+  EXPECT_EQ(t.timeout, seconds(10));
+  EXPECT_FALSE(t.gzip);
+  EXPECT_EQ(t.batch.interval, seconds(5));
+  EXPECT_EQ(t.batch.max_records, 0u);
+  EXPECT_THAT(env.warnings(),
+              UnorderedElementsAre(HasSubstr("OTLP_TIMEOUT: '-1'"), HasSubstr("'zstd'"), HasSubstr("'carrier-pigeon'"),
+                                   HasSubstr("'5s'"), HasSubstr("BATCH_SIZE: '0'")));
+}
+
+TEST(ResolveTest, ATimeoutOfZeroIsNoLimit) {
+  RecordProperty("requirement", "EV-06");
+  EXPECT_EQ(traces({}, with_endpoint({{"OTEL_EXPORTER_OTLP_TIMEOUT", "0"}})).timeout, nanoseconds(0));
+}
+
+TEST(ResolveTest, OtherProtocolsAreRefusedByName) {
+  RecordProperty("requirement", "HC-26");
+  expect_error(TracingOptions{}, with_endpoint({{"OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"}}), ErrorCode::invalid_environment,
+               {"OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc'", "http/protobuf"});
+  expect_error(LoggingOptions{},
+               with_endpoint({{"OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"},
+                              {"OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "HTTP/JSON"}}),
+               ErrorCode::invalid_environment, {"OTEL_EXPORTER_OTLP_LOGS_PROTOCOL: 'HTTP/JSON'", "http/protobuf"});
+  expect_error(TracingOptions{},
+               with_endpoint({{"OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"}, {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "x"}}),
+               ErrorCode::invalid_environment, {"OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc'"});
+  EXPECT_EQ(traces({.endpoint = "file:t.jsonl"}, {{"OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"}}).output, Output::file)
+      << "a file is written the same whatever the protocol";
+}
+
+TEST(ResolveTest, HeadersMergeByNameWithTheArgumentFirstAndUserinfoBeforeTheEnvironment) {
+  RecordProperty("requirement", "HC-23,OE-11");
+  const Variables variables{{"OTEL_EXPORTER_OTLP_HEADERS", "authorization=env,x-a=env,x-b=env"}};
+  EXPECT_THAT(traces({.endpoint = "http://h", .headers = {{"X-A", "argument"}}}, variables).headers,
+              ElementsAre(Pair("authorization", "env"), Pair("x-b", "env"), Pair("X-A", "argument")));
+  EXPECT_THAT(traces({.endpoint = "http://u:p@h"}, variables).headers, Contains(Pair("Authorization", "Basic dTpw")));
+  EXPECT_THAT(traces({.endpoint = "http://u:p@h"}, variables).headers, Not(Contains(Pair("authorization", "env"))));
+  EXPECT_THAT(traces({.endpoint = "http://u:p@h", .headers = {{"AUTHORIZATION", "argument"}}}, variables).headers,
+              ElementsAre(Pair("x-a", "env"), Pair("x-b", "env"), Pair("AUTHORIZATION", "argument")));
+}
+
+// Surprise 13 of Tilebox's: a collector's secret reached another server.
+TEST(ResolveTest, HeadersForTheEnvironmentsCollectorAreNotSentToAnotherServer) {
+  Environment env = environment(with_endpoint({{"OTEL_EXPORTER_OTLP_HEADERS", "x-secret=hunter2"}}));
+  EXPECT_THAT(resolve_destination(TracingOptions{.endpoint = "http://other:4318"}, env).headers, IsEmpty());
+  EXPECT_THAT(env.warnings(), ElementsAre(AllOf(HasSubstr("OTEL_EXPORTER_OTLP_HEADERS"), HasSubstr("http://other:4318"),
+                                                HasSubstr("OTEL_EXPORTER_OTLP_ENDPOINT"), Not(HasSubstr("hunter2")))));
+  EXPECT_THAT(resolve_destination(TracingOptions{.endpoint = "http://BASE:4318/otlp"}, env).headers, SizeIs(1))
+      << "the same server by another path";
+  EXPECT_THAT(resolve_destination(TracingOptions{}, env).headers, SizeIs(1));
+  EXPECT_THAT(traces({.endpoint = "http://other"}, {{"OTEL_EXPORTER_OTLP_HEADERS", "x=1"}}).headers, SizeIs(1))
+      << "no other server is named";
+  EXPECT_THAT(traces({}, with_endpoint({{"OTEL_EXPORTER_OTLP_HEADERS", "x=1"}, {"OTEL_TRACES_ENDPOINT", "http://o"}})).headers,
+              IsEmpty());
+}
+
+TEST(ResolveTest, BadHeadersAreErrorsWhereGivenAndWarningsWhereFound) {
+  expect_error(TracingOptions{.endpoint = "http://h", .headers = {{"X", "hunter2\r\n"}}}, {}, ErrorCode::invalid_header,
+               {"headers"});
+  expect_error(TracingOptions{.endpoint = "file:x", .headers = {{"X", "hunter2\r\n"}}}, {}, ErrorCode::invalid_header,
+               {"headers"});
+  Environment env = environment(with_endpoint({{"OTEL_EXPORTER_OTLP_HEADERS", "hunter2"}}));
+  EXPECT_THAT(resolve_destination(TracingOptions{}, env).headers, IsEmpty());
+  EXPECT_THAT(env.warnings(), ElementsAre(Not(HasSubstr("hunter2"))));
+}
+
+TEST(ResolveTest, AFileEndpointNeedsNoUrl) {
+  const auto t = traces({}, {{"OTEL_TRACES_ENDPOINT", "file:out/traces.jsonl"}, {"OTEL_EXPORTER_OTLP_HEADERS", "a=1"}});
+  EXPECT_EQ(t.output, Output::file);
+  EXPECT_EQ(t.path, "out/traces.jsonl");
+  EXPECT_EQ(t.name, "file:out/traces.jsonl");
+  EXPECT_EQ(t.url, "");
+  EXPECT_THAT(t.headers, IsEmpty());
+  EXPECT_EQ(t.batch.interval, seconds(5));
+}
+
+TEST(ResolveTest, TheConsoleColoursAsAskedElseOnlyOnATerminalWithoutNoColor) {
+  Environment env = environment({{"NO_COLOR", "1"}});
+  const auto out = resolve_destination(ConsoleOptions{}, env);
+  EXPECT_EQ(out.name, "console");
+  EXPECT_EQ(out.signal, Signal::logs);
+  EXPECT_EQ(out.output, Output::console);
+  EXPECT_EQ(out.path, "stdout");
+  EXPECT_EQ(out.minimum_severity, Severity::info);
+  EXPECT_FALSE(out.color);
+  const auto err = resolve_destination(ConsoleOptions{.level = Severity::error, .to_stderr = true, .color = true}, env);
+  EXPECT_EQ(err.name, "console");
+  EXPECT_EQ(err.path, "stderr");
+  EXPECT_EQ(err.minimum_severity, Severity::error);
+  EXPECT_TRUE(err.color);
+}
+
+TEST(ResolveTest, TheSamplerIsTheArgumentThenTheEnvironmentThenParentBasedOn) {
+  RecordProperty("requirement", "TR-59,EV-07,EV-16");
+  struct Case {
+    Variables variables;
+    SamplerKind kind;
+    double ratio;
+    std::size_t warnings;
+  };
+  const char* kind = "OTEL_TRACES_SAMPLER";
+  const char* arg = "OTEL_TRACES_SAMPLER_ARG";
+  for (const Case& c : {
+           Case{{}, SamplerKind::parentbased_always_on, 1, 0},
+           Case{{{arg, "0.1"}}, SamplerKind::parentbased_always_on, 1, 0},
+           Case{{{kind, "always_on"}, {arg, "abc"}}, SamplerKind::always_on, 1, 0},
+           Case{{{kind, "ALWAYS_OFF"}}, SamplerKind::always_off, 1, 0},
+           Case{{{kind, "parentbased_always_on"}}, SamplerKind::parentbased_always_on, 1, 0},
+           Case{{{kind, "parentbased_always_off"}}, SamplerKind::parentbased_always_off, 1, 0},
+           Case{{{kind, "traceidratio"}, {arg, "0.25"}}, SamplerKind::traceidratio, 0.25, 0},
+           Case{{{kind, "traceidratio"}}, SamplerKind::traceidratio, 1, 0},
+           Case{{{kind, "parentbased_traceidratio"}, {arg, "1.5"}}, SamplerKind::parentbased_traceidratio, 1, 1},
+           Case{{{kind, "jaeger_remote"}, {arg, "x"}}, SamplerKind::parentbased_always_on, 1, 1},
+       }) {
+    Variables variables = c.variables;
+    variables["HOME"] = "/home/u";
+    Environment env = environment(variables);
+    const Config config = resolve_base(TracingOptions{}, env);
+    EXPECT_EQ(config.sampler.kind, c.kind) << variables[kind];
+    EXPECT_EQ(config.sampler.ratio, c.ratio) << variables[arg];
+    EXPECT_THAT(env.warnings(), SizeIs(c.warnings));
+  }
+  const Config config = base({{kind, "always_off"}}, {.sampler = Sampler{SamplerKind::traceidratio, 0.5}});
+  EXPECT_EQ(config.sampler.kind, SamplerKind::traceidratio);
+  for (const double ratio : {-0.1, 1.1, std::numeric_limits<double>::quiet_NaN()}) {
+    EXPECT_THROW((void)base({}, {.sampler = Sampler{SamplerKind::traceidratio, ratio}}), Error);
+  }
+}
+
+TEST(ResolveTest, LimitsOfTheModelBeatTheGeneralOnes) {
+  RecordProperty("requirement", "TR-48,TR-52,TR-53");
+  Config config = base({});
+  EXPECT_EQ(config.span_limits.attribute_count, 128u);
+  EXPECT_EQ(config.span_limits.attribute_value_length, UINT32_MAX);
+  EXPECT_EQ(config.span_limits.event_count, 128u);
+  config = base({{"OTEL_ATTRIBUTE_COUNT_LIMIT", "10"}, {"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "20"}});
+  EXPECT_EQ(config.span_limits.attribute_count, 10u);
+  EXPECT_EQ(config.span_limits.attribute_value_length, 20u);
+  EXPECT_EQ(config.log_limits.attribute_count, 10u);
+  EXPECT_EQ(config.log_limits.attribute_value_length, 20u);
+  config = base({{"OTEL_ATTRIBUTE_COUNT_LIMIT", "10"},
+                 {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "11"},
+                 {"OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "0"},
+                 {"OTEL_SPAN_EVENT_COUNT_LIMIT", "12"},
+                 {"OTEL_SPAN_LINK_COUNT_LIMIT", "13"},
+                 {"OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "14"},
+                 {"OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "15"},
+                 {"OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "16"},
+                 {"OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "17"}});
+  EXPECT_EQ(config.span_limits.attribute_count, 11u);
+  EXPECT_EQ(config.span_limits.attribute_value_length, 0u);
+  EXPECT_EQ(config.span_limits.event_count, 12u);
+  EXPECT_EQ(config.span_limits.link_count, 13u);
+  EXPECT_EQ(config.span_limits.event_attribute_count, 14u);
+  EXPECT_EQ(config.span_limits.link_attribute_count, 15u);
+  EXPECT_EQ(config.log_limits.attribute_count, 16u);
+  EXPECT_EQ(config.log_limits.attribute_value_length, 17u);
+}
+
+TEST(ResolveTest, AnInvalidGeneralLimitIsToldOnce) {
+  RecordProperty("requirement", "EV-03");
+  Environment env = environment({{"OTEL_ATTRIBUTE_COUNT_LIMIT", "-1"}, {"HOME", "/home/u"}});
+  EXPECT_EQ(resolve_base(TracingOptions{}, env).span_limits.attribute_count, 128u);
+  EXPECT_THAT(env.warnings(), SizeIs(1));
+}
+
+TEST(ResolveTest, TheSdkIsDisabledAndSpeaksAsTheEnvironmentSays) {
+  RecordProperty("requirement", "EV-02,EH-09");
+  EXPECT_FALSE(base({}).disabled);
+  EXPECT_TRUE(base({{"OTEL_SDK_DISABLED", "True"}}).disabled);
+  EXPECT_FALSE(base({{"OTEL_SDK_DISABLED", "1"}}).disabled);
+  EXPECT_EQ(base({}).diagnostics, DiagnosticLevel::info);
+  EXPECT_EQ(base({{"OTEL_LOG_LEVEL", "WARN"}}).diagnostics, DiagnosticLevel::warning);
+  EXPECT_EQ(base({{"OTEL_LOG_LEVEL", "none"}}).diagnostics, DiagnosticLevel::none);
+  EXPECT_EQ(base({{"OTEL_LOG_LEVEL", "debug"}}).diagnostics, DiagnosticLevel::debug);
+  EXPECT_EQ(base({{"OTEL_LOG_LEVEL", "loud"}}).diagnostics, DiagnosticLevel::info);
+}
+
+TEST(ResolveTest, TheStateDirectoryIsTheOptionThenItsVariableThenXdgThenHome) {
+  Variables variables{{"WAYMARK_STATE_DIR", "/var/lib/w/"}, {"XDG_STATE_HOME", "/xdg"}, {"HOME", "/home/u"}};
+  EXPECT_EQ(base(variables, {.service = "s", .state_directory = "/opt/./state/"}).state_directory, "/opt/state");
+  EXPECT_EQ(base(variables, {.service = "s"}).state_directory, "/var/lib/w");
+  variables.erase("WAYMARK_STATE_DIR");
+  EXPECT_EQ(base(variables, {.service = "my/service"}).state_directory, "/xdg/waymark/my%2Fservice");
+  EXPECT_EQ(base(variables, {.service = ".."}).state_directory, "/xdg/waymark/%2E.");
+  EXPECT_EQ(base(variables).state_directory, "/xdg/waymark/config_test");
+  variables.erase("XDG_STATE_HOME");
+  EXPECT_EQ(base(variables, {.service = "s"}).state_directory, "/home/u/.local/state/waymark/s");
+}
+
+TEST(ResolveTest, ARelativeStateDirectoryIsMadeAbsolute) {
+  const std::string here = std::filesystem::current_path();
+  EXPECT_EQ(base({}, {.state_directory = "out/../state"}).state_directory, here + "/state");
+  EXPECT_EQ(base({{"WAYMARK_STATE_DIR", "state"}}).state_directory, here + "/state");
+}
+
+TEST(ResolveTest, WithoutAnyPlaceTelemetryStaysInMemoryAndSaysSo) {
+  for (const Variables& variables : {Variables{}, Variables{{"HOME", ""}}, Variables{{"HOME", "relative"}}}) {
+    Environment env = environment(variables);
+    EXPECT_EQ(resolve_base(TracingOptions{.service = "s"}, env).state_directory, "");
+    EXPECT_THAT(env.warnings(), ElementsAre(AllOf(HasSubstr("WAYMARK_STATE_DIR"), HasSubstr("memory"))));
+  }
+  Environment env = environment({{"XDG_STATE_HOME", "relative"}, {"HOME", "/home/u"}});
+  EXPECT_EQ(resolve_base(TracingOptions{.service = "s"}, env).state_directory, "/home/u/.local/state/waymark/s");
+  EXPECT_THAT(env.warnings(), ElementsAre(HasSubstr("XDG_STATE_HOME")));
+}
+
+TEST(ResolveTest, TheFirstCallsOptionsReachTheConfig) {
+  Environment env = environment({{"HOME", "/home/u"}});
+  const OnRecord hook = [](RecordEditor&) { return Verdict::drop; };
+  Config config = resolve_base(TracingOptions{.service = "s", .recorder = RecorderConfig::Place::state, .on_record = hook}, env);
+  EXPECT_EQ(config.resource.service_name(), "s");
+  EXPECT_EQ(config.recorder.place, RecorderConfig::Place::state);
+  EXPECT_TRUE(config.on_record);
+  config = resolve_base(LoggingOptions{.service = "l", .logs_as_span_events = true}, env);
+  EXPECT_EQ(config.resource.service_name(), "l");
+  EXPECT_EQ(config.recorder.place, RecorderConfig::Place::tmpfs);
+  EXPECT_TRUE(config.logs_as_span_events);
+  EXPECT_FALSE(config.on_record);
+  config = resolve_base(ConsoleOptions{.service = "c"}, env);
+  EXPECT_EQ(config.resource.service_name(), "c");
+  EXPECT_THAT(config.destinations, IsEmpty());
+}
+
+}  // namespace
+}  // namespace waymark::config
