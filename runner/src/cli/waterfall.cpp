@@ -563,19 +563,23 @@ class Picture {
   }
 
   void lay_out(const std::vector<Row>& rows) {
-    int longest = 0;
     bool marks = false;
     std::size_t most_logs = 0;
     for (const Row& row : rows) {
-      if (row.folded.empty()) longest = std::max(longest, columns(row.tree) + columns(row.name) + columns(row.suffix));
       marks = marks || !row.mark.empty();
       if (row.node) most_logs = std::max(most_logs, row.node->logs.size());
     }
     mark_width_ = marks ? 2 : 0;
     log_width_ = most_logs > 0 ? 2 + static_cast<int>(std::to_string(most_logs).size()) : 0;
     start_width_ = width_ < 60 ? 0 : 10;
+    const int figures = mark_width_ + log_width_ + kDurationWidth + start_width_;
+    int longest = 0;
+    for (const Row& row : rows) {
+      const int text = columns(row.tree) + columns(row.name) + columns(row.suffix);
+      longest = std::max(longest, row.folded.empty() ? text : text - figures);
+    }
     name_width_ = std::min(longest, width_ * 45 / 100);
-    bar_width_ = width_ - name_width_ - mark_width_ - log_width_ - kDurationWidth - start_width_ - 2;
+    bar_width_ = width_ - name_width_ - figures - 2;
   }
 
   [[nodiscard]] std::string scale(const Trace& trace) const {
