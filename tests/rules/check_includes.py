@@ -33,7 +33,8 @@ HOMES = {
     "xxhash": (r"xxh", ["sdk/src/journal/"]),
     "yaml-cpp": (r"yaml-cpp/", ["sdk/src/config/"]),
     "spdlog": (r"(spdlog|fmt)/", ["sdk/src/export/", "sdk/include/waymark/spdlog_sink.h"]),
-    "nlohmann/json": (r"nlohmann/", ["runner/include/waymark/", "runner/src/", "sdk/src/otlp/", "examples/"]),
+    "nlohmann/json": (r"nlohmann/", ["runner/include/waymark/", "runner/src/", "sdk/src/otlp/", "sdk/src/export/response.cpp",
+                                       "examples/"]),
     "SQLite": (r"sqlite3\.h$", ["runner/src/store/"]),
     "libpq": (r"libpq", ["runner/src/store/"]),
     "CLI11": (r"CLI/", ["runner/src/cli/", "examples/"]),
@@ -167,7 +168,7 @@ def check(root):
             target = resolve(root, path, name) if quoted or name.startswith("waymark/") else None
             if target:
                 problem = check_ours(path, target)
-            elif quoted:
+            elif quoted and not path.startswith("tests/"):  # a test's build may name further folders
                 problem = "there is no such file"
             else:
                 problem = check_foreign(path, name)
