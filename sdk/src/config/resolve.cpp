@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "config/endpoint.h"
@@ -229,7 +230,7 @@ DiagnosticLevel diagnostic_level(Environment& environment) {
 
 // Where the state directory can't be had, telemetry stays in memory, and a warning says so.
 std::string state_directory(std::string_view given, const Resource& resource, Environment& environment) {
-  if (!trimmed(given).empty()) return absolute_directory(given);
+  if (std::string directory = absolute_directory(given); !directory.empty()) return directory;
   if (const auto directory = environment.text("WAYMARK_STATE_DIR")) return absolute_directory(*directory);
 
   std::filesystem::path home;
@@ -284,7 +285,11 @@ Config base(const BaseOptions& options, Environment& environment) {
 }  // namespace
 
 std::string absolute_directory(std::string_view path) {
-  std::string text = std::filesystem::absolute(trimmed(path)).lexically_normal();
+  if (trimmed(path).empty()) return {};
+  std::error_code gone;  // of a working directory that was removed: the path stays as it is, and opening it will tell
+  auto absolute = std::filesystem::absolute(trimmed(path), gone);
+  if (gone) absolute = trimmed(path);
+  std::string text = absolute.lexically_normal();
   while (text.size() > 1 && text.back() == '/') text.pop_back();
   return text;
 }

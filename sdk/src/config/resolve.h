@@ -24,7 +24,7 @@ namespace waymark::config {
 [[nodiscard]] DestinationConfig resolve_destination(const LoggingOptions& options, Environment& environment);
 [[nodiscard]] DestinationConfig resolve_destination(const ConsoleOptions& options, Environment& environment);
 
-// An option's directory as Config has it: absolute, without "." and "..".
+// An option's directory as Config has it: absolute, without "." and ".."; empty where the option is.
 [[nodiscard]] std::string absolute_directory(std::string_view path);
 
 }  // namespace waymark::config
