@@ -41,22 +41,24 @@ void check_later(const Options& options, const Config& started) {
     }
     if (options.recorder && *options.recorder != started.recorder.place) {
       throw Error(ErrorCode::invalid_argument,
-                  "recorder: recording has started at another place; give it to the first configure call, or leave it out "
-                  "of the later ones");
+                  "recorder: recording has started at another place; give it to the first configure call, or leave it "
+                  "out of the later ones");
     }
   }
   if constexpr (requires { options.sampler; }) {
-    if (options.sampler && (options.sampler->kind != started.sampler.kind || options.sampler->ratio != started.sampler.ratio)) {
-      throw Error(ErrorCode::invalid_argument,
-                  "sampler: recording has started with " + started.sampler.description() + "; give " +
-                      options.sampler->description() + " to the first configure call (configure tracing before logging)");
+    const Sampler sampler = options.sampler.value_or(started.sampler);
+    if (sampler.kind != started.sampler.kind || sampler.ratio != started.sampler.ratio) {
+      throw Error(ErrorCode::invalid_argument, "sampler: recording has started with " + started.sampler.description() +
+                                                   "; give " + sampler.description() +
+                                                   " to the first configure call (tracing before logging)");
     }
   }
 }
 
 // Nothing where the SDK is disabled and nobody said where to send: that is no mistake then.
 template <typename Options>
-std::optional<DestinationConfig> resolve_destination(const Options& options, bool disabled, config::Environment& environment) {
+std::optional<DestinationConfig> resolve_destination(const Options& options, bool disabled,
+                                                     config::Environment& environment) {
   try {
     return config::resolve_destination(options, environment);
   } catch (const Error& error) {

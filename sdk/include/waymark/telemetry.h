@@ -82,6 +82,8 @@ class Telemetry {
   [[nodiscard]] Core& core() noexcept { return *core_; }
 
  private:
+  friend Telemetry& telemetry();
+  Telemetry();  // off
   std::unique_ptr<Core> core_;
 };
 

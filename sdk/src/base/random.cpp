@@ -11,16 +11,18 @@ namespace waymark {
 namespace detail {
 
 constinit thread_local std::uint64_t random_state = 0;
+constinit thread_local std::uint64_t random_key = 0;
 
 std::uint64_t seed_random() noexcept {
   // The forking thread's generator would go on with its parent's numbers: the child forgets it.
   [[maybe_unused]] static const int registered = pthread_atfork(nullptr, nullptr, [] { random_state = 0; });
-  std::uint64_t seed = 0;
-  while (seed == 0) {
-    if (getrandom(&seed, sizeof seed, 0) != sizeof seed) seed = 0;
+  std::uint64_t seed[2] = {0, 0};
+  while (seed[0] == 0 || seed[1] == 0) {
+    if (getrandom(seed, sizeof seed, 0) != sizeof seed) seed[0] = 0;
   }
-  random_state = seed;
-  return seed;
+  random_key = seed[1];
+  random_state = seed[0];
+  return seed[0];
 }
 
 }  // namespace detail

@@ -12,6 +12,7 @@ namespace waymark {
 
 namespace detail {
 extern constinit thread_local std::uint64_t random_state;  // 0: not seeded in this process
+extern constinit thread_local std::uint64_t random_key;    // so that two threads never walk the same sequence
 std::uint64_t seed_random() noexcept;
 }  // namespace detail
 
@@ -21,7 +22,7 @@ inline std::uint64_t random_u64() noexcept {
   if (state == 0) [[unlikely]] state = detail::seed_random();
   for (;;) {
     state += 0xa0761d6478bd642fu;
-    const auto product = static_cast<unsigned __int128>(state) * (state ^ 0xe7037ed1a0b428dbu);
+    const auto product = static_cast<unsigned __int128>(state) * (state ^ detail::random_key);
     const auto value = static_cast<std::uint64_t>(product >> 64) ^ static_cast<std::uint64_t>(product);
     detail::random_state = state;
     if (value != 0 && state != 0) [[likely]] return value;

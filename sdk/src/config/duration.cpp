@@ -24,7 +24,8 @@ bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
 
 std::chrono::nanoseconds parse_duration(std::string_view text, std::string_view key) {
   const auto refuse = [&](std::string_view why) {
-    return Error(ErrorCode::invalid_duration, std::string(key) + ": " + config::in_quotes(text) + " " + std::string(why) +
+    return Error(ErrorCode::invalid_duration, std::string(key) + ": " + config::in_quotes(text) + " " +
+                                                  std::string(why) +
                                                   "; write for example '5s', '250ms', '1m30s', '1.5h' or '1d2h3m4s'");
   };
 

@@ -146,7 +146,8 @@ std::optional<Endpoint> parse_endpoint(std::string_view text, Signal signal, Pat
   const std::string value(trimmed(text));
   const Refusal refuse(key, value);
   if (value.empty()) return std::nullopt;
-  if (std::any_of(value.begin(), value.end(), [](char c) { return static_cast<unsigned char>(c) < ' ' || c == '\x7f'; })) {
+  const auto control = [](char c) { return static_cast<unsigned char>(c) < ' ' || c == '\x7f'; };
+  if (std::any_of(value.begin(), value.end(), control)) {
     throw refuse("has a control character in it; write for example http://localhost:4318");
   }
   if (lower(value.substr(0, 5)) == "file:") return file_endpoint(std::string_view(value).substr(5), refuse);

@@ -3,7 +3,8 @@
 // Hides: URL syntax (libcurl's parser decides what is a URL), where /v1/traces and /v1/logs belong, what of a URL is
 //   secret.
 // Threads: pure functions.
-// Failure: Error(invalid_endpoint) that names `key`, shows the value without userinfo and query, and says what to write.
+// Failure: Error(invalid_endpoint) that names `key`, shows the value without userinfo and query, and says what to
+//   write.
 #pragma once
 
 #include <optional>

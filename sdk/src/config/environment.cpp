@@ -35,7 +35,8 @@ std::optional<Environment::Found> Environment::first(Names names) const {
 }
 
 void Environment::warn(std::string message) {
-  if (std::find(warnings_.begin(), warnings_.end(), message) == warnings_.end()) warnings_.push_back(std::move(message));
+  const bool known = std::find(warnings_.begin(), warnings_.end(), message) != warnings_.end();
+  if (!known) warnings_.push_back(std::move(message));
 }
 
 void Environment::warn(const Found& found, const std::string& expected) {

@@ -1,5 +1,5 @@
-// Environment variables, read by OpenTelemetry's rules: an empty value is unset, and one that makes no sense is told and
-// then treated as unset.
+// Environment variables, read by OpenTelemetry's rules: an empty value is unset, and one that makes no sense is told
+// and then treated as unset.
 //
 // Hides: where variables come from, number and enumeration syntax, the words of the warnings.
 // Threads: one thread at a time.

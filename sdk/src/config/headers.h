@@ -2,8 +2,8 @@
 //
 // Hides: which names and values HTTP allows, and the variable's list syntax.
 // Threads: pure functions.
-// Failure: Error(invalid_header) for options; entries of the variable that make no sense are told and skipped. No message
-//   holds a value, nor a name that may be part of one.
+// Failure: Error(invalid_header) for options; entries of the variable that make no sense are told and skipped. No
+//   message holds a value, nor a name that may be part of one.
 #pragma once
 
 #include "config/environment.h"

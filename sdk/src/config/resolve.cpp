@@ -134,7 +134,7 @@ void check_protocol(const SignalVariables& of, Environment& environment) {
 
 template <typename Options>
 DestinationConfig otlp_destination(const SignalVariables& of, const Options& options, Environment& environment) {
-  std::optional<Endpoint> endpoint = parse_endpoint(options.endpoint, of.signal, PathRule::base_or_complete, "endpoint");
+  auto endpoint = parse_endpoint(options.endpoint, of.signal, PathRule::base_or_complete, "endpoint");
   if (!endpoint) {
     if (const auto text = environment.text(of.endpoint)) {
       endpoint = parse_endpoint(*text, of.signal, PathRule::base_or_complete, of.endpoint);
@@ -145,7 +145,8 @@ DestinationConfig otlp_destination(const SignalVariables& of, const Options& opt
   if (!endpoint) {
     throw Error(ErrorCode::missing_endpoint,
                 std::string(of.call) + ": no endpoint is given; set the option `endpoint`, or the environment variable " +
-                    of.endpoint + " or " + kBaseEndpoint + ", for example to http://localhost:4318 or file:" + of.word + ".jsonl");
+                    of.endpoint + " or " + kBaseEndpoint + ", for example to http://localhost:4318 or file:" + of.word +
+                    ".jsonl");
   }
 
   DestinationConfig destination;
@@ -200,27 +201,30 @@ void read_limit(std::uint32_t& limit, Environment::Names names, Environment& env
 }
 
 Limits span_limits(Environment& environment) {
+  constexpr const char* general_count = "OTEL_ATTRIBUTE_COUNT_LIMIT";
   Limits limits;
-  read_limit(limits.attribute_count, {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"}, environment);
+  read_limit(limits.attribute_count, {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", general_count}, environment);
   read_limit(limits.attribute_value_length,
              {"OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"}, environment);
   read_limit(limits.event_count, {"OTEL_SPAN_EVENT_COUNT_LIMIT"}, environment);
   read_limit(limits.link_count, {"OTEL_SPAN_LINK_COUNT_LIMIT"}, environment);
-  read_limit(limits.event_attribute_count, {"OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"}, environment);
-  read_limit(limits.link_attribute_count, {"OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"}, environment);
+  read_limit(limits.event_attribute_count, {"OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", general_count}, environment);
+  read_limit(limits.link_attribute_count, {"OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", general_count}, environment);
   return limits;
 }
 
 Limits log_limits(Environment& environment) {
   Limits limits;
-  read_limit(limits.attribute_count, {"OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"}, environment);
+  read_limit(limits.attribute_count, {"OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"},
+             environment);
   read_limit(limits.attribute_value_length,
              {"OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"}, environment);
   return limits;
 }
 
 DiagnosticLevel diagnostic_level(Environment& environment) {
-  const auto level = environment.choice({"OTEL_LOG_LEVEL"}, {"none", "error", "warn", "warning", "info", "debug", "trace"});
+  const auto level =
+      environment.choice({"OTEL_LOG_LEVEL"}, {"none", "error", "warn", "warning", "info", "debug", "trace"});
   static constexpr DiagnosticLevel levels[] = {DiagnosticLevel::none,    DiagnosticLevel::error,
                                                DiagnosticLevel::warning, DiagnosticLevel::warning,
                                                DiagnosticLevel::info,    DiagnosticLevel::debug,
@@ -248,8 +252,8 @@ std::string state_directory(std::string_view given, const Resource& resource, En
     }
   }
   if (home.empty()) {
-    environment.warn("neither WAYMARK_STATE_DIR nor XDG_STATE_HOME nor HOME names a directory: telemetry stays in memory, "
-                     "and what is not delivered is lost when the process ends");
+    environment.warn("neither WAYMARK_STATE_DIR nor XDG_STATE_HOME nor HOME names a directory: telemetry stays in "
+                     "memory, and what is not delivered is lost when the process ends");
     return {};
   }
   std::string service = resource.service_name();

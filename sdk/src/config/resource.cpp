@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -51,11 +52,12 @@ std::vector<std::pair<std::string, std::string>> environment_attributes(Environm
     const auto pair = rest.substr(0, comma);
     const auto equals = pair.find('=');
     const auto key = percent_decoded(trimmed(pair.substr(0, equals)));
-    const auto text = equals == std::string_view::npos ? std::nullopt : percent_decoded(trimmed(pair.substr(equals + 1)));
+    std::optional<std::string> text;
+    if (equals != std::string_view::npos) text = percent_decoded(trimmed(pair.substr(equals + 1)));
     if (!key || key->empty() || !text) {
       environment.warn(std::string(name) + ": entry " + std::to_string(entry) +
-                       " can't be read, so the whole value is ignored; write key=value,key=value, with ',', '=' and '%' "
-                       "in keys and values percent-encoded");
+                       " can't be read, so the whole value is ignored; write key=value,key=value, with ',', '=' and "
+                       "'%' in keys and values percent-encoded");
       return {};
     }
     attributes.emplace_back(*key, *text);
@@ -120,8 +122,8 @@ AnyMap additional_attributes(const Resource& started, const Resource& given) {
       more.emplace_back(key, value);
     } else if (*known != value && key == kServiceName) {
       throw Error(ErrorCode::conflicting_resource,
-                  "service: recording has started as the service " + in_quotes(started.service_name()) + ", and can't go on as " +
-                      in_quotes(given.service_name()) +
+                  "service: recording has started as the service " + in_quotes(started.service_name()) +
+                      ", and can't go on as " + in_quotes(given.service_name()) +
                       "; give the same name to every configure call, beginning with the first");
     } else if (*known != value) {
       throw Error(ErrorCode::conflicting_resource,
@@ -137,8 +139,8 @@ std::string file_name_of(const std::string& service) {
   constexpr std::size_t longest = 200;  // a file name holds 255 bytes
   std::string name;
   for (const char c : service) {
-    const bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '-' || c == '_' ||
-                       (c == '.' && !name.empty());
+    const bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '-' ||
+                       c == '_' || (c == '.' && !name.empty());
     if (name.size() + 3 > longest) break;
     if (plain) {
       name += c;

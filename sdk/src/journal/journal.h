@@ -13,6 +13,16 @@
 #include <string_view>
 #include <vector>
 
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "base/diagnostics.h"
+#include "base/file.h"
+#include "journal/layout.h"
 #include "waymark/config.h"
 #include "waymark/telemetry.h"
 
@@ -75,6 +85,121 @@ class Source {
   [[nodiscard]] virtual Scope scope(std::uint16_t id) const = 0;
   // The position after the newest record.
   [[nodiscard]] virtual std::uint64_t end() const noexcept = 0;
+};
+
+// Where a journal's files lie.
+struct Home {
+  std::string id;      // 32 hex digits: the subdirectory's name
+  std::string state;   // <state directory>/<id>; empty: no state directory
+  std::string memory;  // the tmpfs directory, or `state`, or empty: anonymous memory
+};
+
+// What happened before the journal, counted since its process started: refused by full rings, dropped by the hook.
+struct Totals {
+  SignalCounts offered{};
+  SignalCounts refused{};
+  SignalCounts hook_dropped{};
+};
+
+class Journal final : public Source {
+ public:
+  // A new, empty one.
+  Journal(Home home, JournalConfig config, Diagnostics& diagnostics, std::function<Totals()> totals);
+  // A dead process's, as its files stand. New frames go into a segment of their own.
+  struct Found {};
+  Journal(Found, Home home, JournalConfig config, Diagnostics& diagnostics);
+  // Anyone's, to be looked at: nothing is created, locked or changed.
+  struct ReadOnly {};
+  Journal(ReadOnly, Home home, Diagnostics& diagnostics);
+  ~Journal() override;
+
+  // Writes one stretch of records. False: no room now (every reason is counted or said); nothing was written.
+  struct Stretch {
+    std::uint16_t lane = kNoLane;
+    std::uint64_t lane_begin = 0;
+    std::uint64_t lane_end = 0;
+    std::array<std::uint32_t, kSignals> records{};
+    const void* data = nullptr;
+    std::size_t bytes = 0;
+  };
+  [[nodiscard]] bool append(const Stretch& stretch);
+
+  [[nodiscard]] std::unique_ptr<Cursor> cursor(std::string_view name, Signal signal, bool lossy) override;
+  // The names and signals of all cursors: for a dead journal, who still has something to get.
+  struct CursorName {
+    std::string name;
+    Signal signal;
+    bool done;  // at the end
+  };
+  [[nodiscard]] std::vector<CursorName> cursors() const;
+
+  [[nodiscard]] std::string resource() const override;
+  [[nodiscard]] Scope scope(std::uint16_t id) const override;
+  [[nodiscard]] std::uint64_t end() const noexcept override { return end_.load(std::memory_order_acquire); }
+  void set_resource(std::string encoded);
+  // Registers a scope, or finds it. 65,535 at most; later ones share the last.
+  [[nodiscard]] std::uint16_t add_scope(const Scope& scope);
+
+  [[nodiscard]] const Home& home() const noexcept { return home_; }
+  [[nodiscard]] std::uint64_t bytes() const;
+  // For recovery: how far each lane is journaled, what recovery itself has closed, and what could not be read.
+  struct Extent {
+    std::map<std::uint16_t, std::uint64_t> lanes;  // lane -> end of its last frame
+    std::uint64_t damaged_bytes = 0;
+    std::string problem;
+  };
+  [[nodiscard]] Extent extent() const { return extent_; }
+  // Every record from the oldest kept one on, whoever has read it.
+  void for_each(const std::function<void(const Record&, std::uint16_t lane)>& each) const;
+  void set_totals(const Totals& totals);
+
+  // A clean end: what is still needed and, of what was delivered, the newest `keep_bytes` go to the state directory;
+  // the rest and the memory are freed. The journal can't be used afterwards.
+  void close();
+
+ private:
+  struct Segment;
+  class FileCursor;
+  friend class FileCursor;
+  using SegmentPtr = std::shared_ptr<Segment>;
+
+  bool roll();
+  bool make_room();
+  bool evict_oldest();
+  [[nodiscard]] bool needed(const Segment& segment) const;
+  [[nodiscard]] std::uint64_t count_records(const Segment& segment, std::uint64_t from, Signal signal) const;
+  [[nodiscard]] SegmentPtr segment_at(std::uint64_t position) const;
+  bool scan(Segment& segment);
+  void move_segments();
+  void find_segments(const std::string& directory, bool memory);
+  void open_segments();
+  void load_cursors(const std::string& path);
+  void store_cursor(FileCursor& cursor);
+  void open_definitions();
+
+  Home home_;
+  JournalConfig config_;
+  Diagnostics& diagnostics_;
+  std::function<Totals()> totals_;
+  bool dead_ = false;
+  bool writable_ = true;
+  mutable std::mutex mutex_;             // guards everything below but end_
+  std::vector<SegmentPtr> segments_;     // oldest first; the last one is written to
+  std::atomic<std::uint64_t> end_{0};
+  SignalCounts appended_{};
+  Extent extent_;
+  struct CursorState;
+  std::vector<std::shared_ptr<CursorState>> cursors_;
+  File cursor_file_;
+  File definitions_file_;
+  std::uint64_t definitions_bytes_ = 0;
+  std::string resource_;
+  std::vector<Scope> scopes_;
+  std::condition_variable move_;         // the mover has work
+  std::vector<SegmentPtr> to_move_;
+  bool stopping_ = false;
+  bool closed_ = false;
+  std::thread mover_;
 };
 
 }  // namespace waymark::journal

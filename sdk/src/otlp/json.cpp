@@ -238,6 +238,8 @@ void append_double(std::string& out, double value) {
     out += "NaN";
   } else if (std::isinf(value)) {
     out += value < 0 ? "-Infinity" : "Infinity";
+  } else if (value == 0 && std::signbit(value)) {
+    out += "-0.0";  // many read -0 as the integer, which has no sign
   } else {
     std::array<char, 32> digits;
     out.append(digits.data(), std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr);

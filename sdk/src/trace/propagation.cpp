@@ -225,12 +225,13 @@ Baggage Baggage::parse(std::string_view header) {
     if (bytes > kBaggageBytes + 1) return false;
     const auto semicolon = member.find(';');
     const auto pair = trimmed(member.substr(0, semicolon));
-    const auto metadata = semicolon == std::string_view::npos ? std::string_view() : trimmed(member.substr(semicolon + 1));
+    const auto metadata = trimmed(member.substr(std::min(semicolon, member.size() - 1) + 1));
     const auto equals = pair.find('=');
     if (equals == std::string_view::npos) return true;
     const auto name = trimmed(pair.substr(0, equals));
     const auto value = trimmed(pair.substr(equals + 1));
-    if (!token(name) || !std::all_of(value.begin(), value.end(), baggage_octet) || !metadata_text(metadata)) return true;
+    const bool octets = std::all_of(value.begin(), value.end(), baggage_octet);
+    if (!token(name) || !octets || !metadata_text(metadata)) return true;
     put(entries, {std::string(name), decoded(value), std::string(metadata)});
     return entries.size() < kBaggageMembers;
   });

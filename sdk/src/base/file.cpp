@@ -1,0 +1,197 @@
+#include "base/file.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "waymark/error.h"
+
+namespace waymark {
+
+File::~File() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+File File::open(const std::string& path, int flags, unsigned mode) noexcept {
+  int fd;
+  do {
+    fd = ::open(path.c_str(), flags | O_CLOEXEC | O_NOFOLLOW, mode);
+  } while (fd < 0 && errno == EINTR);
+  return File(fd);
+}
+
+File File::memory(const char* name) noexcept { return File(memfd_create(name, MFD_CLOEXEC)); }
+
+bool File::read_at(std::uint64_t offset, void* data, std::size_t bytes) const noexcept {
+  auto* p = static_cast<char*>(data);
+  while (bytes > 0) {
+    const ssize_t n = ::pread(fd_, p, bytes, static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    p += n;
+    offset += static_cast<std::uint64_t>(n);
+    bytes -= static_cast<std::size_t>(n);
+  }
+  return true;
+}
+
+bool File::write_at(std::uint64_t offset, const void* data, std::size_t bytes) const noexcept {
+  const iovec piece{const_cast<void*>(data), bytes};
+  return write_at(offset, &piece, 1);
+}
+
+bool File::write_at(std::uint64_t offset, const iovec* pieces, int count) const noexcept {
+  iovec left[4];
+  if (count > 4) return false;
+  std::copy(pieces, pieces + count, left);
+  iovec* p = left;
+  while (count > 0) {
+    const ssize_t n = ::pwritev(fd_, p, count, static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return false;
+    offset += static_cast<std::uint64_t>(n);
+    auto done = static_cast<std::size_t>(n);
+    while (count > 0 && done >= p->iov_len) {
+      done -= p->iov_len;
+      ++p;
+      --count;
+    }
+    if (count > 0) {
+      p->iov_base = static_cast<char*>(p->iov_base) + done;
+      p->iov_len -= done;
+    }
+  }
+  return true;
+}
+
+std::uint64_t File::size() const noexcept {
+  struct stat s {};
+  return fstat(fd_, &s) == 0 && s.st_size > 0 ? static_cast<std::uint64_t>(s.st_size) : 0;
+}
+
+bool File::reserve(std::uint64_t bytes) const noexcept {
+  const int error = posix_fallocate(fd_, 0, static_cast<off_t>(bytes));
+  errno = error;
+  return error == 0;
+}
+
+std::optional<std::string> read_file(const std::string& path, std::size_t limit) {
+  const File file = File::open(path, O_RDONLY);
+  if (!file.valid()) return std::nullopt;
+  std::string out;
+  char buffer[16384];
+  for (;;) {
+    const ssize_t n = ::read(file.fd(), buffer, sizeof buffer);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 || out.size() > limit) return std::nullopt;
+    if (n == 0) return out;
+    out.append(buffer, static_cast<std::size_t>(n));
+  }
+}
+
+bool replace_file(const std::string& path, std::string_view bytes) noexcept {
+  const std::string scratch = path + ".new";
+  {
+    const File file = File::open(scratch, O_WRONLY | O_CREAT | O_TRUNC);
+    if (!file.valid() || !file.write_at(0, bytes.data(), bytes.size())) return false;
+  }
+  return ::rename(scratch.c_str(), path.c_str()) == 0;
+}
+
+bool append_file(const std::string& path, std::string_view bytes) noexcept {
+  const File file = File::open(path, O_WRONLY | O_CREAT);
+  return file.valid() && file.write_at(file.size(), bytes.data(), bytes.size());
+}
+
+bool copy_file(const std::string& from, const std::string& to) noexcept {
+  const std::string scratch = to + ".new";
+  const File in = File::open(from, O_RDONLY);
+  const File out = File::open(scratch, O_WRONLY | O_CREAT | O_TRUNC);
+  bool good = in.valid() && out.valid();
+  std::uint64_t left = good ? in.size() : 0;
+  while (good && left > 0) {
+    const ssize_t n = ::sendfile(out.fd(), in.fd(), nullptr, left);
+    if (n < 0 && errno == EINTR) continue;
+    good = n > 0;
+    if (good) left -= static_cast<std::uint64_t>(n);
+  }
+  if (good && ::rename(scratch.c_str(), to.c_str()) == 0) return true;
+  const int error = errno;
+  ::unlink(scratch.c_str());
+  errno = error;
+  return false;
+}
+
+std::vector<std::string> list_directory(const std::string& path) {
+  std::vector<std::string> names;
+  DIR* directory = ::opendir(path.c_str());
+  if (directory == nullptr) return names;
+  while (const dirent* entry = ::readdir(directory)) {
+    const std::string_view name = entry->d_name;
+    if (name != "." && name != "..") names.emplace_back(name);
+  }
+  ::closedir(directory);
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+bool remove_tree(const std::string& path) noexcept {
+  for (const std::string& name : list_directory(path)) ::unlink((path + "/" + name).c_str());
+  return ::rmdir(path.c_str()) == 0;
+}
+
+void make_private_directory(const std::string& path) {
+  for (std::size_t slash = path.find('/', 1); slash != std::string::npos; slash = path.find('/', slash + 1)) {
+    ::mkdir(path.substr(0, slash).c_str(), 0700);
+  }
+  if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
+    throw Error(ErrorCode::state_directory, "state directory " + path + ": cannot be created: " + errno_text(errno) +
+                                                "; name another one with the option state_directory or WAYMARK_STATE_DIR");
+  }
+  struct stat s {};
+  if (::lstat(path.c_str(), &s) != 0 || !S_ISDIR(s.st_mode)) {
+    throw Error(ErrorCode::state_directory, "state directory " + path + ": expected a directory, not a link or a file");
+  }
+  if (s.st_uid != ::geteuid()) {
+    throw Error(ErrorCode::state_directory, "state directory " + path + ": belongs to user " + std::to_string(s.st_uid) +
+                                                ", expected the user that runs this program (" +
+                                                std::to_string(::geteuid()) + ")");
+  }
+  struct statfs fs {};
+  if (::statfs(path.c_str(), &fs) == 0) {
+    struct Network {
+      long magic;
+      const char* name;
+    };
+    static constexpr Network kNetworks[] = {{0x6969, "NFS"}, {0x517B, "SMB"}, {0xFF534D42, "CIFS"}, {0xFE534D42, "SMB2"},
+                                            {0x01021997, "9p"}, {0x5346414F, "AFS"}, {0x00C36400, "Ceph"},
+                                            {0x0BD00BD0, "Lustre"}};
+    for (const Network& n : kNetworks) {
+      if (static_cast<unsigned long>(fs.f_type) == static_cast<unsigned long>(n.magic)) {
+        throw Error(ErrorCode::state_directory, "state directory " + path + ": lies on a network file system (" + n.name +
+                                                    "), where locks and memory maps can't be trusted; name a local one");
+      }
+    }
+  }
+}
+
+std::string boot_id() {
+  const auto text = read_file("/proc/sys/kernel/random/boot_id", 128);
+  if (!text || text->size() < 36) return "unknown";
+  return text->substr(0, 36);
+}
+
+std::string errno_text(int error) {
+  char buffer[128];
+  return strerror_r(error, buffer, sizeof buffer);
+}
+
+}  // namespace waymark

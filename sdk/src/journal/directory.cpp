@@ -1,0 +1,210 @@
+#include "journal/directory.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <map>
+#include <mutex>
+
+#include "base/random.h"
+#include "waymark/error.h"
+
+namespace waymark::journal {
+namespace {
+
+// The one table of locks: descriptors by lock file.
+struct LockTable {
+  std::mutex mutex;
+  std::map<std::string, File> held;
+};
+LockTable& table() {
+  static auto* locks = new LockTable;
+  return *locks;
+}
+
+std::string key_of(const std::string& path) {
+  struct stat s {};
+  if (::stat(path.c_str(), &s) != 0) return {};
+  return std::to_string(s.st_dev) + ":" + std::to_string(s.st_ino);
+}
+
+constexpr long kTmpfsMagic = 0x01021994;
+constexpr const char* kMemoryRoot = "/dev/shm";
+
+// tmpfs for this user, or empty where there is none.
+std::string memory_root() {
+  struct statfs fs {};
+  if (::statfs(kMemoryRoot, &fs) != 0 || static_cast<long>(fs.f_type) != kTmpfsMagic) return {};
+  const std::string root = std::string(kMemoryRoot) + "/waymark-" + std::to_string(::geteuid());
+  ::mkdir(root.c_str(), 0700);
+  struct stat s {};
+  if (::lstat(root.c_str(), &s) != 0 || !S_ISDIR(s.st_mode) || s.st_uid != ::geteuid() || (s.st_mode & 077) != 0) return {};
+  return root;
+}
+
+std::uint64_t to_number(std::string_view text) {
+  std::uint64_t v = 0;
+  std::from_chars(text.data(), text.data() + text.size(), v);
+  return v;
+}
+
+}  // namespace
+
+DirectoryLock::~DirectoryLock() {
+  if (key_.empty()) return;
+  const std::scoped_lock lock(table().mutex);
+  table().held.erase(key_);
+}
+
+DirectoryLock::DirectoryLock(DirectoryLock&& other) noexcept : key_(std::exchange(other.key_, {})) {}
+
+DirectoryLock& DirectoryLock::operator=(DirectoryLock&& other) noexcept {
+  std::swap(key_, other.key_);
+  return *this;
+}
+
+DirectoryLock DirectoryLock::take(const std::string& directory) {
+  const std::string path = directory + "/lock";
+  DirectoryLock result;
+  const std::scoped_lock lock(table().mutex);
+  // A second descriptor of a file that we hold would release it when closed: look before opening.
+  if (const std::string key = key_of(path); !key.empty() && table().held.contains(key)) return result;
+  File file = File::open(path, O_RDWR | O_CREAT);
+  if (!file.valid()) return result;
+  struct flock whole {};
+  whole.l_type = F_WRLCK;
+  whole.l_whence = SEEK_SET;
+  if (::fcntl(file.fd(), F_SETLK, &whole) != 0) return result;
+  result.key_ = key_of(path);
+  if (!result.key_.empty()) table().held.emplace(result.key_, std::move(file));
+  return result;
+}
+
+bool DirectoryLock::taken(const std::string& directory) {
+  const std::string path = directory + "/lock";
+  const std::scoped_lock lock(table().mutex);
+  const std::string key = key_of(path);
+  if (key.empty()) return false;
+  if (table().held.contains(key)) return true;
+  // Read-only: closing it tells those who watch for a writer's end nothing.
+  const File file = File::open(path, O_RDONLY);
+  if (!file.valid()) return false;
+  struct flock whole {};
+  whole.l_type = F_WRLCK;
+  whole.l_whence = SEEK_SET;
+  return ::fcntl(file.fd(), F_GETLK, &whole) == 0 && whole.l_type != F_UNLCK;
+}
+
+bool is_home_name(std::string_view name) noexcept {
+  return name.size() == 32 && std::all_of(name.begin(), name.end(), [](char c) {
+           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+         });
+}
+
+std::vector<std::string> list_homes(const std::string& state_directory) {
+  std::vector<std::string> homes = list_directory(state_directory);
+  std::erase_if(homes, [](const std::string& name) { return !is_home_name(name); });
+  return homes;
+}
+
+OwnedHome create_home(const std::string& state_directory, RecorderConfig::Place place) {
+  OwnedHome owned;
+  owned.home.id = random_hex(16);
+  if (state_directory.empty()) return owned;
+  make_private_directory(state_directory);
+  // Under another name until it is locked, so that no sibling takes it for a dead one's.
+  const std::string scratch = state_directory + "/.new-" + owned.home.id;
+  owned.home.state = state_directory + "/" + owned.home.id;
+  if (::mkdir(scratch.c_str(), 0700) != 0) {
+    throw Error(ErrorCode::state_directory, "state directory " + state_directory + ": cannot be written: " +
+                                                errno_text(errno) + "; name another one with WAYMARK_STATE_DIR");
+  }
+  owned.lock = DirectoryLock::take(scratch);
+  if (!owned.lock.valid() || ::rename(scratch.c_str(), owned.home.state.c_str()) != 0) {
+    throw Error(ErrorCode::state_directory, "state directory " + state_directory + ": cannot lock a file in it: " +
+                                                errno_text(errno) + "; expected a local file system");
+  }
+  owned.home.memory = owned.home.state;
+  if (place == RecorderConfig::Place::tmpfs) {
+    if (const std::string root = memory_root(); !root.empty()) {
+      const std::string memory = root + "/" + owned.home.id;
+      if (::mkdir(memory.c_str(), 0700) == 0) owned.home.memory = memory;
+    }
+  }
+  return owned;
+}
+
+bool write_identity(const Home& home, const Identity& identity) {
+  std::string text;
+  const auto line = [&](std::string_view key, std::string_view value) {
+    text.append(key).append("=").append(value).append("\n");
+  };
+  line("version", std::to_string(identity.version));
+  line("memory", identity.memory);
+  line("recorder_inode", std::to_string(identity.recorder_inode));
+  line("boot", identity.boot);
+  line("process_id", std::to_string(identity.process_id));
+  line("started_ns", std::to_string(identity.started_ns));
+  line("hook", identity.hook ? "1" : "0");
+  line("closed", identity.closed ? "1" : "0");
+  std::string service = identity.service;
+  std::replace(service.begin(), service.end(), '\n', ' ');
+  line("service", service);
+  return replace_file(home.state + "/identity", text);
+}
+
+std::optional<Identity> read_identity(const std::string& subdirectory) {
+  const auto text = read_file(subdirectory + "/identity", 64 << 10);
+  if (!text) return std::nullopt;
+  Identity identity;
+  std::string_view rest = *text;
+  while (!rest.empty()) {
+    const std::size_t end = rest.find('\n');
+    if (end == std::string_view::npos) break;
+    const std::string_view line = rest.substr(0, end);
+    rest.remove_prefix(end + 1);
+    const std::size_t equals = line.find('=');
+    if (equals == std::string_view::npos) continue;
+    const std::string_view key = line.substr(0, equals);
+    const std::string_view value = line.substr(equals + 1);
+    if (key == "version") identity.version = static_cast<std::uint32_t>(to_number(value));
+    else if (key == "memory") identity.memory = value;
+    else if (key == "recorder_inode") identity.recorder_inode = to_number(value);
+    else if (key == "boot") identity.boot = value;
+    else if (key == "process_id") identity.process_id = to_number(value);
+    else if (key == "started_ns") identity.started_ns = to_number(value);
+    else if (key == "hook") identity.hook = value == "1";
+    else if (key == "closed") identity.closed = value == "1";
+    else if (key == "service") identity.service = value;
+  }
+  return identity;
+}
+
+bool is_delivered(const std::string& subdirectory) { return ::access((subdirectory + "/delivered").c_str(), F_OK) == 0; }
+bool mark_delivered(const std::string& subdirectory) { return replace_file(subdirectory + "/delivered", ""); }
+
+std::uint64_t directory_bytes(const std::string& subdirectory) {
+  std::uint64_t bytes = 0;
+  for (const std::string& name : list_directory(subdirectory)) {
+    struct stat s {};
+    if (::lstat((subdirectory + "/" + name).c_str(), &s) == 0) bytes += static_cast<std::uint64_t>(s.st_blocks) * 512;
+  }
+  return bytes;
+}
+
+void remove_memory(const Home& home) {
+  if (home.memory.empty()) return;
+  ::unlink((home.memory + "/recorder").c_str());
+  // Only what lies where create_home() puts it: the path comes from a file.
+  if (home.memory != home.state && home.memory.starts_with(std::string(kMemoryRoot) + "/waymark-") &&
+      home.memory.ends_with("/" + home.id)) {
+    remove_tree(home.memory);
+  }
+}
+
+}  // namespace waymark::journal

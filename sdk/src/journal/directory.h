@@ -1,0 +1,64 @@
+// The state directory's subdirectories: one for each Telemetry, living or dead, each locked by whoever may touch it.
+//
+// Hides: names, the identity file, the lock table, and where the memory that belongs to a subdirectory lies.
+// Threads: any.
+// Failure: create_home() throws Error(state_directory); the others say no.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "journal/journal.h"
+
+namespace waymark::journal {
+
+// What a subdirectory says about the process that made it.
+struct Identity {
+  std::uint32_t version = 0;
+  std::string memory;        // the tmpfs directory, or the subdirectory itself
+  std::uint64_t recorder_inode = 0;
+  std::string boot;
+  std::uint64_t process_id = 0;
+  std::uint64_t started_ns = 0;
+  std::string service;
+  bool hook = false;         // its records pass on_record before they may be stored
+  bool closed = false;       // ended cleanly: there is no recorder any more
+};
+
+// Held while this process owns a subdirectory. An fcntl lock on its file `lock`, which nothing else in the process opens.
+class DirectoryLock {
+ public:
+  DirectoryLock() = default;
+  ~DirectoryLock();
+  DirectoryLock(DirectoryLock&& other) noexcept;
+  DirectoryLock& operator=(DirectoryLock&& other) noexcept;
+  // Invalid where a living process has it.
+  [[nodiscard]] static DirectoryLock take(const std::string& directory);
+  [[nodiscard]] bool valid() const noexcept { return !key_.empty(); }
+  // Whether somebody, this process included, owns it. Does not disturb the owner.
+  [[nodiscard]] static bool taken(const std::string& directory);
+
+ private:
+  std::string key_;  // device and inode of the lock file
+};
+
+struct OwnedHome {
+  Home home;
+  DirectoryLock lock;
+};
+// Makes this Telemetry's own subdirectory, locked before anyone can see it.
+[[nodiscard]] OwnedHome create_home(const std::string& state_directory, RecorderConfig::Place place);
+bool write_identity(const Home& home, const Identity& identity);
+[[nodiscard]] std::optional<Identity> read_identity(const std::string& subdirectory);
+[[nodiscard]] bool is_home_name(std::string_view name) noexcept;  // 32 hex digits
+[[nodiscard]] std::vector<std::string> list_homes(const std::string& state_directory);
+
+// A subdirectory that has nothing left to send says so in a file, so that nobody reads its journal again.
+[[nodiscard]] bool is_delivered(const std::string& subdirectory);
+bool mark_delivered(const std::string& subdirectory);
+[[nodiscard]] std::uint64_t directory_bytes(const std::string& subdirectory);
+void remove_memory(const Home& home);
+
+}  // namespace waymark::journal

@@ -1,0 +1,204 @@
+// The recorder: shared memory in which records are made and finished records wait for the collector. It outlives the
+// process.
+//
+// Hides: which memory a thread records into, how a record grows, and how a finished one is published.
+// Threads: a Lane is used by the thread it is lent to (shared lanes: under their lock). Blocks belong to whoever opened
+//   them. drain-side calls belong to the collector.
+// Failure: create() throws Error. Recording never fails loudly: no room means a null and a count.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/file.h"
+#include "base/wakeup.h"
+#include "journal/layout.h"
+#include "otlp/span.h"
+
+namespace waymark::detail {
+
+// A block as it lies in shared memory.
+struct Block : journal::BlockHeader {
+  char payload[journal::kBlockPayload];
+};
+static_assert(sizeof(Block) == journal::kBlockBytes);
+
+class SpinLock {
+ public:
+  void lock() noexcept {
+    while (flag_.test_and_set(std::memory_order_acquire)) pause();
+  }
+  void unlock() noexcept { flag_.clear(std::memory_order_release); }
+
+ private:
+  static void pause() noexcept;
+  std::atomic_flag flag_;
+};
+
+// The process's own side of a lane.
+struct alignas(64) Lane {
+  journal::LaneHeader* shared = nullptr;
+  char* ring = nullptr;
+  std::uint64_t ring_bytes = 0;
+  std::uint64_t head = 0;          // as in shared, without the atomic
+  std::uint64_t known_tail = 0;    // shared->tail as last read
+  std::uint32_t index = 0;
+  std::uint32_t free_blocks = 0;   // LIFO
+  std::array<Block*, journal::kLaneBlocks> blocks{};
+  std::array<std::atomic<std::uint64_t>, kSignals> offered{};  // ended while recording: kept or refused
+  std::atomic<std::uint32_t> open{0};  // blocks of this lane that are in use
+  SpinLock lock;
+  bool is_shared = false;          // lent to several threads: `lock` guards everything above
+  bool lent = false;               // guarded by the recorder's mutex
+};
+
+}  // namespace waymark::detail
+
+namespace waymark::journal {
+
+using detail::Block;
+using detail::Lane;
+
+// True on threads that are ours: they never wait for room.
+extern constinit thread_local bool own_thread;
+
+class Recorder {
+ public:
+  // `path` empty: anonymous memory that dies with the process.
+  static std::unique_ptr<Recorder> create(const RecorderConfig& config, const std::string& path, std::uint64_t now_ns);
+  ~Recorder();
+  Recorder(const Recorder&) = delete;
+  Recorder& operator=(const Recorder&) = delete;
+
+  // The calling thread's lane; never null.
+  [[nodiscard]] Lane* lane() noexcept;
+
+  // A block to make a record in: the lane's most recently freed one, else one of the pool; null where the pool is empty
+  // (counted). Not yet visible to recovery: the caller fills it and stores `state`.
+  [[nodiscard]] Block* take_block(Lane& lane) noexcept;
+  [[nodiscard]] Block* take_pool_block() noexcept;
+  // Gives a record's blocks back. The record must be published or refused.
+  void release(Lane& lane, Block* block) noexcept;
+
+  // Room for `bytes` more of the stream, in one piece; null where the record or the pool is full. commit() makes them count.
+  [[nodiscard]] char* reserve(Block* block, std::size_t bytes) noexcept {
+    Block* tail = block->tail == index_of(block) ? block : at(block->tail);
+    const std::uint32_t used = tail->used.load(std::memory_order_relaxed);
+    if (used + bytes + tail->text_used <= kBlockPayload) [[likely]] return tail->payload + used;
+    return reserve_more(block, bytes);
+  }
+  void commit(Block* block, std::size_t bytes) noexcept;
+  // The same for bytes that may be more than a block holds: copied over as many as it takes. False: no room.
+  bool append(Block* block, std::string_view bytes) noexcept;
+  // Places a text (cut to kMaximumTextBytes at a character) and gives its Text; 0 where there is no room.
+  [[nodiscard]] Text put_text(Block* block, std::string_view text) noexcept;
+  [[nodiscard]] std::string_view text(Text t) const noexcept {
+    return {memory_ + (t >> 32), static_cast<std::size_t>(t & UINT32_MAX)};
+  }
+
+  // Calls `each` with every field of the stream (tag, length and content) until it returns false. Fields that lie across
+  // blocks are joined first.
+  template <class F>
+  void for_each_field(const Block* block, F&& each) const;
+
+  // Counts a record that found no block.
+  void refuse(Signal signal) noexcept;
+  // The kernel's id of the calling thread.
+  [[nodiscard]] static std::uint32_t thread() noexcept;
+
+  // Closes a span: copies it into the lane's ring, finished at `end_ns`. False: refused, and counted.
+  bool publish_span(Lane& lane, Block* block, std::uint64_t end_ns) noexcept;
+  // Room in the ring for one record of `framed` bytes, header written; null: refused, and counted. Fill it, then publish().
+  [[nodiscard]] char* ring_reserve(Lane& lane, Signal signal, std::uint16_t scope, std::size_t framed) noexcept;
+  void publish(Lane& lane, Signal signal) noexcept;
+
+  // Whether writers wait for room (some destination is lossless), and how long at most.
+  void set_waiting(bool waits, std::chrono::nanoseconds limit) noexcept;
+
+  // The collector's side.
+  [[nodiscard]] std::vector<std::unique_ptr<Lane>>& lanes() noexcept { return lanes_; }
+  [[nodiscard]] RecorderHeader& header() noexcept { return *reinterpret_cast<RecorderHeader*>(memory_); }
+  [[nodiscard]] Wakeup& collector() noexcept { return collector_; }
+  void freed() noexcept;  // tells writers that wait
+  [[nodiscard]] std::size_t open_blocks() const noexcept;
+  [[nodiscard]] SignalCounts offered() const noexcept;
+  [[nodiscard]] SignalCounts refused() const noexcept;
+  [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
+  [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
+  // A thread has ended: its lane may be lent again.
+  void give_back(Lane* lane) noexcept;
+
+ private:
+  Recorder() = default;
+  [[nodiscard]] std::uint32_t index_of(const Block* block) const noexcept {
+    return static_cast<std::uint32_t>(block - blocks_);
+  }
+  [[nodiscard]] Block* at(std::uint32_t index) const noexcept { return blocks_ + index; }
+  Lane* borrow_lane() noexcept;
+  char* reserve_more(Block* block, std::size_t bytes) noexcept;
+  bool grow(Block* block) noexcept;
+  void compact(Block* block) noexcept;
+  void copy_stream(const Block* block, char* out) const noexcept;
+  void give_pool_block(Block* block) noexcept;
+  void release_chain(std::uint32_t first) noexcept;
+  bool wait_for_room(Lane& lane, std::uint64_t need) noexcept;
+
+  char* memory_ = nullptr;
+  std::size_t bytes_ = 0;
+  Block* blocks_ = nullptr;
+  std::uint64_t id_ = 0;
+  std::vector<std::unique_ptr<Lane>> lanes_;
+  std::size_t exclusive_ = 0;           // lanes that are lent to one thread; the others are shared
+  std::size_t next_shared_ = 0;
+  std::mutex lending_;
+  mutable std::mutex pool_mutex_;
+  std::vector<Block*> pool_;
+  std::size_t pool_blocks_ = 0;
+  Wakeup collector_;
+  std::atomic<bool> waits_{false};
+  std::atomic<std::int64_t> wait_limit_ns_{0};
+  std::mutex room_mutex_;
+  std::condition_variable room_;
+  std::atomic<std::uint32_t> waiters_{0};
+  File file_;
+};
+
+template <class F>
+void Recorder::for_each_field(const Block* block, F&& each) const {
+  const Block* first = at(block->body.load(std::memory_order_relaxed));
+  const std::size_t bytes = first->committed.load(std::memory_order_relaxed);
+  std::string joined;
+  std::string_view stream(first->payload, bytes);
+  if (first->used.load(std::memory_order_relaxed) != bytes) {
+    joined.resize(bytes);
+    copy_stream(block, joined.data());
+    stream = joined;
+  }
+  while (!stream.empty()) {
+    std::size_t head = 1;
+    std::uint64_t length = 0;
+    for (int shift = 0;; shift += 7) {
+      const auto byte = static_cast<unsigned char>(stream[head++]);
+      length |= static_cast<std::uint64_t>(byte & 0x7f) << shift;
+      if (byte < 0x80) break;
+    }
+    const std::size_t field = head + static_cast<std::size_t>(length);
+    if (!each(stream.substr(0, field))) return;
+    stream.remove_prefix(field);
+  }
+}
+
+// What a span's block says, for whoever closes it: this process, or the one that recovers it.
+[[nodiscard]] otlp::SpanParts span_parts(const BlockHeader& block, std::uint64_t end_ns) noexcept;
+// The stream with the last value of every repeated attribute key only; `stream` is Span fields.
+void without_repeats(std::string_view stream, std::string& out);
+
+}  // namespace waymark::journal

@@ -1,0 +1,512 @@
+#include "journal/recovery.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <unordered_set>
+
+#include "journal/recorder.h"
+#include "otlp/reader.h"
+#include "otlp/span.h"
+#include "waymark/error.h"
+
+namespace waymark::journal {
+namespace {
+
+constexpr int kAttempts = 3;  // recoveries that failed to parse, before a directory is set aside
+
+std::string id_of(std::string_view body) {
+  try {
+    const ReadSpan span = otlp::read_span(body);
+    return {reinterpret_cast<const char*>(span.context.span_id.bytes.data()), 8};
+  } catch (const Error&) {
+    return {};
+  }
+}
+
+// The greatest time that a record speaks of.
+std::uint64_t time_of(Signal signal, std::string_view body) {
+  try {
+    if (signal == Signal::traces) return to_ns(otlp::read_span(body).end);
+    const ReadLog log = otlp::read_log(body);
+    return std::max(to_ns(log.observed), to_ns(log.time));
+  } catch (const Error&) {
+    return 0;
+  }
+}
+
+// Another process's recorder, as bytes that may say anything.
+class DeadRecorder {
+ public:
+  // Null with a reason where it is no recorder of this layout.
+  static std::unique_ptr<DeadRecorder> read(const std::string& path, std::string& problem) {
+    std::unique_ptr<DeadRecorder> r(new DeadRecorder);
+    const File file = File::open(path, O_RDONLY);
+    const std::uint64_t size = file.valid() ? file.size() : 0;
+    if (size < kHeaderBytes || size > (std::uint64_t{1} << 31)) {
+      problem = path + ": " + std::to_string(size) + " bytes, expected a recorder";
+      return nullptr;
+    }
+    // One that a living process maps can't be cut shorter than what we copy: the copy is what we read.
+    r->bytes_.resize(size);
+    if (!file.read_at(0, r->bytes_.data(), size)) {
+      problem = path + ": " + errno_text(errno);
+      return nullptr;
+    }
+    const RecorderHeader& h = r->header();
+    if (h.magic != kRecorderMagic || h.checksum != XXH3_64bits(&h, offsetof(RecorderHeader, checksum))) {
+      problem = path + ": its header is damaged";
+      return nullptr;
+    }
+    if (h.version != kLayoutVersion) {
+      problem = path + ": layout " + std::to_string(h.version) + ", this program reads " + std::to_string(kLayoutVersion);
+      return nullptr;
+    }
+    if (h.file_bytes != size || h.lanes_offset % 64 != 0 || h.lanes_offset > size ||
+        h.lanes > (size - h.lanes_offset) / kLaneHeaderBytes || h.blocks_offset % 64 != 0 || h.blocks_offset > size ||
+        h.blocks > (size - h.blocks_offset) / kBlockBytes) {
+      problem = path + ": its header's offsets do not fit its size";
+      return nullptr;
+    }
+    return r;
+  }
+
+  [[nodiscard]] const RecorderHeader& header() const noexcept {
+    return *reinterpret_cast<const RecorderHeader*>(bytes_.data());
+  }
+  [[nodiscard]] std::uint32_t lanes() const noexcept { return header().lanes; }
+  [[nodiscard]] const LaneHeader& lane(std::uint32_t i) const noexcept {
+    return *reinterpret_cast<const LaneHeader*>(bytes_.data() + header().lanes_offset + i * kLaneHeaderBytes);
+  }
+  // The ring, or null where the lane's own numbers make no sense.
+  [[nodiscard]] const char* ring(const LaneHeader& lane) const noexcept {
+    const bool good = lane.ring_bytes >= sizeof(RecordHeader) && lane.ring_bytes % 8 == 0 &&
+                      lane.ring_offset <= bytes_.size() && lane.ring_bytes <= bytes_.size() - lane.ring_offset &&
+                      lane.active.load(std::memory_order_relaxed) <= 1;
+    return good ? bytes_.data() + lane.ring_offset : nullptr;
+  }
+  [[nodiscard]] const Block* block(std::uint32_t i) const noexcept {
+    if (i >= header().blocks) return nullptr;
+    return reinterpret_cast<const Block*>(bytes_.data() + header().blocks_offset) + i;
+  }
+  [[nodiscard]] std::string_view text(Text t) const noexcept {
+    const std::uint64_t offset = t >> 32;
+    const std::uint64_t length = t & UINT32_MAX;
+    if (length > kMaximumTextBytes || offset > bytes_.size() || length > bytes_.size() - offset) return {};
+    return {bytes_.data() + offset, static_cast<std::size_t>(length)};
+  }
+  // The stream of a record: as much of it as its blocks hold.
+  [[nodiscard]] std::string stream(const Block& block) const {
+    std::string out;
+    const Block* part = this->block(block.body.load(std::memory_order_relaxed));
+    if (part == nullptr) return out;
+    std::size_t left = std::min<std::size_t>(part->committed.load(std::memory_order_relaxed), kMaximumRecordBytes);
+    for (std::uint32_t steps = 0; left > 0 && part != nullptr && steps < header().blocks; ++steps) {
+      const std::uint32_t next = part->next.load(std::memory_order_relaxed);
+      const std::size_t here = std::min<std::size_t>(part->used.load(std::memory_order_relaxed), kBlockPayload);
+      // In the last block `used` may lag behind what was committed.
+      const std::size_t n = std::min(left, next == kNoBlock || here >= left ? std::min(left, kBlockPayload) : here);
+      out.append(part->payload, n);
+      left -= n;
+      part = left > 0 ? this->block(next) : nullptr;
+    }
+    return out;
+  }
+
+ private:
+  DeadRecorder() = default;
+  std::vector<char> bytes_;
+};
+
+// Field after field, up to the first that is not whole.
+std::string_view whole_fields(std::string_view stream) {
+  std::size_t good = 0;
+  while (good < stream.size()) {
+    std::size_t p = good + 1;
+    std::uint64_t length = 0;
+    int shift = 0;
+    bool ended = false;
+    while (p < stream.size() && shift < 35) {
+      const auto byte = static_cast<unsigned char>(stream[p++]);
+      length |= static_cast<std::uint64_t>(byte & 0x7f) << shift;
+      shift += 7;
+      if (byte < 0x80) {
+        ended = true;
+        break;
+      }
+    }
+    const char tag = stream[good];
+    if (!ended || (tag != 0x4a && tag != 0x5a && tag != 0x6a) || length > stream.size() - p) break;
+    good = p + static_cast<std::size_t>(length);
+  }
+  return stream.substr(0, good);
+}
+
+struct Closed {
+  std::string body;
+  bool interrupted;
+  std::uint32_t thread;
+};
+
+// A span from its block. Null: nothing there that could be one.
+std::optional<Closed> close_span(const DeadRecorder& recorder, const Block& block, std::uint64_t alive_ns) {
+  TraceId trace;
+  std::memcpy(trace.bytes.data(), block.trace_id, 16);
+  SpanId span;
+  std::memcpy(span.bytes.data(), block.span_id, 8);
+  if (!trace.valid() || !span.valid()) return std::nullopt;
+  const std::uint64_t end = block.end_ns.load(std::memory_order_relaxed);
+  otlp::SpanParts parts = span_parts(block, end != 0 ? end : std::max(alive_ns, block.start_ns));
+  if (parts.kind < 1 || parts.kind > 5) parts.kind = 1;
+  if (parts.status > 2) parts.status = 0;
+  std::string scratch[3];
+  parts.name = otlp::clean(recorder.text(block.name.load(std::memory_order_relaxed)), scratch[0]);
+  parts.trace_state = otlp::clean(recorder.text(block.trace_state), scratch[1]);
+  if (parts.status == 2) {
+    parts.status_message = otlp::clean(recorder.text(block.status_message.load(std::memory_order_relaxed)), scratch[2]);
+  }
+  const std::string bytes = recorder.stream(block);
+  std::string stream(whole_fields(bytes));
+  if (block.repeated.load(std::memory_order_relaxed) != 0) {
+    std::string kept;
+    without_repeats(stream, kept);
+    stream = std::move(kept);
+  }
+  Closed closed{{}, end == 0, block.thread};
+  if (closed.interrupted) {
+    parts.status = 2;
+    if (parts.status_message.empty()) parts.status_message = "interrupted: the process ended before the span did";
+    otlp::append_attribute(stream, 0x4a, "workflow.interrupted", Value(true));
+  }
+  closed.body.resize(parts.size() + stream.size());
+  char* p = parts.put_head(closed.body.data());
+  std::memcpy(p, stream.data(), stream.size());
+  parts.put_tail(p + stream.size());
+  return closed;
+}
+
+// Appends what the recorder holds beyond the journal, and says what that was.
+void absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool apply_hook, Recovered& found, Totals& totals,
+            std::string& problem) {
+  const Journal::Extent extent = journal.extent();
+  std::uint64_t newest = recorder.header().alive_ns.load(std::memory_order_relaxed);
+  const auto count = [&](const Record& record) {
+    if (record.signal == Signal::traces) ++found.finished_spans;
+    if (record.signal == Signal::logs) ++found.log_records;
+  };
+  const auto store = [&](Journal::Stretch stretch) {
+    std::string kept;
+    if (apply_hook && stretch.bytes > 0) {
+      const Hook::Result result = hook.apply(static_cast<const char*>(stretch.data), stretch.bytes, journal, kept);
+      stretch.records = result.kept;
+      stretch.data = kept.data();
+      stretch.bytes = kept.size();
+      for (std::size_t s = 0; s < kSignals; ++s) totals.hook_dropped[s] += result.dropped[s];
+    }
+    if (stretch.bytes > 0 && !journal.append(stretch)) problem = "the journal cannot be written";
+  };
+
+  for (std::uint32_t i = 0; i < recorder.lanes(); ++i) {
+    const LaneHeader& lane = recorder.lane(i);
+    const char* ring = recorder.ring(lane);
+    const std::uint64_t head = lane.head.load(std::memory_order_relaxed);
+    if (ring == nullptr) {
+      problem = "lane " + std::to_string(i) + " of the recorder is damaged";
+      continue;
+    }
+    const Drained& drained = lane.drained[lane.active.load(std::memory_order_relaxed)];
+    for (std::size_t s = 0; s < kSignals; ++s) {
+      const std::uint64_t refused = lane.refused[s].load(std::memory_order_relaxed);
+      totals.refused[s] += refused;
+      totals.hook_dropped[s] += drained.hook_dropped[s];
+      totals.offered[s] += drained.records[s] + drained.hook_dropped[s] + refused;
+    }
+    if (head < drained.position || head - drained.position > lane.ring_bytes || drained.position % 8 != 0) {
+      problem = "lane " + std::to_string(i) + " of the recorder is damaged";
+      continue;
+    }
+    const auto journaled = extent.lanes.find(static_cast<std::uint16_t>(i));
+    const std::uint64_t already = journaled == extent.lanes.end() ? 0 : journaled->second;
+    std::uint64_t position = drained.position;
+    while (position < head) {
+      const std::uint64_t offset = position % lane.ring_bytes;
+      // A frame may have been written whose ring space was not yet freed: what it holds is counted, not written again.
+      const std::uint64_t until = position < already ? std::min(already, head) : head;
+      const auto length = static_cast<std::size_t>(std::min(until - position, lane.ring_bytes - offset));
+      Journal::Stretch stretch;
+      stretch.lane = static_cast<std::uint16_t>(i);
+      stretch.lane_begin = position;
+      stretch.lane_end = position + length;
+      stretch.data = ring + offset;
+      const bool news = position >= already;
+      const bool whole = for_each_record(ring + offset, length, 0, [&](const Record& record, std::size_t next) {
+        ++stretch.records[static_cast<std::size_t>(record.signal)];
+        ++totals.offered[static_cast<std::size_t>(record.signal)];
+        newest = std::max(newest, time_of(record.signal, record.body));
+        if (news) count(record);
+        stretch.bytes = next;
+        return true;
+      });
+      if (!whole) {
+        problem = "lane " + std::to_string(i) + " of the recorder is damaged at byte " + std::to_string(offset + stretch.bytes);
+        found.damaged_bytes += length - stretch.bytes;
+      }
+      if (news) store(stretch);
+      position += length;
+    }
+  }
+
+  std::unordered_set<std::string> closed_before;
+  journal.for_each([&](const Record& record, std::uint16_t lane) {
+    if (lane == kNoLane) closed_before.insert(id_of(record.body));
+  });
+  std::string records;
+  Journal::Stretch stretch;
+  const auto flush = [&] {
+    stretch.data = records.data();
+    stretch.bytes = records.size();
+    store(stretch);
+    records.clear();
+    stretch = {};
+  };
+  for (std::uint32_t i = 0; i < recorder.header().blocks; ++i) {
+    const Block& block = *recorder.block(i);
+    if (block.state.load(std::memory_order_relaxed) != static_cast<std::uint32_t>(BlockState::open)) continue;
+    if (block.end_ns.load(std::memory_order_relaxed) != 0 && block.ring_lane < recorder.lanes() &&
+        recorder.lane(block.ring_lane).head.load(std::memory_order_relaxed) > block.ring_position) {
+      continue;  // in its ring, and counted there
+    }
+    const std::optional<Closed> closed = close_span(recorder, block, newest);
+    if (!closed) continue;
+    ++totals.offered[static_cast<std::size_t>(Signal::traces)];
+    if (closed->interrupted) {
+      try {
+        ReadSpan span = otlp::read_span(closed->body);
+        InterruptedSpan interrupted;
+        interrupted.context = span.context;
+        interrupted.name = std::move(span.name);
+        interrupted.attributes = std::move(span.attributes);
+        interrupted.start = span.start;
+        interrupted.end = span.end;
+        interrupted.thread_id = closed->thread;
+        interrupted.crashed_here = recorder.header().crash_signal.load(std::memory_order_relaxed) != 0 &&
+                                   recorder.header().crash_thread == closed->thread;
+        found.interrupted.push_back(std::move(interrupted));
+      } catch (const Error& e) {
+        problem = e.what();
+        continue;
+      }
+    } else {
+      ++found.finished_spans;
+    }
+    if (closed_before.contains(id_of(closed->body))) continue;
+    append_record(records, Signal::traces, block.scope, closed->body);
+    ++stretch.records[static_cast<std::size_t>(Signal::traces)];
+    if (records.size() > kMaximumRecordBytes) flush();
+  }
+  if (!records.empty()) flush();
+}
+
+constexpr const char* kTotalsFile = "/totals";
+
+bool store_totals(const Home& home, const Totals& totals) {
+  return replace_file(home.state + kTotalsFile, {reinterpret_cast<const char*>(&totals), sizeof totals});
+}
+std::optional<Totals> load_totals(const Home& home) {
+  const auto bytes = read_file(home.state + kTotalsFile, 4096);
+  if (!bytes || bytes->size() != sizeof(Totals)) return std::nullopt;
+  Totals totals;
+  std::memcpy(&totals, bytes->data(), sizeof totals);
+  return totals;
+}
+
+}  // namespace
+
+std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_directory, const std::string& id,
+                                                    const JournalConfig& config, Hook& hook, Diagnostics& diagnostics,
+                                                    const std::function<void(const Recovered&)>& report) {
+  auto result = std::make_unique<RecoveredJournal>();
+  result->home.id = id;
+  result->home.state = state_directory + "/" + id;
+  if (is_delivered(result->home.state) || DirectoryLock::taken(result->home.state)) return nullptr;
+  result->lock = DirectoryLock::take(result->home.state);
+  if (!result->lock.valid() || is_delivered(result->home.state)) return nullptr;
+
+  const std::optional<Identity> identity = read_identity(result->home.state);
+  if (!identity || identity->version != kLayoutVersion) {
+    // Died before it had recorded anything, or written by another version.
+    if (!identity) {
+      remove_tree(result->home.state);
+    } else {
+      diagnostics.say_once("version " + id, DiagnosticLevel::warning,
+                           "state directory " + result->home.state + ": layout " + std::to_string(identity->version) +
+                               ", this program reads " + std::to_string(kLayoutVersion) + "; left alone");
+    }
+    return nullptr;
+  }
+  if (identity->hook && !hook.present()) {
+    diagnostics.say_once("hook " + id, DiagnosticLevel::warning,
+                         "state directory " + result->home.state + ": its records must pass an on_record hook, and this " +
+                             "process has none; left for one that has");
+    return nullptr;
+  }
+  const std::string attempts_path = result->home.state + "/attempts";
+  int attempts = 0;
+  if (const auto text = read_file(attempts_path, 64)) std::from_chars(text->data(), text->data() + text->size(), attempts);
+  if (attempts >= kAttempts) {
+    const std::string aside = state_directory + "/damaged-" + id;
+    if (::rename(result->home.state.c_str(), aside.c_str()) == 0) {
+      diagnostics.say(DiagnosticLevel::error, "state directory " + result->home.state + ": could not be recovered " +
+                                                  std::to_string(kAttempts) + " times; set aside as " + aside);
+    }
+    return nullptr;
+  }
+  replace_file(attempts_path, std::to_string(attempts + 1));
+
+  result->home.memory = result->home.state;
+  if (identity->memory != result->home.state && identity->memory.ends_with("/" + id)) result->home.memory = identity->memory;
+  result->journal = std::make_unique<Journal>(Journal::Found{}, result->home, config, diagnostics);
+  Recovered& found = result->found;
+  found.directory = id;
+  found.process_id = identity->process_id;
+  try {
+    found.resource = otlp::read_resource(result->journal->resource());
+  } catch (const Error&) {
+    // Reported with the rest of the damage below; the records are delivered all the same.
+  }
+
+  std::string problem;
+  const std::string recorder_path = result->home.memory + "/recorder";
+  struct stat s {};
+  const bool there = ::lstat(recorder_path.c_str(), &s) == 0;
+  if (const auto known = load_totals(result->home)) {
+    result->journal->set_totals(*known);
+  } else if (there && s.st_ino == identity->recorder_inode && identity->boot == boot_id()) {
+    if (const auto recorder = DeadRecorder::read(recorder_path, problem)) {
+      Totals totals;
+      absorb(*recorder, *result->journal, hook, identity->hook, found, totals, problem);
+      result->fresh = true;
+      found.damaged_bytes += result->journal->extent().damaged_bytes;
+      if (problem.empty()) problem = result->journal->extent().problem;
+      found.problem = problem;
+      if (report) report(found);
+      result->journal->set_totals(totals);
+      if (!store_totals(result->home, totals)) problem = "totals cannot be written";
+      ::unlink(recorder_path.c_str());
+    }
+  } else if (!identity->closed) {
+    problem = "its recorder " + recorder_path + " is gone" +
+              (identity->boot != boot_id() ? ": the machine was started anew since" : "") +
+              "; what was not yet in the journal is lost";
+  }
+  if (!problem.empty()) {
+    found.problem = problem;
+    diagnostics.say(DiagnosticLevel::error, "state directory " + result->home.state + ": " + problem);
+  }
+  ::unlink(attempts_path.c_str());
+  return result;
+}
+
+void finish_recovered(RecoveredJournal& recovered) {
+  recovered.journal->close();
+  mark_delivered(recovered.home.state);
+  remove_memory(recovered.home);
+}
+
+void trim_dead(const std::string& state_directory, std::uint64_t max_bytes, Diagnostics& diagnostics) {
+  struct Dead {
+    std::string path;
+    std::uint64_t bytes;
+    std::uint64_t started;
+  };
+  std::vector<Dead> dead;
+  std::uint64_t total = 0;
+  for (const std::string& id : list_homes(state_directory)) {
+    const std::string path = state_directory + "/" + id;
+    if (DirectoryLock::taken(path)) continue;
+    const auto identity = read_identity(path);
+    dead.push_back({path, directory_bytes(path), identity ? identity->started_ns : 0});
+    total += dead.back().bytes;
+  }
+  std::sort(dead.begin(), dead.end(), [](const Dead& a, const Dead& b) { return a.started < b.started; });
+  for (const Dead& oldest : dead) {
+    if (total <= max_bytes) return;
+    const DirectoryLock lock = DirectoryLock::take(oldest.path);
+    if (!lock.valid()) continue;
+    const bool delivered = is_delivered(oldest.path);
+    if (const auto identity = read_identity(oldest.path)) {
+      remove_memory({oldest.path.substr(oldest.path.rfind('/') + 1), oldest.path, identity->memory});
+    }
+    remove_tree(oldest.path);
+    total -= oldest.bytes;
+    if (!delivered) {
+      diagnostics.say(DiagnosticLevel::warning, "state directory " + oldest.path +
+                                                    ": removed with records that were never delivered: dead processes' "
+                                                    "directories exceed journal.max_bytes");
+    }
+  }
+}
+
+SiblingWatch::SiblingWatch(std::string state_directory, std::function<void()> died, Diagnostics& diagnostics)
+    : directory_(std::move(state_directory)), died_(std::move(died)), diagnostics_(diagnostics),
+      inotify_(inotify_init1(IN_CLOEXEC | IN_NONBLOCK)), stop_(eventfd(0, EFD_CLOEXEC)) {
+  if (!inotify_.valid() || !stop_.valid() ||
+      inotify_add_watch(inotify_.fd(), directory_.c_str(), IN_MOVED_TO | IN_ONLYDIR) < 0) {
+    diagnostics_.say(DiagnosticLevel::warning, "state directory " + directory_ + ": cannot be watched (" + errno_text(errno) +
+                                                   "); what a sibling leaves is recovered at the next start");
+    return;
+  }
+  watch_homes();
+  thread_ = std::thread([this] { run(); });
+}
+
+SiblingWatch::~SiblingWatch() {
+  const std::uint64_t one = 1;
+  if (thread_.joinable()) {
+    while (::write(stop_.fd(), &one, sizeof one) < 0 && errno == EINTR) {
+    }
+    thread_.join();
+  }
+}
+
+void SiblingWatch::watch_homes() {
+  for (const std::string& id : list_homes(directory_)) {
+    const std::string path = directory_ + "/" + id;
+    // Delivered ones never have an owner again.
+    if (!is_delivered(path)) inotify_add_watch(inotify_.fd(), (path + "/lock").c_str(), IN_CLOSE_WRITE | IN_ONESHOT);
+  }
+}
+
+void SiblingWatch::run() {
+  own_thread = true;
+  pthread_setname_np(pthread_self(), "wm-recovery");
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, nullptr);
+  for (;;) {
+    pollfd waits[2] = {{inotify_.fd(), POLLIN, 0}, {stop_.fd(), POLLIN, 0}};
+    if (::poll(waits, 2, -1) < 0 && errno != EINTR) return;
+    if (waits[1].revents != 0) return;
+    alignas(inotify_event) char buffer[4096];
+    bool heard = false;
+    for (ssize_t n; (n = ::read(inotify_.fd(), buffer, sizeof buffer)) > 0;) {
+      heard = heard || n > 0;
+    }
+    // Whatever it was: a new sibling may have died before it could be watched.
+    watch_homes();
+    if (heard) died_();
+  }
+}
+
+}  // namespace waymark::journal

@@ -1,0 +1,58 @@
+// Recovery: what a dead process left behind becomes a journal that can be delivered.
+//
+// Hides: how the recorder of another process is read without trusting it, and what makes doing it twice harmless.
+// Threads: any; a directory is recovered by whoever holds its lock.
+// Failure: never throws for what it reads. Damage is counted, named, and left behind.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "base/clock.h"
+#include "journal/directory.h"
+#include "journal/hook.h"
+#include "journal/journal.h"
+
+namespace waymark::journal {
+
+struct RecoveredJournal {
+  Home home;
+  DirectoryLock lock;
+  std::unique_ptr<Journal> journal;
+  Recovered found;
+  bool fresh = false;  // its recorder was read now, so `found` is news
+};
+
+// Takes a dead process's subdirectory over: finished records that were in its lanes and spans that were open are appended
+// to its journal. `report` hears of it before that is made final, so that it is told at least once. Null: it is alive,
+// already delivered, or was set aside; `problem` says the last of these.
+[[nodiscard]] std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_directory, const std::string& id,
+                                                                 const JournalConfig& config, Hook& hook,
+                                                                 Diagnostics& diagnostics,
+                                                                 const std::function<void(const Recovered&)>& report);
+// Everything has been delivered: keeps what `keep_bytes` allows, frees the rest and the memory.
+void finish_recovered(RecoveredJournal& recovered);
+// Removes the oldest dead subdirectories beyond `max_bytes` in all.
+void trim_dead(const std::string& state_directory, std::uint64_t max_bytes, Diagnostics& diagnostics);
+
+// Tells when a sibling in the state directory may have died, without looking again and again: a process's end closes its
+// lock file, and the kernel tells those who watch it.
+class SiblingWatch {
+ public:
+  SiblingWatch(std::string state_directory, std::function<void()> died, Diagnostics& diagnostics);
+  ~SiblingWatch();
+
+ private:
+  void run();
+  void watch_homes();
+  std::string directory_;
+  std::function<void()> died_;
+  Diagnostics& diagnostics_;
+  File inotify_;
+  File stop_;
+  std::thread thread_;
+};
+
+}  // namespace waymark::journal

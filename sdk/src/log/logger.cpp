@@ -1,0 +1,232 @@
+#include <cstring>
+
+#include "otlp/writer.h"
+#include "trace/tracer.h"
+
+namespace waymark {
+namespace detail {
+
+namespace {
+
+constexpr char kAttributeTag = 0x32;
+
+// Calls `each` with every attribute that the record gets: the bound ones first, without those that the call has too; of
+// a key that is repeated in the call, the last.
+template <class Bound, class Own>
+std::uint32_t for_attributes(const std::string* bound, Attributes own, std::uint32_t most, Bound&& each_bound, Own&& each_own) {
+  std::uint32_t kept = 0;
+  std::uint32_t dropped = 0;
+  if (bound != nullptr) {
+    std::string_view rest = *bound;
+    while (!rest.empty()) {
+      const auto varint = [&](std::size_t& at) {
+        std::uint64_t v = 0;
+        for (int shift = 0;; shift += 7) {
+          const auto byte = static_cast<unsigned char>(rest[at++]);
+          v |= static_cast<std::uint64_t>(byte & 0x7f) << shift;
+          if (byte < 0x80) return static_cast<std::size_t>(v);
+        }
+      };
+      std::size_t at = 1;
+      const std::size_t length = varint(at);
+      const std::size_t end = at + length;
+      ++at;
+      const std::size_t key_length = varint(at);
+      const std::string_view key = rest.substr(at, key_length);
+      bool repeated = false;
+      for (const Attribute& a : own) repeated = repeated || a.key == key;
+      if (!repeated) {
+        if (kept < most) {
+          each_bound(rest.substr(0, end));
+          ++kept;
+        } else {
+          ++dropped;
+        }
+      }
+      rest.remove_prefix(end);
+    }
+  }
+  for (const Attribute* a = own.begin(); a != own.end(); ++a) {
+    bool last = true;
+    for (const Attribute* b = a + 1; b != own.end() && last; ++b) last = b->key != a->key;
+    if (!last) continue;
+    if (a->key.empty() || kept >= most) {
+      ++dropped;
+      continue;
+    }
+    each_own(*a);
+    ++kept;
+  }
+  return dropped;
+}
+
+void emit(LoggerState& logger, const std::string* bound, const LogRecord& record) noexcept {
+  Recording& r = *logger.recording_of;
+  static constexpr Limits kNoLimits{};
+  std::string scratch[3];
+  std::string_view severity_text = record.severity_text;
+  if (severity_text.empty()) severity_text = severity_name(record.severity);
+  severity_text = otlp::clean(severity_text, scratch[0]);
+  const std::string_view event_name = otlp::clean(record.event_name, scratch[1]);
+  const SpanContext* context = record.context;
+  if (context == nullptr && current != nullptr) context = &current->span;
+  if (context != nullptr && !context->valid()) context = nullptr;
+  const std::uint64_t now = r.clock->now();
+  const std::uint64_t time = record.time != Timestamp{} ? to_ns(record.time) : now;
+  const auto severity = static_cast<std::uint8_t>(record.severity);
+
+  const std::size_t body = otlp::size_any(record.body, kNoLimits);
+  std::size_t attributes = 0;
+  const std::uint32_t dropped = for_attributes(
+      bound, record.attributes, r.log_limits.attribute_count, [&](std::string_view field) { attributes += field.size(); },
+      [&](const Attribute& a) { attributes += otlp::size_attribute(otlp::clean(a.key, scratch[2]), a.value, r.log_limits); });
+  const std::size_t bytes = 9 + (severity ? 2 : 0) + (severity_text.empty() ? 0 : otlp::field_size(severity_text.size())) +
+                            (record.body.type() != Value::Type::empty ? otlp::field_size(body) : 0) + attributes +
+                            (dropped ? 1 + otlp::varint_size(dropped) : 0) +
+                            (context ? (context->flags ? 5 : 0) + 18 + 10 : 0) + 9 +
+                            (event_name.empty() ? 0 : otlp::field_size(event_name.size()));
+
+  journal::Recorder& recorder = *r.recorder;
+  Lane& lane = *recorder.lane();
+  if (lane.is_shared) lane.lock.lock();
+  char* p = recorder.ring_reserve(lane, Signal::logs, logger.scope, otlp::field_size(bytes));
+  if (p != nullptr) {
+    *p++ = 0x12;
+    p = otlp::put_varint(p, bytes);
+    *p++ = 0x09;
+    p = otlp::put_fixed64(p, time);
+    if (severity != 0) {
+      *p++ = 0x10;
+      *p++ = static_cast<char>(severity);
+    }
+    if (!severity_text.empty()) p = otlp::put_field(p, 0x1a, severity_text);
+    if (record.body.type() != Value::Type::empty) {
+      *p++ = 0x2a;
+      p = otlp::put_varint(p, body);
+      p = otlp::put_any(p, record.body, kNoLimits);
+    }
+    for_attributes(
+        bound, record.attributes, r.log_limits.attribute_count, [&](std::string_view field) { p = otlp::put_bytes(p, field); },
+        [&](const Attribute& a) {
+          p = otlp::put_attribute(p, kAttributeTag, otlp::clean(a.key, scratch[2]), a.value, r.log_limits);
+        });
+    if (dropped != 0) {
+      *p++ = 0x38;
+      p = otlp::put_varint(p, dropped);
+    }
+    if (context != nullptr) {
+      if (context->flags != 0) {
+        *p++ = 0x45;
+        p = otlp::put_fixed32(p, context->flags);
+      }
+      p = otlp::put_field(p, 0x4a, {reinterpret_cast<const char*>(context->trace_id.bytes.data()), 16});
+      p = otlp::put_field(p, 0x52, {reinterpret_cast<const char*>(context->span_id.bytes.data()), 8});
+    }
+    *p++ = 0x59;
+    p = otlp::put_fixed64(p, now);
+    if (!event_name.empty()) otlp::put_field(p, 0x62, event_name);
+    recorder.publish(lane, Signal::logs);
+  }
+  if (lane.is_shared) lane.lock.unlock();
+}
+
+// Copies the record to the current span, as Tilebox does. What the record itself says wins over the caller's attributes
+// of the same name.
+void copy_to_span(const LogRecord& record) noexcept {
+  SpanHandle span = current_span();
+  if (!span.recording()) return;
+  std::vector<Attribute> attributes;
+  attributes.reserve(record.attributes.size() + 2);
+  for (const Attribute& a : record.attributes) {
+    if (a.key != "body" && a.key != "level") attributes.push_back(a);
+  }
+  attributes.emplace_back("body", record.body);
+  attributes.emplace_back("level", record.severity_text.empty() ? severity_name(record.severity) : record.severity_text);
+  span.event("log.message", attributes, record.time);
+}
+
+}  // namespace
+}  // namespace detail
+
+std::string_view severity_name(Severity severity) noexcept {
+  switch (severity) {
+    case Severity::trace:
+      return "trace";
+    case Severity::debug:
+      return "debug";
+    case Severity::info:
+      return "info";
+    case Severity::warning:
+      return "warning";
+    case Severity::error:
+      return "error";
+    case Severity::critical:
+      return "critical";
+    case Severity::unspecified:
+      break;
+  }
+  return {};
+}
+
+bool Logger::enabled(Severity severity) const noexcept {
+  if (state_ == nullptr) return false;
+  const std::uint8_t minimum = state_->minimum.load(std::memory_order_relaxed);
+  return severity == Severity::unspecified ? minimum != 255 : static_cast<std::uint8_t>(severity) >= minimum;
+}
+
+void Logger::log(Severity severity, std::string_view message, Attributes attributes) const noexcept {
+  if (!enabled(severity)) return;
+  LogRecord record;
+  record.severity = severity;
+  record.body = message;
+  record.attributes = attributes;
+  emit(record);
+}
+
+void Logger::emit(const LogRecord& record) const noexcept {
+  if (!enabled(record.severity)) return;
+  detail::emit(*state_, bound_.get(), record);
+  if (state_->recording_of->logs_as_span_events.load(std::memory_order_relaxed)) detail::copy_to_span(record);
+}
+
+Logger Logger::bind(Attributes attributes) const {
+  Logger bound(*this);
+  auto encoded = std::make_shared<std::string>();
+  const Limits limits = state_ != nullptr ? state_->recording_of->log_limits : Limits{};
+  detail::for_attributes(
+      bound_.get(), attributes, UINT32_MAX, [&](std::string_view field) { encoded->append(field); },
+      [&](const Attribute& a) { otlp::append_attribute(*encoded, detail::kAttributeTag, a.key, a.value, limits); });
+  bound.bound_ = std::move(encoded);
+  return bound;
+}
+
+namespace {
+
+void log_exception(const Logger& logger, std::string_view message, std::string_view type, const char* what, Attributes attributes) {
+  // What the caller says about the exception wins.
+  std::vector<Attribute> all;
+  all.emplace_back("exception.type", type);
+  if (what != nullptr) all.emplace_back("exception.message", what);
+  all.insert(all.end(), attributes.begin(), attributes.end());
+  logger.log(Severity::error, message, all);
+}
+
+}  // namespace
+
+void Logger::exception(std::string_view message, const std::exception& exception, Attributes attributes) const noexcept {
+  if (enabled(Severity::error)) log_exception(*this, message, detail::exception_type(exception), exception.what(), attributes);
+}
+
+void Logger::exception(std::string_view message, const std::exception_ptr& exception, Attributes attributes) const noexcept {
+  if (!enabled(Severity::error)) return;
+  if (!exception) return log(Severity::error, message, attributes);
+  try {
+    std::rethrow_exception(exception);
+  } catch (const std::exception& e) {
+    this->exception(message, e, attributes);
+  } catch (...) {
+    log_exception(*this, message, detail::current_exception_type(), nullptr, attributes);
+  }
+}
+
+}  // namespace waymark

@@ -1,0 +1,601 @@
+#include "waymark/telemetry.h"
+
+#include <pthread.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <deque>
+#include <map>
+#include <mutex>
+
+#include "base/clock.h"
+#include "base/diagnostics.h"
+#include "core.h"
+#include "export/destination.h"
+#include "journal/collector.h"
+#include "journal/directory.h"
+#include "journal/recorder.h"
+#include "journal/recovery.h"
+#include "otlp/writer.h"
+#include "trace/tracer.h"
+#include "transport/http.h"
+#include "waymark/error.h"
+
+namespace waymark {
+namespace {
+
+using delivery::Destination;
+
+// A scope's identity and the handles that record under it.
+struct ScopeEntry {
+  journal::Scope scope;
+  detail::TracerState tracer;
+  detail::LoggerState logger;
+};
+
+journal::Scope encode_scope(std::string_view name, std::string_view version, std::string_view schema_url, Attributes attributes) {
+  journal::Scope scope;
+  const auto text = [&](char tag, std::string_view value) {
+    if (value.empty()) return;
+    std::string scratch;
+    value = otlp::clean(value, scratch);
+    std::string field(otlp::field_size(value.size()), '\0');
+    otlp::put_field(field.data(), tag, value);
+    scope.encoded += field;
+  };
+  text(0x0a, name);
+  text(0x12, version);
+  for (const Attribute& a : attributes) otlp::append_attribute(scope.encoded, 0x1a, a.key, a.value);
+  scope.schema_url = schema_url;
+  return scope;
+}
+
+void check(const DestinationConfig& destination) {
+  const std::string place = "destination " + destination.name + ": ";
+  if (destination.name.empty()) throw Error(ErrorCode::invalid_argument, "a destination needs a name");
+  if (destination.batch.max_bytes < 1024 || destination.batch.max_bytes > (64u << 20)) {
+    throw Error(ErrorCode::invalid_argument, place + "batch.max_bytes: " + std::to_string(destination.batch.max_bytes) +
+                                                 ": expected 1024 to 67108864");
+  }
+  if (destination.batch.interval <= std::chrono::nanoseconds(0) || destination.batch.interval > std::chrono::hours(24 * 365)) {
+    throw Error(ErrorCode::invalid_argument, place + "batch.interval: expected more than 0 and at most a year");
+  }
+  if (destination.output == Output::callback && !destination.deliver) {
+    throw Error(ErrorCode::invalid_argument, place + "output callback: `deliver` is empty, expected a function");
+  }
+}
+
+void check(const JournalConfig& journal) {
+  if (journal.segment_bytes < (1u << 20) || journal.segment_bytes > (1u << 30)) {
+    throw Error(ErrorCode::invalid_argument, "journal.segment_bytes: " + std::to_string(journal.segment_bytes) +
+                                                 ": expected 1048576 to 1073741824");
+  }
+  if (journal.max_bytes < 2 * journal.segment_bytes || journal.memory_bytes < 2 * journal.segment_bytes) {
+    throw Error(ErrorCode::invalid_argument, "journal.max_bytes and journal.memory_bytes: expected at least two segments (" +
+                                                 std::to_string(2 * journal.segment_bytes) + " bytes)");
+  }
+}
+
+// All that record in this process, so that a child of fork can be made inert.
+struct Living {
+  std::mutex mutex;
+  std::vector<Telemetry::Core::Parts*> cores;
+};
+Living& living() {
+  static auto* all = new Living;
+  return *all;
+}
+
+}  // namespace
+
+struct Telemetry::Core::Parts {
+  Diagnostics diagnostics;
+  Clock clock;
+  Config config;
+  detail::Recording recording;
+  journal::Hook hook{diagnostics};
+  pid_t owner = getpid();
+
+  mutable std::mutex mutex;  // guards what follows; never held while waiting for a destination
+  std::deque<ScopeEntry> scopes;
+  bool started = false;
+  bool stopped = false;
+  bool clean = true;  // what shutdown() answered
+  OnRecovered on_recovered;
+  std::vector<Recovered> reports;  // told to a callback that comes later; the newest kMaximumReports
+  static constexpr std::size_t kMaximumReports = 1000;
+
+  journal::OwnedHome home;
+  std::unique_ptr<journal::Recorder> recorder;
+  std::shared_ptr<journal::Journal> journal;
+  std::unique_ptr<journal::Collector> collector;
+  std::mutex destinations_mutex;  // guards the map; destinations live until the end
+  std::map<std::pair<std::string, Signal>, std::unique_ptr<Destination>> destinations;
+  std::array<std::vector<Destination*>, kSignals> by_signal;
+
+  struct Dead {
+    std::unique_ptr<journal::RecoveredJournal> recovered;
+    std::shared_ptr<journal::Source> source;
+    std::size_t readers = 0;
+  };
+  std::mutex recovery_mutex;  // one recovery at a time; taken before destinations_mutex
+  std::mutex dead_mutex;
+  std::vector<std::shared_ptr<Dead>> dead;
+  std::unique_ptr<journal::SiblingWatch> watch;
+
+  void attach(ScopeEntry& entry) const {
+    entry.tracer.scope = journal->add_scope(entry.scope);
+    entry.logger.scope = entry.tracer.scope;
+    refresh(entry);
+  }
+  void refresh(ScopeEntry& entry) const {
+    const bool on = recording.on.load(std::memory_order_relaxed);
+    const bool traces = on && !by_signal_empty(Signal::traces);
+    entry.tracer.recording.store(traces, std::memory_order_release);
+    entry.logger.minimum.store(on ? recording.minimum_severity.load(std::memory_order_relaxed) : std::uint8_t{255},
+                               std::memory_order_release);
+  }
+  [[nodiscard]] bool by_signal_empty(Signal signal) const { return by_signal[static_cast<std::size_t>(signal)].empty(); }
+
+  [[nodiscard]] journal::Totals totals() const {
+    journal::Totals t;
+    t.offered = recorder->offered();
+    t.refused = recorder->refused();
+    for (const auto& lane : recorder->lanes()) {
+      const auto& drained = lane->shared->drained[lane->shared->active.load(std::memory_order_acquire)];
+      for (std::size_t s = 0; s < kSignals; ++s) t.hook_dropped[s] += drained.hook_dropped[s];
+    }
+    return t;
+  }
+
+  void start(Config wanted);
+  void add(DestinationConfig destination);
+  std::size_t recover();
+  void read_dead(const std::shared_ptr<Dead>& dead_one, Destination& destination);
+  void source_done(const std::shared_ptr<journal::Source>& source);
+  bool flush(Deadline deadline);
+  bool shutdown(std::chrono::nanoseconds timeout);
+  void report(const Recovered& found);
+  void update_severity();
+  [[nodiscard]] journal::Identity identity() const;
+};
+
+journal::Identity Telemetry::Core::Parts::identity() const {
+  journal::Identity identity;
+  identity.version = journal::kLayoutVersion;
+  identity.memory = home.home.memory;
+  identity.boot = boot_id();
+  identity.process_id = static_cast<std::uint64_t>(owner);
+  identity.started_ns = recorder->header().started_ns;
+  identity.service = config.resource.service_name();
+  identity.hook = hook.present();
+  struct stat s {};
+  if (::lstat((home.home.memory + "/recorder").c_str(), &s) == 0) identity.recorder_inode = s.st_ino;
+  return identity;
+}
+
+void Telemetry::Core::Parts::start(Config wanted) {
+  check(wanted.journal);
+  for (const DestinationConfig& d : wanted.destinations) check(d);
+  transport::initialize();
+  const std::scoped_lock lock(mutex);
+  if (started) throw Error(ErrorCode::invalid_argument, "Telemetry: started already");
+  config = std::move(wanted);
+  diagnostics.set_level(config.diagnostics);
+  if (config.error_handler) diagnostics.set_handler(config.error_handler);
+  clock = Clock(config.clock);
+  if (config.on_recovered) on_recovered = config.on_recovered;
+  if (config.disabled) {
+    started = true;
+    return;
+  }
+  config.journal.segment_bytes = std::max(config.journal.segment_bytes, 2 * config.recorder.ring_bytes);
+  try {
+    home = journal::create_home(config.state_directory, config.recorder.place);
+  } catch (const Error& e) {
+    diagnostics.say(DiagnosticLevel::warning, std::string(e.what()) + "; telemetry stays in memory and dies with the process");
+    config.state_directory.clear();
+    home = journal::create_home({}, config.recorder.place);
+  }
+  const std::string memory = home.home.memory;
+  recorder = journal::Recorder::create(config.recorder, memory.empty() ? "" : memory + "/recorder", clock.now());
+  journal = std::make_shared<journal::Journal>(home.home, config.journal, diagnostics, [this] { return totals(); });
+  std::string resource;
+  for (const auto& [key, value] : config.resource.attributes()) otlp::append_attribute(resource, 0x0a, key, value);
+  journal->set_resource(std::move(resource));
+  if (config.on_record) hook.set(config.on_record);
+  if (!home.home.state.empty()) journal::write_identity(home.home, identity());
+
+  recording.recorder = recorder.get();
+  recording.clock = &clock;
+  recording.sampler = config.sampler;
+  recording.ratio_threshold = detail::ratio_threshold(config.sampler.ratio);
+  recording.span_limits = config.span_limits;
+  recording.log_limits = config.log_limits;
+  recording.logs_as_span_events.store(config.logs_as_span_events, std::memory_order_relaxed);
+  started = true;
+  collector = std::make_unique<journal::Collector>(*recorder, *journal, hook, clock, [this](const journal::Journaled& round) {
+    const std::scoped_lock destinations_lock(destinations_mutex);
+    for (std::size_t s = 0; s < kSignals; ++s) {
+      if (round.records[s] == 0) continue;
+      for (Destination* d : by_signal[s]) d->wake(round.records[s], round.bytes[s]);
+    }
+  });
+  for (const DestinationConfig& d : config.destinations) add(d);
+  recording.on.store(true, std::memory_order_release);
+  for (ScopeEntry& entry : scopes) attach(entry);
+  {
+    const std::scoped_lock all(living().mutex);
+    static const int registered = pthread_atfork(nullptr, nullptr, [] {
+      // The child of a process that records: its spans are inert, its switches off, and nothing of its parent's is touched.
+      detail::process_generation.fetch_add(1, std::memory_order_relaxed);
+      for (Parts* core : living().cores) {
+        core->recording.on.store(false, std::memory_order_relaxed);
+        for (ScopeEntry& entry : core->scopes) {
+          entry.tracer.recording.store(false, std::memory_order_relaxed);
+          entry.logger.minimum.store(255, std::memory_order_relaxed);
+        }
+      }
+    });
+    (void)registered;
+    living().cores.push_back(this);
+  }
+  if (!home.home.state.empty() && config.recover_siblings) {
+    watch = std::make_unique<journal::SiblingWatch>(config.state_directory, [this] { recover(); }, diagnostics);
+  }
+}
+
+// With `mutex` held.
+void Telemetry::Core::Parts::add(DestinationConfig destination) {
+  check(destination);
+  const auto key = std::make_pair(destination.name, destination.signal);
+  Destination* fresh = nullptr;
+  {
+    std::unique_lock lock(destinations_mutex);
+    if (const auto found = destinations.find(key); found != destinations.end()) {
+      Destination& there = *found->second;
+      lock.unlock();
+      there.replace(destination);
+      for (DestinationConfig& d : config.destinations) {
+        if (d.name == destination.name && d.signal == destination.signal) d = destination;
+      }
+      update_severity();
+      return;
+    }
+    delivery::DestinationHooks hooks;
+    hooks.on_source_done = [this](const std::shared_ptr<journal::Source>& source) { source_done(source); };
+    auto made = std::make_unique<Destination>(destination, diagnostics, std::move(hooks));
+    fresh = made.get();
+    fresh->add_source(journal, true);
+    destinations.emplace(key, std::move(made));
+    by_signal[static_cast<std::size_t>(destination.signal)].push_back(fresh);
+  }
+  if (std::none_of(config.destinations.begin(), config.destinations.end(), [&](const DestinationConfig& d) {
+        return d.name == destination.name && d.signal == destination.signal;
+      })) {
+    config.destinations.push_back(destination);
+  }
+  update_severity();
+  std::vector<std::shared_ptr<Dead>> waiting;
+  {
+    const std::scoped_lock lock(dead_mutex);
+    waiting = dead;
+  }
+  for (const auto& d : waiting) read_dead(d, *fresh);
+}
+
+void Telemetry::Core::Parts::update_severity() {
+  std::uint8_t minimum = 255;
+  bool lossless = false;
+  for (const DestinationConfig& d : config.destinations) {
+    lossless = lossless || !d.lossy;
+    if (d.signal == Signal::logs) minimum = std::min(minimum, static_cast<std::uint8_t>(d.minimum_severity));
+  }
+  recording.minimum_severity.store(minimum, std::memory_order_relaxed);
+  recorder->set_waiting(lossless, config.journal.block_timeout);
+  for (ScopeEntry& entry : scopes) refresh(entry);
+}
+
+// ---- recovery
+
+void Telemetry::Core::Parts::report(const Recovered& found) {
+  OnRecovered callback;
+  {
+    const std::scoped_lock lock(mutex);
+    callback = on_recovered;
+    reports.push_back(found);
+    if (reports.size() > kMaximumReports) reports.erase(reports.begin());
+  }
+  diagnostics.say(DiagnosticLevel::info,
+                  "recovered what process " + std::to_string(found.process_id) + " left in " + found.directory + ": " +
+                      std::to_string(found.finished_spans) + " finished spans, " + std::to_string(found.log_records) +
+                      " log records, " + std::to_string(found.interrupted.size()) + " interrupted spans");
+  if (!callback) return;
+  try {
+    callback(found);
+  } catch (const std::exception& e) {
+    diagnostics.say(DiagnosticLevel::error, std::string("on_recovered threw ") + e.what());
+  } catch (...) {
+    diagnostics.say(DiagnosticLevel::error, "on_recovered threw");
+  }
+}
+
+std::size_t Telemetry::Core::Parts::recover() {
+  if (home.home.state.empty()) return 0;
+  const std::scoped_lock one(recovery_mutex);
+  std::size_t taken = 0;
+  for (const std::string& id : journal::list_homes(config.state_directory)) {
+    if (id == home.home.id) continue;
+    auto recovered = journal::recover_directory(config.state_directory, id, config.journal, hook, diagnostics,
+                                                [this](const Recovered& found) { report(found); });
+    if (!recovered) continue;
+    ++taken;
+    auto dead_one = std::make_shared<Dead>();
+    dead_one->source = std::shared_ptr<journal::Source>(std::shared_ptr<void>(), recovered->journal.get());
+    dead_one->recovered = std::move(recovered);
+    dead_one->readers = 1;  // us, until all destinations have it
+    std::vector<Destination*> all;
+    {
+      const std::scoped_lock lock(destinations_mutex, dead_mutex);
+      for (const auto& [key, destination] : destinations) all.push_back(destination.get());
+      dead.push_back(dead_one);
+    }
+    for (Destination* d : all) read_dead(dead_one, *d);
+    source_done(dead_one->source);
+  }
+  journal::trim_dead(config.state_directory, config.journal.max_bytes, diagnostics);
+  return taken;
+}
+
+void Telemetry::Core::Parts::read_dead(const std::shared_ptr<Dead>& dead_one, Destination& destination) {
+  {
+    const std::scoped_lock lock(dead_mutex);
+    ++dead_one->readers;
+  }
+  destination.add_source(dead_one->source, false);
+}
+
+// The last one to have read a dead source closes it; where somebody's cursor still waits, it stays for a later destination.
+void Telemetry::Core::Parts::source_done(const std::shared_ptr<journal::Source>& source) {
+  std::shared_ptr<Dead> finished;
+  {
+    const std::scoped_lock lock(dead_mutex);
+    const auto found = std::find_if(dead.begin(), dead.end(), [&](const auto& d) { return d->source == source; });
+    if (found == dead.end() || --(*found)->readers > 0) return;
+    const auto cursors = (*found)->recovered->journal->cursors();
+    if (std::any_of(cursors.begin(), cursors.end(), [](const auto& c) { return !c.done; })) return;
+    finished = *found;
+    dead.erase(found);
+  }
+  journal::finish_recovered(*finished->recovered);
+}
+
+// ---- flush and end
+
+bool Telemetry::Core::Parts::flush(Deadline deadline) {
+  if (!recorder) return true;
+  bool good = collector->flush(deadline);
+  std::vector<Destination*> all;
+  {
+    const std::scoped_lock lock(destinations_mutex);
+    for (const auto& [key, destination] : destinations) all.push_back(destination.get());
+  }
+  std::vector<Destination::Flush> flushes;
+  flushes.reserve(all.size());
+  for (Destination* d : all) flushes.push_back(d->begin_flush());
+  for (std::size_t i = 0; i < all.size(); ++i) good = all[i]->wait(flushes[i], deadline) && good;
+  return good;
+}
+
+bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
+  const Deadline deadline = deadline_after(timeout);
+  {
+    const std::scoped_lock lock(mutex);
+    if (!started || stopped) return clean;
+    stopped = true;
+    for (ScopeEntry& entry : scopes) {
+      entry.tracer.recording.store(false, std::memory_order_release);
+      entry.logger.minimum.store(255, std::memory_order_release);
+    }
+    if (!recorder) return true;
+  }
+  watch.reset();
+  recorder->set_waiting(false, {});
+  bool good = collector->stop(deadline);
+  const std::size_t open = recorder->open_blocks();
+  std::vector<Destination*> all;
+  {
+    const std::scoped_lock lock(destinations_mutex);
+    for (const auto& [key, destination] : destinations) all.push_back(destination.get());
+  }
+  for (Destination* d : all) d->begin_stop(deadline);
+  for (Destination* d : all) d->stop(deadline);
+  for (Destination* d : all) {
+    const DestinationStats s = d->stats();
+    const std::string text = "destination " + s.name + " (" + std::string(signal_name(s.signal)) + "): " +
+                             std::to_string(s.counts.offered) + " offered, " + std::to_string(s.counts.delivered) +
+                             " delivered, " + std::to_string(s.counts.rejected) + " rejected, " +
+                             std::to_string(s.counts.dropped) + " dropped, " + std::to_string(s.counts.filtered) +
+                             " filtered, " + std::to_string(s.counts.pending) + " pending";
+    const bool whole = s.counts.pending == 0 && s.counts.rejected == 0 && s.counts.dropped == 0;
+    good = good && s.counts.pending == 0;
+    std::string end;
+    if (s.counts.pending > 0) {
+      end = home.home.state.empty() ? "; the pending ones are lost: there is no state directory"
+                                    : "; the pending ones are sent after the next start";
+    }
+    diagnostics.say(whole ? DiagnosticLevel::debug : DiagnosticLevel::warning, text + end);
+  }
+  if (open > 0) {
+    diagnostics.say(DiagnosticLevel::warning,
+                    std::to_string(open) + " spans were still open at shutdown; " +
+                        (home.home.state.empty() ? "they are lost: there is no state directory"
+                                                 : "they are reported as interrupted after the next start"));
+  }
+  recording.on.store(false, std::memory_order_release);
+  {
+    const std::scoped_lock all_cores(living().mutex);
+    std::erase(living().cores, this);
+  }
+  if (!home.home.state.empty()) {
+    const auto cursors = journal->cursors();
+    const bool delivered = std::all_of(cursors.begin(), cursors.end(), [](const auto& c) { return c.done; });
+    // What is still in the recorder is for whoever opens the directory next, as after a crash.
+    const bool empty = open == 0 && std::all_of(recorder->lanes().begin(), recorder->lanes().end(), [](const auto& lane) {
+                         return lane->shared->head.load() == lane->shared->tail.load();
+                       });
+    if (empty) {
+      journal->close();
+      journal::Identity closed = identity();
+      closed.closed = true;
+      journal::write_identity(home.home, closed);
+      if (delivered) {
+        journal::mark_delivered(home.home.state);
+      }
+      journal::remove_memory(home.home);
+    }
+    good = good && delivered && empty;
+  }
+  {
+    const std::scoped_lock lock(dead_mutex);
+    dead.clear();
+  }
+  home.lock = {};
+  const std::scoped_lock lock(mutex);
+  clean = good;
+  return good;
+}
+
+// ---- Core
+
+Telemetry::Core::Core() : parts_(std::make_unique<Parts>()) {}
+
+Telemetry::Core::~Core() {
+  // A child of fork has none of the threads that would have to be joined.
+  if (getpid() != parts_->owner) {
+    static_cast<void>(parts_.release());
+    return;
+  }
+  parts_->shutdown(std::chrono::seconds(5));
+}
+
+void Telemetry::Core::start(Config config) { parts_->start(std::move(config)); }
+
+bool Telemetry::Core::started() const noexcept {
+  const std::scoped_lock lock(parts_->mutex);
+  return parts_->started;
+}
+
+const Config& Telemetry::Core::config() const noexcept { return parts_->config; }
+
+void Telemetry::Core::add(DestinationConfig destination) {
+  const std::scoped_lock lock(parts_->mutex);
+  if (parts_->stopped) throw Error(ErrorCode::closed, "destination " + destination.name + ": the Telemetry was shut down");
+  if (parts_->config.disabled) return check(destination);
+  if (!parts_->started) throw Error(ErrorCode::invalid_argument, "Telemetry: not started");
+  parts_->add(std::move(destination));
+}
+
+void Telemetry::Core::set_on_record(OnRecord hook) {
+  const std::scoped_lock lock(parts_->mutex);
+  parts_->hook.set(std::move(hook));
+  // Said in the identity before a record passes it, so that no recovery stores one that did not.
+  if (parts_->recorder && !parts_->home.home.state.empty()) journal::write_identity(parts_->home.home, parts_->identity());
+}
+
+void Telemetry::Core::set_error_handler(ErrorHandler handler) { parts_->diagnostics.set_handler(std::move(handler)); }
+
+void Telemetry::Core::set_logs_as_span_events(bool on) {
+  parts_->recording.logs_as_span_events.store(on, std::memory_order_relaxed);
+}
+
+// ---- Telemetry
+
+Telemetry::Telemetry(Config config) : core_(std::make_unique<Core>()) { core_->start(std::move(config)); }
+Telemetry::Telemetry() : core_(std::make_unique<Core>()) {}
+Telemetry::~Telemetry() = default;
+
+namespace {
+
+ScopeEntry& entry_of(Telemetry::Core::Parts& parts, std::string_view name, std::string_view version,
+                     std::string_view schema_url, Attributes attributes) {
+  journal::Scope scope = encode_scope(name, version, schema_url, attributes);
+  const std::scoped_lock lock(parts.mutex);
+  for (ScopeEntry& entry : parts.scopes) {
+    if (entry.scope.encoded == scope.encoded && entry.scope.schema_url == scope.schema_url) return entry;
+  }
+  ScopeEntry& entry = parts.scopes.emplace_back();
+  entry.scope = std::move(scope);
+  entry.tracer.recording_of = &parts.recording;
+  entry.logger.recording_of = &parts.recording;
+  if (parts.recorder && !parts.stopped) parts.attach(entry);
+  if (name.empty()) parts.diagnostics.say_once("scope", DiagnosticLevel::warning, "a tracer or logger without a name was asked for");
+  return entry;
+}
+
+}  // namespace
+
+Tracer Telemetry::tracer(std::string_view name, std::string_view version, std::string_view schema_url, Attributes attributes) {
+  return Tracer(&entry_of(core_->parts(), name, version, schema_url, attributes).tracer);
+}
+
+Logger Telemetry::logger(std::string_view name, std::string_view version, std::string_view schema_url, Attributes attributes) {
+  return Logger(&entry_of(core_->parts(), name, version, schema_url, attributes).logger);
+}
+
+void Telemetry::add(DestinationConfig destination) { core_->add(std::move(destination)); }
+
+bool Telemetry::force_flush(std::chrono::nanoseconds timeout) { return core_->parts().flush(deadline_after(timeout)); }
+
+bool Telemetry::shutdown(std::chrono::nanoseconds timeout) { return core_->parts().shutdown(timeout); }
+
+Stats Telemetry::stats() const {
+  Core::Parts& parts = core_->parts();
+  Stats stats;
+  if (!parts.recorder) return stats;
+  const journal::SignalCounts offered = parts.recorder->offered();
+  stats.spans = offered[static_cast<std::size_t>(Signal::traces)];
+  stats.log_records = offered[static_cast<std::size_t>(Signal::logs)];
+  stats.open_spans = parts.recorder->open_blocks();
+  stats.journal_bytes = parts.journal->bytes();
+  stats.recorder_bytes = parts.recorder->bytes();
+  const std::scoped_lock lock(parts.destinations_mutex);
+  for (const auto& [key, destination] : parts.destinations) stats.destinations.push_back(destination->stats());
+  return stats;
+}
+
+const Resource& Telemetry::resource() const noexcept { return core_->parts().config.resource; }
+
+std::string Telemetry::directory() const { return core_->parts().home.home.state; }
+
+std::size_t Telemetry::recover() { return core_->parts().recover(); }
+
+void Telemetry::on_recovered(OnRecovered callback) {
+  Core::Parts& parts = core_->parts();
+  std::vector<Recovered> known;
+  {
+    const std::scoped_lock lock(parts.mutex);
+    parts.on_recovered = callback;
+    known = parts.reports;
+  }
+  if (callback) {
+    for (const Recovered& found : known) callback(found);
+  }
+}
+
+Telemetry& telemetry() {
+  static Telemetry* const process = [] {
+    transport::initialize();
+    auto* made = new Telemetry();
+    static const pid_t owner = getpid();
+    std::atexit([] {
+      if (getpid() == owner) telemetry().shutdown(std::chrono::seconds(5));
+    });
+    return made;
+  }();
+  return *process;
+}
+
+}  // namespace waymark

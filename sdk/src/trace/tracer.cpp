@@ -1,0 +1,589 @@
+#include "trace/tracer.h"
+
+#include <cxxabi.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <typeinfo>
+
+#include "base/random.h"
+#include "otlp/writer.h"
+
+namespace waymark {
+namespace detail {
+
+constinit thread_local ActiveContext* current = nullptr;
+std::atomic<std::uint32_t> process_generation{1};
+
+std::uint64_t ratio_threshold(double ratio) noexcept {
+  constexpr double kRange = 72057594037927936.0;  // 2^56
+  if (!(ratio > 0)) return 0;
+  return ratio >= 1 ? std::uint64_t{1} << 56 : static_cast<std::uint64_t>(ratio * kRange);
+}
+
+namespace {
+
+// The low 56 bits of a trace id: random by W3C level 2.
+std::uint64_t low_bits(const TraceId& id) noexcept {
+  std::uint64_t v = 0;
+  for (std::size_t i = 9; i < 16; ++i) v = v << 8 | id.bytes[i];
+  return v;
+}
+
+bool sampled(const Recording& r, const SpanContext* parent, const TraceId& id) noexcept {
+  switch (r.sampler.kind) {
+    case SamplerKind::always_on:
+      return true;
+    case SamplerKind::always_off:
+      return false;
+    case SamplerKind::traceidratio:
+      return low_bits(id) < r.ratio_threshold;
+    case SamplerKind::parentbased_always_on:
+      return parent == nullptr || parent->sampled();
+    case SamplerKind::parentbased_always_off:
+      return parent != nullptr && parent->sampled();
+    case SamplerKind::parentbased_traceidratio:
+      return parent != nullptr ? parent->sampled() : low_bits(id) < r.ratio_threshold;
+  }
+  return true;
+}
+
+constexpr char kAttributeTag = 0x4a;
+constexpr char kEventTag = 0x5a;
+constexpr char kLinkTag = 0x6a;
+
+// One bit of 64 for a key: length and the ends of the text tell most keys apart.
+std::uint64_t key_bit(std::string_view key) noexcept {
+  std::uint64_t word = 0;
+  const std::size_t n = key.size();
+  if (n >= 8) {
+    std::uint64_t end;
+    std::memcpy(&word, key.data(), 8);
+    std::memcpy(&end, key.data() + n - 8, 8);
+    word ^= end * 0x9e3779b97f4a7c15u;
+  } else {
+    for (const char c : key) word = word << 8 | static_cast<unsigned char>(c);
+  }
+  return std::uint64_t{1} << ((word + n) * 0x9e3779b97f4a7c15u >> 58);
+}
+
+// Holds a detached span's lock; scoped spans need none.
+class SpanLock {
+ public:
+  explicit SpanLock(OpenSpan& span) noexcept : span_(span) {
+    if (!span.detached) return;
+    while (span.lock.test_and_set(std::memory_order_acquire)) {
+    }
+  }
+  ~SpanLock() {
+    if (span_.detached) span_.lock.clear(std::memory_order_release);
+  }
+  SpanLock(const SpanLock&) = delete;
+  SpanLock& operator=(const SpanLock&) = delete;
+
+ private:
+  OpenSpan& span_;
+};
+
+// Still ours to change: recording, and not inherited through fork.
+bool live(const OpenSpan* span) noexcept {
+  return span != nullptr && span->block != nullptr &&
+         span->generation == process_generation.load(std::memory_order_relaxed);
+}
+
+void count(std::atomic<std::uint32_t>& counter, std::uint32_t n = 1) noexcept {
+  counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+}
+
+// Whether the stream already holds an attribute with this key.
+bool has_key(const journal::Recorder& recorder, const OpenSpan& span, std::string_view key);
+
+void add_attribute(OpenSpan& span, std::string_view key, const Value& value) noexcept {
+  Recording& r = *span.tracer->recording_of;
+  journal::Recorder& recorder = *r.recorder;
+  Block* block = span.block;
+  if (key.empty()) {
+    count(block->dropped_attributes);
+    return;
+  }
+  std::string scratch;
+  key = otlp::clean(key, scratch);
+  const std::uint64_t bit = key_bit(key);
+  bool repeated = false;
+  if ((span.seen_keys & bit) != 0) [[unlikely]] repeated = has_key(recorder, span, key);
+  if (!repeated && block->attributes >= r.span_limits.attribute_count) {
+    count(block->dropped_attributes);
+    return;
+  }
+  const std::size_t bytes = otlp::size_attribute(key, value, r.span_limits);
+  if (bytes <= journal::kBlockPayload) [[likely]] {
+    char* p = recorder.reserve(block, bytes);
+    if (p == nullptr) {
+      count(block->dropped_attributes);
+      return;
+    }
+    // Said before the bytes count: a reader must know that an earlier value stands behind them.
+    if (repeated) block->repeated.store(1, std::memory_order_release);
+    otlp::put_attribute(p, kAttributeTag, key, value, r.span_limits);
+    recorder.commit(block, bytes);
+  } else {
+    if (bytes > journal::kMaximumRecordBytes) {
+      count(block->dropped_attributes);
+      return;
+    }
+    const std::unique_ptr<char[]> large(new (std::nothrow) char[bytes]);
+    if (large) otlp::put_attribute(large.get(), kAttributeTag, key, value, r.span_limits);
+    if (repeated) block->repeated.store(1, std::memory_order_release);
+    if (!large || !recorder.append(block, {large.get(), bytes})) {
+      count(block->dropped_attributes);
+      return;
+    }
+  }
+  span.seen_keys |= bit;
+  if (!repeated) ++block->attributes;
+}
+
+bool has_key(const journal::Recorder& recorder, const OpenSpan& span, std::string_view key) {
+  bool found = false;
+  recorder.for_each_field(span.block, [&](std::string_view field) {
+    if (field[0] != kAttributeTag) return true;
+    // 0x4a, length, 0x0a, key length, key.
+    std::size_t at = 1;
+    while ((static_cast<unsigned char>(field[at]) & 0x80) != 0) ++at;
+    at += 2;
+    std::uint64_t length = 0;
+    for (int shift = 0;; shift += 7) {
+      const auto byte = static_cast<unsigned char>(field[at++]);
+      length |= static_cast<std::uint64_t>(byte & 0x7f) << shift;
+      if (byte < 0x80) break;
+    }
+    found = field.substr(at, length) == key;
+    return !found;
+  });
+  return found;
+}
+
+// Attributes of an event or a link: the last of a repeated key, no more than the limit.
+struct Encoded {
+  std::string bytes;
+  std::uint32_t dropped = 0;
+};
+void encode_attributes(std::string& out, char tag, Attributes attributes, const Limits& limits, std::uint32_t most,
+                       std::uint32_t& dropped) {
+  std::uint32_t kept = 0;
+  for (const Attribute* a = attributes.begin(); a != attributes.end(); ++a) {
+    bool last = true;
+    for (const Attribute* b = a + 1; b != attributes.end() && last; ++b) last = b->key != a->key;
+    if (!last) continue;
+    if (a->key.empty() || kept >= most) {
+      ++dropped;
+      continue;
+    }
+    otlp::append_attribute(out, tag, a->key, a->value, limits);
+    ++kept;
+  }
+}
+
+// Events and links are made off the hot path, in a buffer of the thread's that keeps its size.
+std::string& scratch_buffer() {
+  static thread_local std::string buffer;
+  buffer.clear();
+  return buffer;
+}
+
+void append_field(std::string& out, char tag, std::string_view bytes) {
+  char head[12];
+  head[0] = tag;
+  out.append(head, static_cast<std::size_t>(otlp::put_varint(head + 1, bytes.size()) - head));
+  out.append(bytes);
+}
+
+void add_event(OpenSpan& span, std::string_view name, Attributes attributes, std::uint64_t time_ns,
+               Attributes more = {}) noexcept {
+  Recording& r = *span.tracer->recording_of;
+  Block* block = span.block;
+  if (block->events >= r.span_limits.event_count) {
+    count(block->dropped_events);
+    return;
+  }
+  std::string& event = scratch_buffer();
+  std::string clean_name;
+  event.push_back(0x09);
+  char time[8];
+  otlp::put_fixed64(time, time_ns);
+  event.append(time, 8);
+  append_field(event, 0x12, otlp::clean(name, clean_name));
+  std::uint32_t dropped = 0;
+  if (more.empty()) {
+    encode_attributes(event, 0x1a, attributes, r.span_limits, r.span_limits.event_attribute_count, dropped);
+  } else {
+    std::vector<Attribute> all(attributes.begin(), attributes.end());
+    all.insert(all.end(), more.begin(), more.end());
+    encode_attributes(event, 0x1a, all, r.span_limits, r.span_limits.event_attribute_count, dropped);
+  }
+  if (dropped > 0) {
+    event.push_back(0x20);
+    char digits[10];
+    event.append(digits, static_cast<std::size_t>(otlp::put_varint(digits, dropped) - digits));
+  }
+  std::string field;
+  field.reserve(event.size() + 8);
+  append_field(field, kEventTag, event);
+  if (!r.recorder->append(block, field)) {
+    count(block->dropped_events);
+    return;
+  }
+  ++block->events;
+}
+
+void add_link(OpenSpan& span, const SpanContext& context, Attributes attributes) noexcept {
+  Recording& r = *span.tracer->recording_of;
+  Block* block = span.block;
+  // A link that points nowhere and says nothing is left out.
+  if (!context.valid() && attributes.empty() && context.trace_state.empty()) return;
+  if (block->links >= r.span_limits.link_count) {
+    count(block->dropped_links);
+    return;
+  }
+  std::string& link = scratch_buffer();
+  append_field(link, 0x0a, {reinterpret_cast<const char*>(context.trace_id.bytes.data()), 16});
+  append_field(link, 0x12, {reinterpret_cast<const char*>(context.span_id.bytes.data()), 8});
+  if (!context.trace_state.empty()) append_field(link, 0x1a, context.trace_state.header());
+  std::uint32_t dropped = 0;
+  encode_attributes(link, 0x22, attributes, r.span_limits, r.span_limits.link_attribute_count, dropped);
+  if (dropped > 0) {
+    link.push_back(0x28);
+    char digits[10];
+    link.append(digits, static_cast<std::size_t>(otlp::put_varint(digits, dropped) - digits));
+  }
+  char flags[5] = {0x35};
+  otlp::put_fixed32(flags + 1, 0x100u | (context.remote ? 0x200u : 0u) | context.flags);
+  link.append(flags, 5);
+  std::string field;
+  field.reserve(link.size() + 8);
+  append_field(field, kLinkTag, link);
+  if (!r.recorder->append(block, field)) {
+    count(block->dropped_links);
+    return;
+  }
+  ++block->links;
+}
+
+// Ids, sampling, a block with the fixed fields. `detached` spans come from the pool.
+void open_span(OpenSpan& span, TracerState* tracer, std::string_view name, Attributes attributes,
+               const SpanOptions* options, bool detached) noexcept {
+  Recording& r = *tracer->recording_of;
+  span.tracer = tracer;
+  span.detached = detached;
+  span.generation = process_generation.load(std::memory_order_relaxed);
+  const SpanContext* parent = nullptr;
+  const Baggage* baggage = nullptr;
+  if (options != nullptr && options->parent) {
+    parent = &options->parent->span;
+    baggage = &options->parent->baggage;
+  } else if (current != nullptr) {
+    parent = &current->span;
+    baggage = &current->baggage;
+  }
+  if ((options != nullptr && options->root) || (parent != nullptr && !parent->valid())) parent = nullptr;
+  SpanContext& context = span.active.span;
+  if (parent != nullptr) {
+    context.trace_id = parent->trace_id;
+    context.flags = parent->flags & SpanContext::kRandom;
+    context.trace_state = parent->trace_state;
+  } else if (options != nullptr && options->trace_id.valid()) {
+    context.trace_id = options->trace_id;
+    context.flags = SpanContext::kRandom;
+  } else {
+    context.trace_id = TraceId::random();
+    context.flags = SpanContext::kRandom;
+  }
+  context.span_id = options != nullptr && options->span_id.valid() ? options->span_id : SpanId::random();
+  if (baggage != nullptr && !baggage->empty()) span.active.baggage = *baggage;
+  const bool record = options != nullptr && options->sampled ? *options->sampled : sampled(r, parent, context.trace_id);
+  if (!record) return;
+  context.flags |= SpanContext::kSampled;
+
+  journal::Recorder& recorder = *r.recorder;
+  span.lane = detached ? nullptr : recorder.lane();
+  Block* block = detached ? recorder.take_pool_block() : recorder.take_block(*span.lane);
+  if (block == nullptr) {
+    recorder.refuse(Signal::traces);
+    return;
+  }
+  block->thread = recorder.thread();
+  block->scope = tracer->scope;
+  block->kind = options != nullptr ? static_cast<std::uint8_t>(options->kind) : 1;
+  block->status.store(0, std::memory_order_relaxed);
+  block->flags = 0x100u | (parent != nullptr && parent->remote ? 0x200u : 0u) | context.flags;
+  std::memcpy(block->trace_id, context.trace_id.bytes.data(), 16);
+  std::memcpy(block->span_id, context.span_id.bytes.data(), 8);
+  if (parent != nullptr) {
+    std::memcpy(block->parent_id, parent->span_id.bytes.data(), 8);
+  } else {
+    std::memset(block->parent_id, 0, 8);
+  }
+  block->end_ns.store(0, std::memory_order_relaxed);
+  block->status_message.store(0, std::memory_order_relaxed);
+  block->dropped_attributes.store(0, std::memory_order_relaxed);
+  block->dropped_events.store(0, std::memory_order_relaxed);
+  block->dropped_links.store(0, std::memory_order_relaxed);
+  block->repeated.store(0, std::memory_order_relaxed);
+  block->attributes = 0;
+  block->events = 0;
+  block->links = 0;
+  block->compact_at = journal::kBlockPayload / 2;
+  std::string scratch;
+  block->name.store(recorder.put_text(block, otlp::clean(name, scratch)), std::memory_order_relaxed);
+  block->trace_state =
+      context.trace_state.header().size() <= journal::kMaximumTextBytes ? recorder.put_text(block, context.trace_state.header()) : 0;
+  block->start_ns = options != nullptr && options->start != Timestamp{} ? to_ns(options->start) : r.clock->now();
+  block->state.store(static_cast<std::uint32_t>(journal::BlockState::open), std::memory_order_release);
+  span.block = block;
+  span.active.open = &span;
+  recorder.collector().poke();
+  for (const Attribute& a : attributes) add_attribute(span, a.key, a.value);
+  if (options != nullptr) {
+    for (const Link& link : options->links) add_link(span, link.context, link.attributes);
+  }
+}
+
+void close_span(OpenSpan& span, Timestamp time) noexcept {
+  Recording& r = *span.tracer->recording_of;
+  Block* block = span.block;
+  span.block = nullptr;
+  if (span.generation != process_generation.load(std::memory_order_relaxed)) return;
+  journal::Recorder& recorder = *r.recorder;
+  std::uint64_t end = time != Timestamp{} ? to_ns(time) : r.clock->now();
+  if (time == Timestamp{}) end = std::max(end, block->start_ns);
+  Lane& lane = span.detached ? *recorder.lane() : *span.lane;
+  if (lane.is_shared) lane.lock.lock();
+  if (r.on.load(std::memory_order_relaxed)) recorder.publish_span(lane, block, end);
+  recorder.release(lane, block);
+  if (lane.is_shared) lane.lock.unlock();
+}
+
+std::string demangled(const std::type_info& type) {
+  int status = 0;
+  const std::unique_ptr<char, void (*)(void*)> text(abi::__cxa_demangle(type.name(), nullptr, nullptr, &status), std::free);
+  return status == 0 && text ? text.get() : type.name();
+}
+
+}  // namespace
+
+std::string exception_type(const std::exception& e) { return demangled(typeid(e)); }
+std::string current_exception_type() {
+  const std::type_info* type = abi::__cxa_current_exception_type();
+  return type != nullptr ? demangled(*type) : std::string();
+}
+
+}  // namespace detail
+
+// ---- handles
+
+SpanHandle& SpanHandle::set(std::string_view key, Value value) noexcept {
+  if (!detail::live(open_)) return *this;
+  const detail::SpanLock lock(*open_);
+  if (detail::live(open_)) detail::add_attribute(*open_, key, value);
+  return *this;
+}
+
+SpanHandle& SpanHandle::set(Attributes attributes) noexcept {
+  for (const Attribute& a : attributes) set(a.key, a.value);
+  return *this;
+}
+
+SpanHandle& SpanHandle::event(std::string_view name, Attributes attributes, Timestamp time) noexcept {
+  if (!detail::live(open_)) return *this;
+  const std::uint64_t when = time != Timestamp{} ? to_ns(time) : open_->tracer->recording_of->clock->now();
+  const detail::SpanLock lock(*open_);
+  if (detail::live(open_)) detail::add_event(*open_, name, attributes, when);
+  return *this;
+}
+
+SpanHandle& SpanHandle::link(const SpanContext& context, Attributes attributes) noexcept {
+  if (!detail::live(open_)) return *this;
+  const detail::SpanLock lock(*open_);
+  if (detail::live(open_)) detail::add_link(*open_, context, attributes);
+  return *this;
+}
+
+SpanHandle& SpanHandle::status(StatusCode code, std::string_view description) noexcept {
+  if (!detail::live(open_)) return *this;
+  const detail::SpanLock lock(*open_);
+  if (!detail::live(open_)) return *this;
+  detail::Block* block = open_->block;
+  const auto before = static_cast<StatusCode>(block->status.load(std::memory_order_relaxed));
+  if (code == StatusCode::unset || before == StatusCode::ok) return *this;
+  if (code == StatusCode::error) {
+    std::string scratch;
+    block->status_message.store(open_->tracer->recording_of->recorder->put_text(block, otlp::clean(description, scratch)),
+                                std::memory_order_release);
+  }
+  block->status.store(static_cast<std::uint8_t>(code), std::memory_order_release);
+  return *this;
+}
+
+SpanHandle& SpanHandle::record_exception(const std::exception& exception, Attributes extra) noexcept {
+  if (!detail::live(open_)) return *this;
+  const std::uint64_t when = open_->tracer->recording_of->clock->now();
+  const std::string type = detail::exception_type(exception);
+  const detail::SpanLock lock(*open_);
+  if (detail::live(open_)) {
+    detail::add_event(*open_, "exception", {{"exception.type", type}, {"exception.message", exception.what()}}, when, extra);
+  }
+  return *this;
+}
+
+SpanHandle& SpanHandle::record_exception(const std::exception_ptr& exception, Attributes extra) noexcept {
+  if (!detail::live(open_) || !exception) return *this;
+  try {
+    std::rethrow_exception(exception);
+  } catch (const std::exception& e) {
+    return record_exception(e, extra);
+  } catch (...) {
+    const std::uint64_t when = open_->tracer->recording_of->clock->now();
+    const std::string type = detail::current_exception_type();
+    const detail::SpanLock lock(*open_);
+    if (detail::live(open_)) detail::add_event(*open_, "exception", {{"exception.type", type}}, when, extra);
+  }
+  return *this;
+}
+
+SpanHandle& SpanHandle::update_name(std::string_view name) noexcept {
+  if (!detail::live(open_)) return *this;
+  const detail::SpanLock lock(*open_);
+  if (!detail::live(open_)) return *this;
+  std::string scratch;
+  const journal::Text text = open_->tracer->recording_of->recorder->put_text(open_->block, otlp::clean(name, scratch));
+  if (text != 0 || name.empty()) open_->block->name.store(text, std::memory_order_release);
+  return *this;
+}
+
+const SpanContext& SpanHandle::context() const noexcept {
+  static const SpanContext kNone;
+  return open_ != nullptr ? open_->active.span : kNone;
+}
+
+TraceContext SpanHandle::trace_context() const {
+  if (open_ == nullptr) return {};
+  return {open_->active.span, open_->active.baggage};
+}
+
+SpanHandle current_span() noexcept {
+  return SpanHandle(detail::current != nullptr ? detail::current->open : nullptr);
+}
+
+Span::Span(detail::TracerState* tracer, std::string_view name, Attributes attributes, const SpanOptions* options) noexcept {
+  if (tracer != nullptr && tracer->recording.load(std::memory_order_relaxed)) [[likely]] begin(tracer, name, attributes, options);
+}
+
+void Span::begin(detail::TracerState* tracer, std::string_view name, Attributes attributes,
+                 const SpanOptions* options) noexcept {
+  open_ = &state_;
+  detail::open_span(state_, tracer, name, attributes, options, false);
+  exceptions_ = std::uncaught_exceptions();
+  state_.active.previous = detail::current;
+  state_.current = true;
+  detail::current = &state_.active;
+}
+
+void Span::end(Timestamp time) noexcept {
+  if (state_.block != nullptr) detail::close_span(state_, time);
+}
+
+void Span::finish() noexcept {
+  if (state_.block != nullptr) {
+    if (std::uncaught_exceptions() > exceptions_) [[unlikely]] {
+      // The scope is left by an exception, whose type is known only once somebody catches it.
+      status(StatusCode::error, "the scope was left by an exception");
+    }
+    detail::close_span(state_, {});
+  }
+  detail::current = state_.active.previous;
+}
+
+DetachedSpan Tracer::start_span(std::string_view name, Attributes attributes, const SpanOptions& options) const noexcept {
+  if (state_ == nullptr || !state_->recording.load(std::memory_order_relaxed)) return {};
+  auto* span = new (std::nothrow) detail::OpenSpan;
+  if (span == nullptr) return {};
+  detail::open_span(*span, state_, name, attributes, &options, true);
+  return DetachedSpan(span);
+}
+
+DetachedSpan::DetachedSpan(DetachedSpan&& other) noexcept : SpanHandle(std::exchange(other.open_, nullptr)) {}
+
+DetachedSpan& DetachedSpan::operator=(DetachedSpan&& other) noexcept {
+  std::swap(open_, other.open_);
+  return *this;
+}
+
+DetachedSpan::~DetachedSpan() {
+  end();
+  delete open_;
+}
+
+void DetachedSpan::end(Timestamp time) noexcept {
+  if (open_ == nullptr) return;
+  const detail::SpanLock lock(*open_);
+  if (open_->block != nullptr) detail::close_span(*open_, time);
+}
+
+SpanContext Tracer::new_root(std::string_view) const noexcept {
+  SpanContext context;
+  context.trace_id = TraceId::random();
+  context.span_id = SpanId::random();
+  context.flags = SpanContext::kRandom;
+  const bool on = state_ != nullptr && state_->recording.load(std::memory_order_relaxed);
+  // Without tracing nobody has decided against it: whoever records later may.
+  if (!on || detail::sampled(*state_->recording_of, nullptr, context.trace_id)) context.flags |= SpanContext::kSampled;
+  return context;
+}
+
+bool Tracer::enabled() const noexcept { return state_ != nullptr && state_->recording.load(std::memory_order_relaxed); }
+
+// ---- context
+
+TraceContext current_context() {
+  if (detail::current == nullptr) return {};
+  return {detail::current->span, detail::current->baggage};
+}
+
+ContextScope::ContextScope(const TraceContext& context) {
+  entry_.span = context.span;
+  entry_.baggage = context.baggage;
+  entry_.previous = detail::current;
+  detail::current = &entry_;
+}
+
+ContextScope::~ContextScope() { detail::current = entry_.previous; }
+
+// ---- sampler
+
+std::string Sampler::description() const {
+  char number[32];
+  std::snprintf(number, sizeof number, "TraceIdRatioBased{%.6f}", ratio);
+  const auto parent_based = [](const std::string& root) {
+    return "ParentBased{root:" + root +
+           ",remoteParentSampled:AlwaysOnSampler,remoteParentNotSampled:AlwaysOffSampler,"
+           "localParentSampled:AlwaysOnSampler,localParentNotSampled:AlwaysOffSampler}";
+  };
+  switch (kind) {
+    case SamplerKind::always_on:
+      return "AlwaysOnSampler";
+    case SamplerKind::always_off:
+      return "AlwaysOffSampler";
+    case SamplerKind::traceidratio:
+      return number;
+    case SamplerKind::parentbased_always_on:
+      return parent_based("AlwaysOnSampler");
+    case SamplerKind::parentbased_always_off:
+      return parent_based("AlwaysOffSampler");
+    case SamplerKind::parentbased_traceidratio:
+      return parent_based(number);
+  }
+  return {};
+}
+
+}  // namespace waymark
