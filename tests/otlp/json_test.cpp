@@ -96,6 +96,8 @@ TEST(JsonTest, WritesDoublesThatJsonHasNoNumberForAsStrings) {
   EXPECT_EQ(written({-std::numeric_limits<double>::infinity()}), R"({"doubleValue":"-Infinity"})");
   EXPECT_EQ(written({0.1}), R"({"doubleValue":0.1})");
   EXPECT_EQ(written({1e300}), R"({"doubleValue":1e+300})");
+  EXPECT_EQ(written({4.0}), R"({"doubleValue":4})");
+  EXPECT_EQ(written({-0.0}), R"({"doubleValue":-0.0})");
 }
 
 TEST(JsonTest, WritesPaddedBase64) {

@@ -347,7 +347,12 @@ TEST(OfficialTest, MessagesInPartsAreMergedAsTheOfficialClassesMergeThem) {
 }
 
 TEST(OfficialTest, RefusesWhatIsNoRequest) {
-  EXPECT_THROW((void)official_json(Signal::traces, "\x0a\x05"), std::runtime_error);
+  try {
+    (void)official_json(Signal::traces, "\x0a\x05");
+    FAIL() << "nothing was thrown";
+  } catch (const std::runtime_error& error) {
+    EXPECT_NE(std::string(error.what()).find("the official classes refuse these bytes"), std::string::npos) << error.what();
+  }
 }
 
 }  // namespace
