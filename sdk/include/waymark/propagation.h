@@ -108,6 +108,8 @@ struct TraceContext {
 // The calling thread's context; an invalid span where nothing is current.
 [[nodiscard]] TraceContext current_context();
 
+class SpanHandle;
+
 namespace detail {
 struct OpenSpan;
 // One entry of a thread's stack of current contexts. Lives in a Span or a ContextScope.
@@ -123,6 +125,8 @@ struct ActiveContext {
 class [[nodiscard]] ContextScope {
  public:
   explicit ContextScope(const TraceContext& context);
+  // The same for a span of this process, which current_span() then gives: for a DetachedSpan. It outlives the scope.
+  explicit ContextScope(const SpanHandle& span);
   ~ContextScope();
   ContextScope(const ContextScope&) = delete;
   ContextScope& operator=(const ContextScope&) = delete;

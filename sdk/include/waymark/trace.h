@@ -99,7 +99,10 @@ class SpanHandle {
   explicit SpanHandle(detail::OpenSpan* open) noexcept : open_(open) {}
   detail::OpenSpan* open_ = nullptr;
   friend SpanHandle current_span() noexcept;
+  friend class ContextScope;
 };
+
+inline ContextScope::ContextScope(const SpanHandle& span) : ContextScope(span.trace_context()) { entry_.open = span.open_; }
 
 // The calling thread's current span; one that records nothing where there is none.
 [[nodiscard]] SpanHandle current_span() noexcept;
@@ -125,7 +128,7 @@ class [[nodiscard]] Span : public SpanHandle {
   int exceptions_ = 0;
 };
 
-// May move between threads, is not current until made so (ContextScope(span.trace_context())), ends when destroyed or at
+// May move between threads, is not current until made so (ContextScope(span)), ends when destroyed or at
 // end(). Lock-protected, so slower than Span.
 class [[nodiscard]] DetachedSpan : public SpanHandle {
  public:
