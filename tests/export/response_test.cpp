@@ -1,0 +1,142 @@
+#include "export/response.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+namespace waymark::delivery {
+namespace {
+
+using ::testing::HasSubstr;
+using namespace std::string_literals;
+
+constexpr auto kProtobuf = "application/x-protobuf";
+constexpr auto kJson = "application/json";
+
+// Export*ServiceResponse{1: {1: rejected, 2: message}}
+std::string partial(std::string rejected_varint, const std::string& message) {
+  std::string inner = rejected_varint.empty() ? "" : "\x08" + rejected_varint;
+  if (!message.empty()) inner += "\x12"s + static_cast<char>(message.size()) + message;
+  return "\x0a"s + static_cast<char>(inner.size()) + inner;
+}
+
+TEST(ResponseTest, RetriesExactlyFourStatuses) {
+  RecordProperty("requirement", "RT-02 RT-03");
+  for (int status = 300; status < 600; ++status) {
+    const bool retryable = status == 429 || status == 502 || status == 503 || status == 504;
+    EXPECT_EQ(evaluate(Signal::traces, status, "", "").verdict, retryable ? Outcome::retry : Outcome::rejected) << status;
+  }
+  EXPECT_EQ(evaluate(Signal::traces, 0, "", "").verdict, Outcome::rejected);
+  EXPECT_EQ(evaluate(Signal::traces, 101, "", "").verdict, Outcome::rejected);
+}
+
+TEST(ResponseTest, AnEmptyBodyIsFullSuccess) {
+  RecordProperty("requirement", "HC-13 GC-30");
+  for (const char* type : {"", kProtobuf, kJson, "text/html"}) {
+    const Evaluation result = evaluate(Signal::traces, 200, type, "");
+    EXPECT_EQ(result.verdict, Outcome::delivered);
+    EXPECT_EQ(result.rejected, 0u);
+    EXPECT_EQ(result.message, "");
+  }
+}
+
+TEST(ResponseTest, AnUnknownTypeOrDamagedBodyIsFullSuccess) {
+  RecordProperty("requirement", "HC-13");
+  EXPECT_EQ(evaluate(Signal::traces, 200, "text/html", partial("\x03", "no")).rejected, 0u);
+  EXPECT_EQ(evaluate(Signal::traces, 200, kProtobuf, "\xff\xff\xff").rejected, 0u);
+  EXPECT_EQ(evaluate(Signal::traces, 200, kProtobuf, "\x0a\x7f").rejected, 0u);
+  EXPECT_EQ(evaluate(Signal::traces, 200, kJson, "{\"partialSuccess\":{\"rejectedSpans\":3").rejected, 0u);
+  EXPECT_EQ(evaluate(Signal::traces, 200, kJson, "[[[[").verdict, Outcome::delivered);
+}
+
+TEST(ResponseTest, ReadsPartialSuccessFromProtobuf) {
+  RecordProperty("requirement", "HC-12 RT-17");
+  const Evaluation result = evaluate(Signal::logs, 200, "Application/X-Protobuf; v=1", partial("\x03", "too old"));
+  EXPECT_EQ(result.verdict, Outcome::delivered);
+  EXPECT_EQ(result.rejected, 3u);
+  EXPECT_EQ(result.message, "too old");
+}
+
+TEST(ResponseTest, ReadsPartialSuccessFromJsonForEachSignal) {
+  RecordProperty("requirement", "HC-12 RT-17 JS-07");
+  struct Case {
+    Signal signal;
+    const char* body;
+  };
+  for (const auto& [signal, body] : {Case{Signal::traces, R"({"partialSuccess":{"rejectedSpans":"3","errorMessage":"x"}})"},
+                                     Case{Signal::logs, R"({"partialSuccess":{"rejectedLogRecords":3,"errorMessage":"x"}})"},
+                                     Case{Signal::metrics, R"({"partialSuccess":{"errorMessage":"x","rejectedDataPoints":"3"}})"}}) {
+    const Evaluation result = evaluate(signal, 200, "application/json; charset=utf-8", body);
+    EXPECT_EQ(result.rejected, 3u) << body;
+    EXPECT_EQ(result.message, "x") << body;
+  }
+  EXPECT_EQ(evaluate(Signal::traces, 200, kJson, R"({"partialSuccess":{"rejectedLogRecords":3}})").rejected, 0u);
+}
+
+TEST(ResponseTest, UnknownFieldsAreIgnored) {
+  RecordProperty("requirement", "HC-33 JS-05");
+  const std::string unknown = "\x98\x3f\x05"s;  // field 1011
+  EXPECT_EQ(evaluate(Signal::traces, 200, kProtobuf, unknown + partial("\x02", "") + unknown).rejected, 2u);
+  const char* body = R"({"new":[{"partialSuccess":{"rejectedSpans":9}}],"deep":{"partialSuccess":{"rejectedSpans":9}},
+      "partialSuccess":{"also":{"rejectedSpans":9},"list":[{"rejectedSpans":9},"8"],"rejectedSpans":"2","x":null},"z":1.5})";
+  EXPECT_EQ(evaluate(Signal::traces, 200, kJson, body).rejected, 2u);
+}
+
+TEST(ResponseTest, AnEmptyPartialSuccessIsNone) {
+  RecordProperty("requirement", "RT-18");
+  const Evaluation result = evaluate(Signal::traces, 200, kProtobuf, partial("", ""));
+  EXPECT_EQ(result.rejected, 0u);
+  EXPECT_EQ(result.message, "");
+}
+
+TEST(ResponseTest, AMessageAloneIsAWarningOnASuccess) {
+  RecordProperty("requirement", "RT-19");
+  const Evaluation result = evaluate(Signal::traces, 200, kProtobuf, partial("", "be careful"));
+  EXPECT_EQ(result.verdict, Outcome::delivered);
+  EXPECT_EQ(result.rejected, 0u);
+  EXPECT_EQ(result.message, "be careful");
+}
+
+TEST(ResponseTest, ANegativeCountIsNone) {
+  const std::string minus_one = "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
+  EXPECT_EQ(evaluate(Signal::traces, 200, kProtobuf, partial(minus_one, "")).rejected, 0u);
+  EXPECT_EQ(evaluate(Signal::traces, 200, kJson, R"({"partialSuccess":{"rejectedSpans":"-4"}})").rejected, 0u);
+  EXPECT_EQ(evaluate(Signal::traces, 200, kJson, R"({"partialSuccess":{"rejectedSpans":"many"}})").rejected, 0u);
+  EXPECT_EQ(evaluate(Signal::traces, 200, kJson, R"({"partialSuccess":{"rejectedSpans":18446744073709551615}})").rejected,
+            9223372036854775807u);
+}
+
+TEST(ResponseTest, TheServersWordsAreReadButDecideNothing) {
+  RecordProperty("requirement", "HC-14");
+  const std::string status = "\x08\x0e\x12\x04" "busy";  // code 14 (UNAVAILABLE), message
+  const Evaluation protobuf = evaluate(Signal::traces, 400, kProtobuf, status);
+  EXPECT_EQ(protobuf.verdict, Outcome::rejected);
+  EXPECT_EQ(protobuf.message, "busy");
+  const Evaluation json = evaluate(Signal::traces, 503, kJson, R"({"code":3,"details":[{"message":"no"}],"message":"bad"})");
+  EXPECT_EQ(json.verdict, Outcome::retry);
+  EXPECT_EQ(json.message, "bad");
+}
+
+TEST(ResponseTest, MessagesBecomeOnePrintableLine) {
+  const std::string json = R"({"message":"a\u001b[31m\nb"})";
+  EXPECT_EQ(evaluate(Signal::traces, 400, kJson, json).message, "a [31m b");
+  EXPECT_EQ(printable("\xff ok"), "\xef\xbf\xbd ok");
+  const std::string cut = printable(std::string(5'000'000, 'x'));
+  EXPECT_EQ(cut, std::string(512, 'x') + "…");
+}
+
+TEST(ResponseTest, NestingCostsNoStack) {
+  RecordProperty("requirement", "JS-21");
+  const std::string deep = std::string(2'000'000, '[');
+  EXPECT_EQ(evaluate(Signal::traces, 200, kJson, deep).verdict, Outcome::delivered);
+  const std::string objects = [] {
+    std::string text;
+    for (int i = 0; i < 300'000; ++i) text += "{\"a\":";
+    return text;
+  }();
+  EXPECT_EQ(evaluate(Signal::traces, 400, kJson, objects).verdict, Outcome::rejected);
+}
+
+}  // namespace
+}  // namespace waymark::delivery
