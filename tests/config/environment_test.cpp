@@ -58,7 +58,7 @@ TEST(EnvironmentTest, OnlyTrueIsTrue) {
 
 TEST(EnvironmentTest, NumbersOutOfRangeOrMalformedAreToldAndUnset) {
   RecordProperty("requirement", "EV-03,EV-04");
-  for (const char* value : {"abc", "-1", "+1", "1e3", "5000ms", "99999999999999999999999", "1.0", "0x10", "11", "1 0"}) {
+  for (const char* value : {"abc", "-1", "+1", "1e3", "5000ms", "99999999999999999999", "1.0", "0x10", "11", "1 0"}) {
     Environment env = environment({{"N", value}});
     EXPECT_EQ(env.integer({"N"}, 0, 10), std::nullopt) << value;
     EXPECT_THAT(env.warnings(), ElementsAre(AllOf(HasSubstr("N: '" + std::string(value)), HasSubstr("0 to 10"))));
@@ -95,7 +95,8 @@ TEST(EnvironmentTest, MillisecondsAreWholeAndNotNegative) {
 
 TEST(EnvironmentTest, RatiosLieBetweenZeroAndOne) {
   RecordProperty("requirement", "EV-16");
-  for (const auto& [value, number] : std::map<std::string, double>{{"0", 0}, {"1", 1}, {"0.25", 0.25}, {"1e-3", 0.001}}) {
+  const std::map<std::string, double> ratios{{"0", 0}, {"1", 1}, {"0.25", 0.25}, {"1e-3", 0.001}};
+  for (const auto& [value, number] : ratios) {
     EXPECT_EQ(environment({{"R", value}}).ratio("R"), number) << value;
   }
   for (const char* value : {"1.5", "-0.1", "abc", "nan", "inf", "0,5", "0.5x"}) {

@@ -25,16 +25,17 @@ Environment empty_environment() {
 TEST(HeadersTest, AreReadAsNamesAndPercentEncodedValues) {
   RecordProperty("requirement", "OE-09");
   Environment env = empty_environment();
-  EXPECT_THAT(parse_headers({kVariable, "Authorization=Basic%20abc==, X-A = a=b=c ,X-B=, ,X-C=1%2C2,X-D=Bearer t,X-E=a;b"}, env),
-              ElementsAre(Pair("Authorization", "Basic abc=="), Pair("X-A", "a=b=c"), Pair("X-B", ""), Pair("X-C", "1,2"),
-                          Pair("X-D", "Bearer t"), Pair("X-E", "a;b")));
+  const char* text = "Authorization=Basic%20abc==, X-A = a=b=c ,X-B=, ,X-C=1%2C2,X-D=Bearer t,X-E=a;b";
+  EXPECT_THAT(parse_headers({kVariable, text}, env),
+              ElementsAre(Pair("Authorization", "Basic abc=="), Pair("X-A", "a=b=c"), Pair("X-B", ""),
+                          Pair("X-C", "1,2"), Pair("X-D", "Bearer t"), Pair("X-E", "a;b")));
   EXPECT_THAT(env.warnings(), IsEmpty());
 }
 
 TEST(HeadersTest, AMalformedEntryIsToldAndSkippedWithoutItsText) {
   RecordProperty("requirement", "OE-10");
-  for (const char* entry : {"hunter2", "=hunter2", "X=%zzhunter2", "a b=hunter2", "X=hunter2%0d%0aY:%20z", "X=hunter2%00",
-                            "Bearer hunter2=", "Content-Type=hunter2"}) {
+  for (const char* entry : {"hunter2", "=hunter2", "X=%zzhunter2", "a b=hunter2", "X=hunter2%0d%0aY:%20z",
+                            "X=hunter2%00", "Bearer hunter2=", "Content-Type=hunter2"}) {
     Environment env = empty_environment();
     EXPECT_THAT(parse_headers({kVariable, std::string(entry) + ",k=v"}, env), ElementsAre(Pair("k", "v"))) << entry;
     ASSERT_THAT(env.warnings(), SizeIs(1)) << entry;
@@ -51,10 +52,18 @@ TEST(HeadersTest, TheLastOfANameWinsWhateverItsCase) {
 TEST(HeadersTest, GivenOnesThatHttpForbidsAreRefusedWithoutTheirValue) {
   RecordProperty("requirement", "HC-23");
   const std::vector<std::pair<std::string, std::string>> bad{
-      {"", "hunter2"},           {"a b", "hunter2"},          {"a:", "hunter2"},
-      {"a\r\nb", "hunter2"},     {"z\xc3\xbc", "hunter2"},    {"X", "hunter2\r\nY: z"},
-      {"X", "hunter2\n"},        {"X", std::string("hunter2\0", 8)}, {"X", "hunter2\x7f"},
-      {"Content-Length", "hunter2"}, {"content-type", "hunter2"}, {"TRANSFER-ENCODING", "hunter2"}};
+      {"", "hunter2"},
+      {"a b", "hunter2"},
+      {"a:", "hunter2"},
+      {"a\r\nb", "hunter2"},
+      {"z\xc3\xbc", "hunter2"},
+      {"X", "hunter2\r\nY: z"},
+      {"X", "hunter2\n"},
+      {"X", std::string("hunter2\0", 8)},
+      {"X", "hunter2\x7f"},
+      {"Content-Length", "hunter2"},
+      {"content-type", "hunter2"},
+      {"TRANSFER-ENCODING", "hunter2"}};
   for (const auto& header : bad) {
     try {
       (void)checked_headers({{"ok", "1"}, header});

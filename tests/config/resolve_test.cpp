@@ -228,8 +228,8 @@ TEST(ResolveTest, ATimeoutOfZeroIsNoLimit) {
 
 TEST(ResolveTest, OtherProtocolsAreRefusedByName) {
   RecordProperty("requirement", "HC-26");
-  expect_error(TracingOptions{}, with_endpoint({{"OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"}}), ErrorCode::invalid_environment,
-               {"OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc'", "http/protobuf"});
+  expect_error(TracingOptions{}, with_endpoint({{"OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"}}),
+               ErrorCode::invalid_environment, {"OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc'", "http/protobuf"});
   expect_error(LoggingOptions{},
                with_endpoint({{"OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"},
                               {"OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "HTTP/JSON"}}),
@@ -263,8 +263,8 @@ TEST(ResolveTest, HeadersForTheEnvironmentsCollectorAreNotSentToAnotherServer) {
   EXPECT_THAT(resolve_destination(TracingOptions{}, env).headers, SizeIs(1));
   EXPECT_THAT(traces({.endpoint = "http://other"}, {{"OTEL_EXPORTER_OTLP_HEADERS", "x=1"}}).headers, SizeIs(1))
       << "no other server is named";
-  EXPECT_THAT(traces({}, with_endpoint({{"OTEL_EXPORTER_OTLP_HEADERS", "x=1"}, {"OTEL_TRACES_ENDPOINT", "http://o"}})).headers,
-              IsEmpty());
+  const Variables both{{"OTEL_EXPORTER_OTLP_HEADERS", "x=1"}, {"OTEL_TRACES_ENDPOINT", "http://o"}};
+  EXPECT_THAT(traces({}, with_endpoint(both)).headers, IsEmpty());
 }
 
 TEST(ResolveTest, BadHeadersAreErrorsWhereGivenAndWarningsWhereFound) {
@@ -421,7 +421,8 @@ TEST(ResolveTest, WithoutAnyPlaceTelemetryStaysInMemoryAndSaysSo) {
 TEST(ResolveTest, TheFirstCallsOptionsReachTheConfig) {
   Environment env = environment({{"HOME", "/home/u"}});
   const OnRecord hook = [](RecordEditor&) { return Verdict::drop; };
-  Config config = resolve_base(TracingOptions{.service = "s", .recorder = RecorderConfig::Place::state, .on_record = hook}, env);
+  Config config = resolve_base(
+      TracingOptions{.service = "s", .recorder = RecorderConfig::Place::state, .on_record = hook}, env);
   EXPECT_EQ(config.resource.service_name(), "s");
   EXPECT_EQ(config.recorder.place, RecorderConfig::Place::state);
   EXPECT_TRUE(config.on_record);

@@ -142,7 +142,8 @@ TEST(TraceparentTest, ReadsFlagsByBitAndPropagatesTheRandomFlagAsReceived) {
     bool sampled;
     bool random;
   };
-  for (const Row& row : {Row{"00", false, false}, Row{"01", true, false}, Row{"02", false, true}, Row{"03", true, true}}) {
+  for (const Row& row :
+       {Row{"00", false, false}, Row{"01", true, false}, Row{"02", false, true}, Row{"03", true, true}}) {
     const auto context = from_traceparent(parent_with("00", row.in));
     ASSERT_TRUE(context.has_value());
     EXPECT_EQ(context->sampled(), row.sampled) << row.in;
@@ -283,7 +284,8 @@ TEST(BaggageTest, NamesAreCaseSensitiveAndValuesAnyUtf8) {
 
 TEST(BaggageTest, ReadsTheExamplesOfW3c) {
   RecordProperty("requirement", "BG-04,BG-08");
-  EXPECT_THAT(Baggage::parse("key1=value1;property1;property2, key2 = value2, key3=value3; propertyKey=propertyValue").entries(),
+  const char* example = "key1=value1;property1;property2, key2 = value2, key3=value3; propertyKey=propertyValue";
+  EXPECT_THAT(Baggage::parse(example).entries(),
               ElementsAre(Baggage::Entry{"key1", "value1", "property1;property2"}, Baggage::Entry{"key2", "value2", ""},
                           Baggage::Entry{"key3", "value3", "propertyKey=propertyValue"}));
   EXPECT_EQ(Baggage::parse("serverNode=DF%2028,isProduction=false").get("serverNode"), "DF 28");
@@ -297,8 +299,8 @@ TEST(BaggageTest, MetadataTravelsVerbatim) {
 
 TEST(BaggageTest, NamesThatAreNoTokenAreLeftOutOfTheHeader) {
   RecordProperty("requirement", "BG-05");
-  EXPECT_EQ(Baggage().set("two words", "1").set("ok", "2").set("a,b", "3").set("a=b", "4").set("\xc3\xbc", "5").header(),
-            "ok=2");
+  const Baggage baggage = Baggage().set("two words", "1").set("ok", "2").set("a,b", "3").set("a=b", "4");
+  EXPECT_EQ(baggage.set("\xc3\xbc", "5").header(), "ok=2");
   EXPECT_EQ(Baggage().set("!#$%&'*+-.^_`|~09azAZ", "1").header(), "!#$%&'*+-.^_`|~09azAZ=1");
   EXPECT_EQ(Baggage::parse("a%20b=1").get("a%20b"), "1") << "a name is not decoded";
 }
@@ -332,7 +334,8 @@ TEST(BaggageTest, DecodesPercentAndLeavesPlusAlone) {
 
 TEST(BaggageTest, SkipsMalformedMembersAndKeepsTheOthers) {
   RecordProperty("requirement", "BG-11");
-  EXPECT_EQ(Baggage::parse("a=1,bad,b=2,=3,two words=4,q=\"5\",s=a b,r=a\\b,\xc3\xbc=6,u=\xc3\xbc,,c=7").header(), "a=1,b=2,c=7");
+  EXPECT_EQ(Baggage::parse("a=1,bad,b=2,=3,two words=4,q=\"5\",s=a b,r=a\\b,\xc3\xbc=6,u=\xc3\xbc,,c=7").header(),
+            "a=1,b=2,c=7");
   EXPECT_TRUE(Baggage::parse("bad").empty());
   EXPECT_TRUE(Baggage::parse("").empty());
 }
@@ -389,7 +392,8 @@ TEST(PropagationTest, InjectingAgainReplacesEveryHeaderOfTheOldTrace) {
   RecordProperty("requirement", "CP-05");
   Headers headers{{"Traceparent", "old"}, {"TRACESTATE", "old=1"}, {"baggage", "old=1"}, {"accept", "x"}};
   inject(TraceContext{.span = span_context(), .baggage = Baggage().set("new", "1")}, headers);
-  EXPECT_THAT(headers, UnorderedElementsAre(Pair("traceparent", kParent), Pair("baggage", "new=1"), Pair("accept", "x")));
+  EXPECT_THAT(headers,
+              UnorderedElementsAre(Pair("traceparent", kParent), Pair("baggage", "new=1"), Pair("accept", "x")));
 }
 
 TEST(PropagationTest, ReadsHeadersWhateverTheirCase) {
@@ -417,8 +421,9 @@ TEST(PropagationTest, TwoTraceparentHeadersAreNone) {
 TEST(PropagationTest, WhatCannotBeReadLeavesTheGivenContextUnchanged) {
   RecordProperty("requirement", "CP-02");
   const TraceContext base{.span = span_context(), .baggage = Baggage().set("kept", "1")};
-  for (const Headers& headers : {Headers{}, Headers{{"traceparent", "garbage"}, {"tracestate", "a=1"}, {"baggage", ",;="}},
-                                 Headers{{"traceparent", ""}, {"baggage", ""}}}) {
+  for (const Headers& headers :
+       {Headers{}, Headers{{"traceparent", "garbage"}, {"tracestate", "a=1"}, {"baggage", ",;="}},
+        Headers{{"traceparent", ""}, {"baggage", ""}}}) {
     const TraceContext context = extract(headers, base);
     EXPECT_EQ(context.span, base.span);
     EXPECT_EQ(context.baggage, base.baggage);

@@ -225,7 +225,8 @@ Baggage Baggage::parse(std::string_view header) {
     if (bytes > kBaggageBytes + 1) return false;
     const auto semicolon = member.find(';');
     const auto pair = trimmed(member.substr(0, semicolon));
-    const auto metadata = trimmed(member.substr(std::min(semicolon, member.size() - 1) + 1));
+    std::string_view metadata;
+    if (semicolon != std::string_view::npos) metadata = trimmed(member.substr(semicolon + 1));
     const auto equals = pair.find('=');
     if (equals == std::string_view::npos) return true;
     const auto name = trimmed(pair.substr(0, equals));
