@@ -34,7 +34,9 @@ template <typename Options>
 void check_later(const Options& options, const Config& started) {
   if constexpr (requires { options.state_directory; }) {
     const std::string directory = config::absolute_directory(options.state_directory);
-    if (!directory.empty() && directory != started.state_directory) {
+    // Started without one: it could not be had, which was said then.
+    const bool other = !started.state_directory.empty() && directory != started.state_directory;
+    if (!directory.empty() && other) {
       throw Error(ErrorCode::state_directory,
                   "state_directory: recording has started in '" + started.state_directory + "', not in '" + directory +
                       "'; give it to the first configure call, or leave it out of the later ones");

@@ -5,28 +5,17 @@
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 
 #include "base/clock.h"
+#include "journal/checksum.h"
 #include "journal/hook.h"
 
 namespace waymark::journal {
 namespace {
-
-std::uint64_t checksum(const void* data, std::size_t bytes) noexcept { return XXH3_64bits(data, bytes); }
-
-template <class T>
-void seal(T& structure) noexcept {
-  structure.checksum = checksum(&structure, offsetof(T, checksum));
-}
-template <class T>
-bool sealed(const T& structure) noexcept {
-  return structure.checksum == checksum(&structure, offsetof(T, checksum));
-}
 
 std::string segment_name(std::uint64_t base) {
   char name[32];

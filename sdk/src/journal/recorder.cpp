@@ -5,12 +5,12 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <cstring>
 #include <unordered_map>
 
+#include "journal/checksum.h"
 #include "journal/fault.h"
 #include "waymark/error.h"
 
@@ -152,7 +152,7 @@ std::unique_ptr<Recorder> Recorder::create(const RecorderConfig& config, const s
   const std::string boot = boot_id();
   std::memcpy(header.boot_id, boot.data(), std::min(boot.size(), sizeof header.boot_id - 1));
   header.magic = kRecorderMagic;
-  header.checksum = XXH3_64bits(&header, offsetof(RecorderHeader, checksum));
+  header.checksum = checksum(&header, offsetof(RecorderHeader, checksum));
   header.alive_ns.store(now_ns, std::memory_order_relaxed);
 
   const std::scoped_lock lock(registry_mutex());

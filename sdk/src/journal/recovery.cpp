@@ -8,7 +8,6 @@
 #include <sys/inotify.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -16,6 +15,7 @@
 #include <cstring>
 #include <unordered_set>
 
+#include "journal/checksum.h"
 #include "journal/recorder.h"
 #include "otlp/reader.h"
 #include "otlp/span.h"
@@ -65,7 +65,7 @@ class DeadRecorder {
       return nullptr;
     }
     const RecorderHeader& h = r->header();
-    if (h.magic != kRecorderMagic || h.checksum != XXH3_64bits(&h, offsetof(RecorderHeader, checksum))) {
+    if (h.magic != kRecorderMagic || h.checksum != checksum(&h, offsetof(RecorderHeader, checksum))) {
       problem = path + ": its header is damaged";
       return nullptr;
     }
