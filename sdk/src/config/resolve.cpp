@@ -144,8 +144,8 @@ DestinationConfig otlp_destination(const SignalVariables& of, const Options& opt
   if (!endpoint) endpoint = otlp_endpoint(of, environment);
   if (!endpoint) {
     throw Error(ErrorCode::missing_endpoint,
-                std::string(of.call) + ": no endpoint is given; set the option `endpoint`, or the variable " + of.endpoint +
-                    " or " + kBaseEndpoint + ", for example to http://localhost:4318 or file:" + of.word + ".jsonl");
+                std::string(of.call) + ": no endpoint is given; set the option `endpoint`, or the variable " +
+                    of.endpoint + " or " + kBaseEndpoint + ", for example to http://localhost:4318 or file:" + of.word + ".jsonl");
   }
 
   DestinationConfig destination;
