@@ -1,0 +1,137 @@
+#include "store/database.h"
+
+#include <sqlite3.h>
+#include <time.h>
+
+#include <utility>
+
+#include "waymark/error.h"
+
+namespace waymark::store {
+
+Statement::Statement(Database& database, std::string_view sql) : database_(&database) {
+  const int code = sqlite3_prepare_v3(database.handle_, sql.data(), static_cast<int>(sql.size()),
+                                      SQLITE_PREPARE_PERSISTENT, &statement_, nullptr);
+  if (code != SQLITE_OK) database.fail(code, "prepare a statement");
+}
+
+Statement::Statement(Statement&& other) noexcept
+    : database_(other.database_), statement_(std::exchange(other.statement_, nullptr)) {}
+
+Statement& Statement::operator=(Statement&& other) noexcept {
+  std::swap(database_, other.database_);
+  std::swap(statement_, other.statement_);
+  return *this;
+}
+
+Statement::~Statement() { sqlite3_finalize(statement_); }
+
+bool Statement::step() {
+  const int code = sqlite3_step(statement_);
+  if (code == SQLITE_ROW) return true;
+  sqlite3_reset(statement_);  // or its locks would outlive the transaction
+  if (code != SQLITE_DONE) database_->fail(code, "run a statement");
+  return false;
+}
+
+void Statement::reset() noexcept { sqlite3_reset(statement_); }
+
+std::int64_t Statement::integer(int column) const noexcept { return sqlite3_column_int64(statement_, column); }
+
+bool Statement::null(int column) const noexcept { return sqlite3_column_type(statement_, column) == SQLITE_NULL; }
+
+std::string_view Statement::text(int column) const noexcept {
+  const auto* data = reinterpret_cast<const char*>(sqlite3_column_text(statement_, column));
+  if (!data) return {};
+  return {data, static_cast<std::size_t>(sqlite3_column_bytes(statement_, column))};
+}
+
+void Statement::bind_one(int index, std::int64_t value) {
+  const int code = sqlite3_bind_int64(statement_, index, value);
+  if (code != SQLITE_OK) database_->fail(code, "bind a number");
+}
+
+void Statement::bind_one(int index, std::string_view value) {
+  const char* data = value.data() ? value.data() : "";  // a null pointer would bind NULL
+  const int code = sqlite3_bind_text64(statement_, index, data, value.size(), SQLITE_STATIC, SQLITE_UTF8);
+  if (code != SQLITE_OK) database_->fail(code, "bind a text");
+}
+
+void Statement::bind_one(int index, std::nullptr_t) {
+  const int code = sqlite3_bind_null(statement_, index);
+  if (code != SQLITE_OK) database_->fail(code, "bind nothing");
+}
+
+Database::Database(std::string path, std::chrono::milliseconds patience)
+    : path_(std::move(path)), patience_(patience) {
+  // Threads take turns by a mutex of ours.
+  const int code = sqlite3_open_v2(path_.c_str(), &handle_,
+                                   SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
+  try {
+    if (code != SQLITE_OK) fail(code, "open it");
+    sqlite3_extended_result_codes(handle_, 1);
+    sqlite3_busy_handler(handle_, &Database::on_busy, this);
+    execute(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY;"
+        "PRAGMA cache_size = -32768; PRAGMA journal_size_limit = 67108864; PRAGMA wal_autocheckpoint = 4000;");
+  } catch (...) {
+    sqlite3_close_v2(handle_);
+    throw;
+  }
+}
+
+Database::~Database() { sqlite3_close_v2(handle_); }
+
+void Database::execute(const char* sql) {
+  const int code = sqlite3_exec(handle_, sql, nullptr, nullptr, nullptr);
+  if (code != SQLITE_OK) fail(code, "run a statement");
+}
+
+std::int64_t Database::changes() const noexcept { return sqlite3_changes64(handle_); }
+std::int64_t Database::last_id() const noexcept { return sqlite3_last_insert_rowid(handle_); }
+
+void Database::fail(int code, const char* doing) const {
+  const char* advice = "";
+  switch (code & 0xff) {
+    case SQLITE_BUSY: advice = "; another program has kept it locked: end that program, or wait for it"; break;
+    case SQLITE_READONLY: advice = "; it can't be written: check its permissions and those of its directory"; break;
+    case SQLITE_FULL: advice = "; its disk is full: make room there"; break;
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB: advice = "; the file is damaged, or no store: move it away and start again"; break;
+    case SQLITE_CANTOPEN: advice = "; check that its directory exists and may be written"; break;
+    default: break;
+  }
+  throw Error(ErrorCode::store, "store " + path_ + ": could not " + doing + ": " +
+                                    (handle_ ? sqlite3_errmsg(handle_) : sqlite3_errstr(code)) + advice);
+}
+
+// SQLite's own handler sleeps up to 100 ms between tries, which starves whoever asks less often. Commits take tens of
+// microseconds, so this one asks soon, and then less and less often.
+int Database::on_busy(void* self, int tries) noexcept {
+  auto& database = *static_cast<Database*>(self);
+  const auto now = std::chrono::steady_clock::now();
+  if (tries == 0) database.busy_since_ = now;
+  if (now - database.busy_since_ > database.patience_) return 0;
+  const long microseconds = tries < 10 ? 50 : tries < 50 ? 500 : 5000;
+  const timespec wait{0, microseconds * 1000};
+  nanosleep(&wait, nullptr);
+  return 1;
+}
+
+Transaction::Transaction(Database& database) : database_(&database) { database.execute("BEGIN IMMEDIATE"); }
+
+Transaction::~Transaction() {
+  if (!database_) return;
+  try {
+    database_->execute("ROLLBACK");
+  } catch (const Error&) {
+    // SQLite has rolled back by itself: after a full disk, for one.
+  }
+}
+
+void Transaction::commit() {
+  database_->execute("COMMIT");
+  database_ = nullptr;
+}
+
+}  // namespace waymark::store

@@ -1,0 +1,115 @@
+// One SQLite connection: statements, transactions, waiting for other writers.
+//
+// Hides: sqlite3's C interface; errors become Error(store) that say which file, what was tried and what to do.
+// Threads: a Database and its statements are used by one thread at a time.
+// Failure: Error(store). A Transaction that is not committed is rolled back.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+struct sqlite3;
+struct sqlite3_stmt;
+
+namespace waymark::store {
+
+class Database;
+
+// A prepared statement. Binding starts it anew; text and blobs must live until it has been stepped through.
+class Statement {
+ public:
+  Statement() noexcept = default;
+  Statement(Database& database, std::string_view sql);
+  Statement(Statement&& other) noexcept;
+  Statement& operator=(Statement&& other) noexcept;
+  ~Statement();
+
+  // Binds every parameter, in order.
+  template <class... Values>
+  Statement& bind(const Values&... values) {
+    reset();
+    int index = 0;
+    (bind_one(++index, values), ...);
+    return *this;
+  }
+  // True while there is a row.
+  bool step();
+  // Steps to the end, for statements without rows.
+  void run() {
+    while (step()) {
+    }
+  }
+  template <class... Values>
+  void run(const Values&... values) {
+    bind(values...).run();
+  }
+  void reset() noexcept;
+
+  [[nodiscard]] std::int64_t integer(int column) const noexcept;  // 0 for NULL
+  [[nodiscard]] bool null(int column) const noexcept;
+  [[nodiscard]] std::string_view text(int column) const noexcept; // good until the next step
+
+ private:
+  void bind_one(int index, std::int64_t value);
+  void bind_one(int index, std::uint64_t value) { bind_one(index, static_cast<std::int64_t>(value)); }
+  void bind_one(int index, std::int32_t value) { bind_one(index, static_cast<std::int64_t>(value)); }
+  void bind_one(int index, std::uint32_t value) { bind_one(index, static_cast<std::int64_t>(value)); }
+  void bind_one(int index, bool value) { bind_one(index, static_cast<std::int64_t>(value)); }
+  void bind_one(int index, std::string_view value);
+  void bind_one(int index, const std::string& value) { bind_one(index, std::string_view(value)); }
+  void bind_one(int index, const char* value) { bind_one(index, std::string_view(value)); }
+  void bind_one(int index, std::nullptr_t);
+  template <class T>
+  void bind_one(int index, const std::optional<T>& value) {
+    if (value) {
+      bind_one(index, *value);
+    } else {
+      bind_one(index, nullptr);
+    }
+  }
+
+  Database* database_ = nullptr;
+  sqlite3_stmt* statement_ = nullptr;
+};
+
+class Database {
+ public:
+  // Creates the file where there is none. Waits `patience` for other writers before an Error says who could be meant.
+  explicit Database(std::string path, std::chrono::milliseconds patience = std::chrono::seconds(10));
+  ~Database();
+  Database(const Database&) = delete;
+  Database& operator=(const Database&) = delete;
+
+  void execute(const char* sql);
+  [[nodiscard]] std::int64_t changes() const noexcept;  // rows of the last statement
+  [[nodiscard]] std::int64_t last_id() const noexcept;
+  [[nodiscard]] const std::string& path() const noexcept { return path_; }
+  [[noreturn]] void fail(int code, const char* doing) const;
+
+ private:
+  friend class Statement;
+  static int on_busy(void* self, int tries) noexcept;
+  std::string path_;
+  sqlite3* handle_ = nullptr;
+  std::chrono::milliseconds patience_;
+  std::chrono::steady_clock::time_point busy_since_;
+};
+
+// Takes the write lock at once, so that nothing that was read in it can be stale when it writes.
+class Transaction {
+ public:
+  explicit Transaction(Database& database);
+  ~Transaction();
+  Transaction(const Transaction&) = delete;
+  Transaction& operator=(const Transaction&) = delete;
+  void commit();
+
+ private:
+  Database* database_;
+};
+
+}  // namespace waymark::store

@@ -1,0 +1,108 @@
+// The SQLite store's tables. Times are nanoseconds since 1970 by this machine's clock; span ids are their eight bytes
+// taken as one integer; states are TaskState's and JobState's numbers.
+//
+// Hides: nothing; sqlite.cpp's statements are the only ones that use it.
+// Threads: constants.
+// Failure: none.
+#pragma once
+
+namespace waymark::store {
+
+// Raised with every change; sqlite.cpp's migrate() brings a file of an older version up to it.
+inline constexpr int kSchemaVersion = 1;
+
+inline constexpr char kSchema[] = R"sql(
+CREATE TABLE schema_version(version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL) STRICT;
+
+CREATE TABLE cluster(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, paused INTEGER NOT NULL DEFAULT 0) STRICT;
+
+-- A task's name and version. Few rows; a task has a number instead of two texts.
+CREATE TABLE kind(
+  id INTEGER PRIMARY KEY, name TEXT NOT NULL, major INTEGER NOT NULL, minor INTEGER NOT NULL,
+  UNIQUE(name, major, minor)) STRICT;
+
+CREATE TABLE job(
+  id INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE, name TEXT NOT NULL,
+  state INTEGER NOT NULL DEFAULT 0,
+  stopping INTEGER NOT NULL DEFAULT 0,      -- 1: it has failed, 2: it was canceled; finished when its last task has ended
+  open_roots INTEGER NOT NULL,
+  tasks INTEGER NOT NULL, tasks_done INTEGER NOT NULL DEFAULT 0,
+  submitted_at INTEGER NOT NULL, started_at INTEGER, finished_at INTEGER,
+  ended_at INTEGER NOT NULL DEFAULT 0,      -- the greatest end of an attempt so far
+  traceparent TEXT NOT NULL,                -- of its job/ span
+  tracestate TEXT, baggage TEXT,
+  parent_span INTEGER,                      -- of the job/ span
+  submitter TEXT,                           -- traceparent of the submit/ span
+  idempotency_key TEXT, automation INTEGER, labels TEXT,
+  error_type TEXT, error TEXT, failed_task INTEGER) STRICT;
+CREATE UNIQUE INDEX job_idempotency ON job(idempotency_key) WHERE idempotency_key IS NOT NULL AND state < 2;
+CREATE INDEX job_list ON job(submitted_at DESC, id DESC);
+CREATE INDEX job_stopping ON job(id) WHERE stopping > 0 AND finished_at IS NULL;
+
+CREATE TABLE task(
+  id INTEGER PRIMARY KEY, job INTEGER NOT NULL, parent INTEGER,
+  depth INTEGER NOT NULL,                   -- 0: a root
+  grp INTEGER,                              -- the group it is a member of, where something depends on it
+  cluster INTEGER NOT NULL, kind INTEGER NOT NULL,
+  state INTEGER NOT NULL,
+  priority INTEGER NOT NULL DEFAULT 0, run_at INTEGER,
+  deps_left INTEGER NOT NULL DEFAULT 0,     -- groups that are still open
+  open_children INTEGER NOT NULL DEFAULT 0, -- subtasks whose subtrees are
+  broken INTEGER NOT NULL DEFAULT 0,        -- 1: something in its subtree failed for good
+  attempt INTEGER NOT NULL DEFAULT 0,       -- started so far
+  failures INTEGER NOT NULL DEFAULT 0, lost INTEGER NOT NULL DEFAULT 0,
+  max_retries INTEGER NOT NULL DEFAULT 0, optional INTEGER NOT NULL DEFAULT 0,
+  worker INTEGER,                           -- of the last attempt; with `attempt`, the fence
+  timeout INTEGER, concurrency_key TEXT,
+  input TEXT NOT NULL, display TEXT,
+  parent_span INTEGER NOT NULL,             -- what its attempts and its subtasks/ span hang below
+  span INTEGER, prev_span INTEGER,          -- of the last attempt and the one before
+  subtasks_span INTEGER,
+  deps INTEGER NOT NULL DEFAULT 0,          -- siblings it depends on
+  dep_span INTEGER, dep_end INTEGER,        -- of them, the one that finished last
+  created_at INTEGER NOT NULL,              -- when its parent's attempt ended, so its spans start no earlier
+  ready_at INTEGER, started_at INTEGER,
+  ended_at INTEGER,                         -- of the last attempt
+  closed_at INTEGER NOT NULL DEFAULT 0,     -- the greatest end in its subtree so far
+  error_type TEXT, error TEXT) STRICT;
+-- Without run_at: with it, once ANALYZE has run, the claim becomes a skip-scan and a sort. Scheduled is its own state.
+-- With state, so that finding candidates reads the index only.
+CREATE INDEX task_ready ON task(state, cluster, kind, priority DESC) WHERE state = 1;
+CREATE INDEX task_due ON task(run_at, kind) WHERE state = 9;
+CREATE INDEX task_running ON task(worker) WHERE state = 2;
+CREATE INDEX task_waiting ON task(kind) WHERE state = 0;
+CREATE INDEX task_job ON task(job, parent);
+
+-- Tasks with the same dependents: "100 tasks, then 100 tasks" is one group and 100 rows of dep.
+CREATE TABLE grp(
+  id INTEGER PRIMARY KEY, job INTEGER NOT NULL, open INTEGER NOT NULL,
+  last_span INTEGER, last_end INTEGER NOT NULL DEFAULT 0) STRICT;
+CREATE TABLE dep(grp INTEGER NOT NULL, task INTEGER NOT NULL, PRIMARY KEY(grp, task)) STRICT, WITHOUT ROWID;
+
+-- Attempts that did not compute: outcome 1 failed, 2 lost and charged, 3 lost, 4 given back.
+CREATE TABLE attempt(
+  task INTEGER NOT NULL, n INTEGER NOT NULL, worker INTEGER, started_at INTEGER, ended_at INTEGER,
+  outcome INTEGER NOT NULL, span INTEGER, error_type TEXT, error TEXT,
+  PRIMARY KEY(task, n)) STRICT, WITHOUT ROWID;
+
+-- A row is a lease. Ids are never used again, or a worker that lost its lease could come back as another.
+CREATE TABLE worker(
+  id INTEGER PRIMARY KEY AUTOINCREMENT, runner TEXT NOT NULL, name TEXT NOT NULL, host TEXT NOT NULL,
+  pid INTEGER NOT NULL, cluster INTEGER NOT NULL, lease INTEGER NOT NULL, joined_at INTEGER NOT NULL,
+  lease_until INTEGER NOT NULL) STRICT;
+CREATE TABLE worker_task(
+  worker INTEGER NOT NULL, name TEXT NOT NULL, major INTEGER NOT NULL, minor INTEGER NOT NULL,
+  PRIMARY KEY(worker, name, major, minor)) STRICT, WITHOUT ROWID;
+
+-- Enclosing spans to be recorded by `worker`; by anybody, once that is gone.
+CREATE TABLE span_outbox(
+  id INTEGER PRIMARY KEY AUTOINCREMENT, worker INTEGER, job INTEGER NOT NULL, task INTEGER,
+  span INTEGER NOT NULL, parent INTEGER, started_at INTEGER NOT NULL, ended_at INTEGER NOT NULL,
+  outcome INTEGER NOT NULL, error_type TEXT, error TEXT, tasks INTEGER NOT NULL) STRICT;
+
+CREATE TABLE progress(
+  job INTEGER NOT NULL, task INTEGER NOT NULL, label TEXT NOT NULL, done INTEGER NOT NULL, total INTEGER NOT NULL,
+  PRIMARY KEY(job, task, label)) STRICT, WITHOUT ROWID;
+)sql";
+
+}  // namespace waymark::store

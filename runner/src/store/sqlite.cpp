@@ -1,0 +1,1219 @@
+#include "store/sqlite.h"
+
+#include <pwd.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <unordered_map>
+#include <utility>
+
+#include "store/database.h"
+#include "store/schema.h"
+#include "store/wake.h"
+#include "waymark/error.h"
+
+namespace waymark::store {
+namespace {
+
+using Ns = std::int64_t;
+
+Ns ns(Timestamp t) { return t.time_since_epoch().count(); }
+Timestamp timestamp(Ns t) { return Timestamp(std::chrono::nanoseconds(t)); }
+
+std::int64_t number(const SpanId& id) {
+  std::int64_t n;
+  std::memcpy(&n, id.bytes.data(), sizeof n);
+  return n;
+}
+SpanId span_id(std::int64_t n) {
+  SpanId id;
+  std::memcpy(id.bytes.data(), &n, sizeof n);
+  return id;
+}
+
+constexpr int code(TaskState state) { return static_cast<int>(state); }
+static_assert(code(TaskState::waiting) == 0 && code(TaskState::ready) == 1 && code(TaskState::running) == 2 &&
+                  code(TaskState::computed) == 3 && code(TaskState::scheduled) == 9,
+              "the schema's partial indexes name these numbers");
+
+constexpr int kFailedWithin = 1;   // task.broken: bits
+constexpr int kSkippedWithin = 2;
+
+enum class JobEnd { none = 0, failing = 1, canceling = 2 };  // job.stopping
+enum class AttemptEnd { failed = 1, lost_charged = 2, lost = 3, released = 4 };  // attempt.outcome
+
+struct Version {
+  int major = 0;
+  int minor = 0;
+};
+
+// Checked where names are made: v<major>.<minor>.
+Version version_of(const TaskName& name) {
+  Version v;
+  const char* end = name.version.data() + name.version.size();
+  const auto major = std::from_chars(name.version.data() + 1, end, v.major);
+  if (major.ptr < end) std::from_chars(major.ptr + 1, end, v.minor);
+  return v;
+}
+
+TaskState subtree_outcome(int broken) {
+  return broken & kFailedWithin ? TaskState::failed : broken ? TaskState::canceled : TaskState::completed;
+}
+
+std::string version_text(std::int64_t major, std::int64_t minor) {
+  return "v" + std::to_string(major) + "." + std::to_string(minor);
+}
+
+std::optional<std::string> text_or_null(std::string_view text) {
+  return text.empty() ? std::nullopt : std::optional<std::string>(text);
+}
+
+// Statements are prepared once, at their first use. A key is the literal itself.
+class Connection {
+ public:
+  explicit Connection(const std::string& path) : database(path) {}
+  Statement& sql(const char* text) {
+    auto [it, is_new] = statements_.try_emplace(text);
+    if (is_new) {
+      try {
+        it->second = Statement(database, text);
+      } catch (...) {
+        statements_.erase(it);
+        throw;
+      }
+    }
+    return it->second;
+  }
+  Database database;
+
+ private:
+  std::unordered_map<const char*, Statement> statements_;
+};
+
+constexpr char kClaim[] =
+    "SELECT id, priority FROM task WHERE state = 1 AND cluster = ? AND kind = ? ORDER BY priority DESC, id LIMIT ?";
+
+// What this process knows of an attempt that one of its workers holds.
+struct Held {
+  WorkerId worker = 0;
+  std::uint32_t attempt = 0;
+  std::uint32_t lost = 0;
+  std::int64_t job = 0;
+  std::int64_t parent = 0;
+  std::int64_t group = 0;
+  std::int64_t cluster = 0;
+  int depth = 0;
+  std::int64_t span = 0;
+  std::int64_t parent_span = 0;
+};
+
+struct Worker {
+  std::int64_t cluster = 0;
+  std::vector<TaskName> tasks;
+  std::int64_t newest_kind = -1;  // when `kinds` was made
+  std::vector<std::pair<std::int64_t, std::uint32_t>> kinds;  // of tasks it takes, with the index of its own
+};
+
+// A batch of subtree ends, applied once for each parent, group and job instead of once for each task.
+struct Ends {
+  struct Parent {
+    std::int64_t count = 0;
+    Ns end = 0;
+    int broken = 0;
+  };
+  struct Group {
+    std::int64_t count = 0;
+    Ns end = 0;
+    std::int64_t span = 0;
+  };
+  struct Job {
+    std::int64_t roots = 0;  // whose subtrees ended
+    std::int64_t done = 0;   // tasks
+    Ns end = 0;
+  };
+  std::map<int, std::unordered_map<std::int64_t, Parent>, std::greater<>> parents;  // by depth, deepest first
+  std::unordered_map<std::int64_t, Group> groups;
+  std::unordered_map<std::int64_t, Job> jobs;
+  std::vector<std::int64_t> stopped;  // jobs whose waiting tasks are to be skipped
+  std::uint64_t made_ready = 0;
+  bool tell = false;                  // others have something to see
+};
+
+struct Position {  // of a task in its job
+  std::int64_t job = 0;
+  std::int64_t parent = 0;
+  std::int64_t group = 0;
+  int depth = 0;
+};
+
+class SqliteStore final : public Store {
+ public:
+  explicit SqliteStore(const SqliteOptions& options)
+      : clock_(options.clock),
+        writer_(options.path),
+        reader_((migrate(), options.path)),
+        wake_(options.path, [this, path = options.path] { return data_version(path); }) {}
+
+  Job submit(const NewJob& job) override;
+  std::optional<Job> find(std::string_view id) override;
+  std::vector<TaskInfo> tasks(std::string_view id) override;
+  WorkerId join(const NewWorker& worker) override;
+  std::optional<Timestamp> renew(WorkerId worker) override;
+  void leave(WorkerId worker) override;
+  Exchanged exchange(const Exchange& exchange) override;
+  Released sweep(WorkerId by, std::uint32_t max_lost) override;
+  Released release(WorkerId by, std::string_view runner, std::span<const LostAttempt> lost,
+                   std::uint32_t max_lost) override;
+  bool idle(WorkerId worker) override;
+  std::shared_ptr<void> watch(std::function<void()> changed) override { return wake_.watch(std::move(changed)); }
+
+ private:
+  Ns now() const {
+    return clock_ ? ns(clock_()) : std::chrono::duration_cast<std::chrono::nanoseconds>(
+                                       std::chrono::system_clock::now().time_since_epoch()).count();
+  }
+  Statement& sql(const char* text) { return writer_.sql(text); }
+  void migrate();
+  std::int64_t data_version(const std::string& path) noexcept;
+
+  std::int64_t cluster_number(const std::string& name);
+  std::int64_t kind_number(const TaskName& name);
+  const std::pair<TaskName, Version>& kind(std::int64_t number);
+  std::shared_ptr<const JobRecord> job_record(std::int64_t number);
+  void refresh_kinds(Worker& worker);
+  std::uint64_t insert(const NewTasks& tasks, const Position& parent, std::int64_t cluster, std::int64_t parent_span,
+                       Ns created, Ns now);
+
+  bool finish(WorkerId worker, const Finish& f, Ns now, Ends& ends);
+  void fail_job(std::int64_t job, std::int64_t task, std::string_view error_type, std::string_view error, Ends& ends);
+  void subtree_ended(const Position& task, Ns end, std::int64_t span, int broken, Ends& ends);
+  void settle(WorkerId worker, Ns now, Ends& ends, std::vector<EnclosingSpan>& closed);
+  void stop_job(std::int64_t job, WorkerId worker, Ns now, Ends& ends, std::vector<EnclosingSpan>& closed);
+  void finish_job(std::int64_t job, WorkerId worker, Ns now, Ends& ends, std::vector<EnclosingSpan>& closed);
+  void close_span(WorkerId worker, EnclosingSpan span, std::vector<EnclosingSpan>& closed);
+  bool is_stopping(std::int64_t job);
+
+  void claim(const Exchange& exchange, Worker& worker, Ns now, Exchanged& result, Ends& ends);
+  bool anything_for(const Exchange& exchange, Worker& worker, Ns now, Exchanged& result);
+  void list_stopping(WorkerId worker, Exchanged& result);
+  void lose(WorkerId worker, const std::unordered_map<std::int64_t, LostAttempt>* known, Ns end, std::uint32_t max_lost,
+            Ns now, Ends& ends, Released& released);
+  void remove_worker(WorkerId worker);
+  void forget_held(WorkerId worker) {
+    std::erase_if(held_, [&](const auto& entry) { return entry.second.worker == worker; });
+  }
+  void take_leftovers(WorkerId by, std::vector<EnclosingSpan>& spans);
+
+  // Runs `step` in a transaction. What this process remembers is forgotten where it fails, since it may not be so.
+  template <class Step>
+  void transact(Step step) {
+    try {
+      Transaction transaction(writer_.database);
+      step();
+      transaction.commit();
+    } catch (...) {
+      kinds_.clear();
+      kind_names_.clear();
+      clusters_.clear();
+      claimed_.clear();
+      throw;
+    }
+  }
+
+  std::function<Timestamp()> clock_;
+
+  std::mutex writing_;
+  Connection writer_;
+  std::map<TaskName, std::int64_t> kinds_;
+  std::unordered_map<std::int64_t, std::pair<TaskName, Version>> kind_names_;
+  std::map<std::string, std::int64_t> clusters_;
+  std::unordered_map<std::int64_t, std::shared_ptr<const JobRecord>> jobs_;
+  std::unordered_map<WorkerId, Worker> workers_;
+  std::unordered_map<std::int64_t, Held> held_;
+  std::unordered_map<std::int64_t, Held> claimed_;  // by the transaction under way
+
+  std::mutex reading_;
+  Connection reader_;
+
+  std::unique_ptr<Connection> version_reader_;  // of the wake's thread
+  Wake wake_;
+};
+
+void SqliteStore::migrate() {
+  Transaction transaction(writer_.database);
+  Statement exists(writer_.database, "SELECT count(*) FROM sqlite_master WHERE name = 'schema_version'");
+  exists.step();
+  if (exists.integer(0) == 0) {
+    writer_.database.execute(kSchema);
+    Statement(writer_.database, "INSERT INTO schema_version VALUES (?, ?)").run(kSchemaVersion, now());
+  } else {
+    Statement version(writer_.database, "SELECT max(version) FROM schema_version");
+    version.step();
+    const auto found = version.integer(0);
+    version.reset();
+    if (found > kSchemaVersion) {
+      throw Error(ErrorCode::store, "store " + writer_.database.path() + ": its schema has version " +
+                                        std::to_string(found) + ", this program knows up to " +
+                                        std::to_string(kSchemaVersion) + ": use a newer program, or another store");
+    }
+  }
+  exists.reset();
+  transaction.commit();
+}
+
+std::int64_t SqliteStore::data_version(const std::string& path) noexcept {
+  try {
+    if (!version_reader_) version_reader_ = std::make_unique<Connection>(path);
+    Statement& s = version_reader_->sql("PRAGMA data_version");
+    s.bind();
+    const std::int64_t version = s.step() ? s.integer(0) : 0;
+    s.reset();
+    return version;
+  } catch (const Error&) {
+    return 0;  // writers will say what is wrong with the file
+  }
+}
+
+std::int64_t SqliteStore::cluster_number(const std::string& name) {
+  if (const auto it = clusters_.find(name); it != clusters_.end()) return it->second;
+  sql("INSERT INTO cluster(name) VALUES (?) ON CONFLICT DO NOTHING").run(name);
+  Statement& s = sql("SELECT id FROM cluster WHERE name = ?");
+  s.bind(name).step();
+  const std::int64_t id = s.integer(0);
+  s.reset();
+  return clusters_[name] = id;
+}
+
+std::int64_t SqliteStore::kind_number(const TaskName& name) {
+  if (const auto it = kinds_.find(name); it != kinds_.end()) return it->second;
+  const Version v = version_of(name);
+  sql("INSERT INTO kind(name, major, minor) VALUES (?, ?, ?) ON CONFLICT DO NOTHING").run(name.name, v.major, v.minor);
+  Statement& s = sql("SELECT id FROM kind WHERE name = ? AND major = ? AND minor = ?");
+  s.bind(name.name, v.major, v.minor).step();
+  const std::int64_t id = s.integer(0);
+  s.reset();
+  return kinds_[name] = id;
+}
+
+const std::pair<TaskName, Version>& SqliteStore::kind(std::int64_t id) {
+  auto [it, is_new] = kind_names_.try_emplace(id);
+  if (is_new) {
+    Statement& s = sql("SELECT name, major, minor FROM kind WHERE id = ?");
+    s.bind(id).step();
+    it->second = {{std::string(s.text(0)), version_text(s.integer(1), s.integer(2))},
+                  {static_cast<int>(s.integer(1)), static_cast<int>(s.integer(2))}};
+    s.reset();
+  }
+  return it->second;
+}
+
+std::shared_ptr<const JobRecord> SqliteStore::job_record(std::int64_t id) {
+  constexpr std::size_t kRemembered = 4096;
+  if (const auto it = jobs_.find(id); it != jobs_.end()) return it->second;
+  Statement& s = sql("SELECT uid, name, traceparent, tracestate, baggage FROM job WHERE id = ?");
+  auto record = std::make_shared<JobRecord>();
+  if (s.bind(id).step()) {
+    record->number = id;
+    record->id = s.text(0);
+    record->name = s.text(1);
+    if (auto context = from_traceparent(s.text(2), s.text(3))) record->span = *context;
+    record->baggage = Baggage::parse(s.text(4));
+  }
+  s.reset();
+  if (jobs_.size() >= kRemembered) jobs_.clear();
+  return jobs_[id] = std::move(record);
+}
+
+// ------ submitting
+
+Job SqliteStore::submit(const NewJob& job) {
+  const std::scoped_lock lock(writing_);
+  Job result;
+  transact([&] {
+    const Ns submitted = std::max(now(), ns(job.not_before));
+    const std::string traceparent = to_traceparent(job.span);
+    const auto tracestate = text_or_null(job.span.trace_state.header());
+    const auto baggage = text_or_null(job.baggage.header());
+    const auto submitter = text_or_null(to_traceparent(job.submitter));
+    const auto parent = job.parent.valid() ? std::optional(number(job.parent)) : std::nullopt;
+    sql("INSERT INTO job(uid, name, open_roots, tasks, submitted_at, traceparent, tracestate, baggage, parent_span, "
+        "submitter) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+        .run(job.id, job.name, static_cast<std::int64_t>(job.roots.tasks.size()),
+             static_cast<std::int64_t>(job.roots.tasks.size()), submitted, traceparent, tracestate, baggage, parent,
+             submitter);
+    const Position root{.job = writer_.database.last_id(), .depth = -1};
+    insert(job.roots, root, cluster_number(job.cluster), number(job.span.span_id), submitted, submitted);
+    if (job.roots.tasks.empty()) {
+      sql("UPDATE job SET state = 2, finished_at = submitted_at WHERE id = ?").run(root.job);
+      result.state = JobState::completed;
+      result.finished_at = timestamp(submitted);
+    }
+    result.id = job.id;
+    result.name = job.name;
+    result.submitted_at = timestamp(submitted);
+    result.trace_id = job.span.trace_id;
+    result.tasks = job.roots.tasks.size();
+  });
+  wake_.notify();
+  return result;
+}
+
+std::uint64_t SqliteStore::insert(const NewTasks& batch, const Position& parent, std::int64_t cluster,
+                                  std::int64_t parent_span, Ns created, Ns now) {
+  std::vector<std::int64_t> groups;
+  groups.reserve(batch.group_sizes.size());
+  for (const std::uint32_t size : batch.group_sizes) {
+    sql("INSERT INTO grp(job, open) VALUES (?, ?)").run(parent.job, size);
+    groups.push_back(writer_.database.last_id());
+  }
+  std::uint64_t ready = 0;
+  Statement& add = sql(
+      "INSERT INTO task(job, parent, depth, grp, cluster, kind, state, priority, deps_left, deps, max_retries, input, "
+      "parent_span, created_at, ready_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+  const auto parent_or_null = parent.parent ? std::optional(parent.parent) : std::nullopt;
+  for (const NewTask& task : batch.tasks) {
+    const bool waits = !task.after.empty();
+    ready += waits ? 0 : 1;
+    add.run(parent.job, parent_or_null, parent.depth + 1,
+            task.group == NewTask::kNoGroup ? std::nullopt : std::optional(groups.at(task.group)), cluster,
+            kind_number(task.name), code(waits ? TaskState::waiting : TaskState::ready), task.priority,
+            static_cast<std::int64_t>(task.after.size()), task.dependencies, task.max_retries, task.input, parent_span,
+            created, waits ? std::nullopt : std::optional(now));
+    const std::int64_t id = writer_.database.last_id();
+    for (const std::uint32_t group : task.after) {
+      sql("INSERT INTO dep(grp, task) VALUES (?, ?)").run(groups.at(group), id);
+    }
+  }
+  return ready;
+}
+
+// ------ finishing
+
+bool SqliteStore::is_stopping(std::int64_t job) {
+  Statement& s = sql("SELECT stopping FROM job WHERE id = ?");
+  const bool stopping = s.bind(job).step() && s.integer(0) != 0;
+  s.reset();
+  return stopping;
+}
+
+void SqliteStore::subtree_ended(const Position& task, Ns end, std::int64_t span, int broken, Ends& ends) {
+  if (task.group) {
+    auto& group = ends.groups[task.group];
+    ++group.count;
+    if (end >= group.end) {
+      group.end = end;
+      group.span = span;
+    }
+  }
+  if (task.parent) {
+    auto& parent = ends.parents[task.depth - 1][task.parent];
+    ++parent.count;
+    parent.end = std::max(parent.end, end);
+    parent.broken |= broken;
+  } else {
+    auto& job = ends.jobs[task.job];
+    ++job.roots;
+    job.end = std::max(job.end, end);
+  }
+}
+
+void SqliteStore::fail_job(std::int64_t job, std::int64_t task, std::string_view error_type, std::string_view error,
+                           Ends& ends) {
+  sql("UPDATE job SET stopping = 1, error_type = ?, error = ?, failed_task = ? WHERE id = ? AND stopping = 0")
+      .run(error_type, error, task, job);
+  if (writer_.database.changes() > 0) ends.stopped.push_back(job);
+}
+
+bool SqliteStore::finish(WorkerId worker, const Finish& f, Ns now, Ends& ends) {
+  const auto it = held_.find(f.task);
+  if (it == held_.end() || it->second.worker != worker || it->second.attempt != f.attempt) return false;
+  const Held& held = it->second;
+  const Position position{held.job, held.parent, held.group, held.depth};
+  const Ns end = ns(f.end);
+  const auto written = [&] { return writer_.database.changes() > 0; };
+  // A finish whose commit had worked although it was reported as failed is there already.
+  const auto applied_before = [&] {
+    Statement& s = sql("SELECT 1 FROM task WHERE id = ? AND worker = ? AND attempt = ? AND state <> 2");
+    const bool applied = s.bind(f.task, worker, f.attempt).step();
+    s.reset();
+    return applied;
+  };
+  const auto log_attempt = [&](AttemptEnd outcome) {
+    sql("INSERT OR REPLACE INTO attempt(task, n, worker, started_at, ended_at, outcome, span, error_type, error) "
+        "SELECT id, attempt, worker, started_at, ?, ?, span, ?, ? FROM task WHERE id = ?")
+        .run(end, static_cast<int>(outcome), f.error_type, f.error, f.task);
+  };
+
+  if (f.result == TaskResult::computed) {
+    const bool leaf = f.subtasks.tasks.empty() || is_stopping(held.job);
+    const std::int64_t children = leaf ? 0 : static_cast<std::int64_t>(f.subtasks.tasks.size());
+    const std::int64_t span = leaf ? 0 : number(SpanId::random());
+    sql("UPDATE task SET state = ?, ended_at = ?5, closed_at = max(closed_at, ?5), open_children = ?2, "
+        "subtasks_span = ?3 WHERE id = ?4 AND worker = ?6 AND attempt = ?7 AND state = 2")
+        .run(code(leaf ? TaskState::completed : TaskState::computed), children,
+             leaf ? std::nullopt : std::optional(span), f.task, end, worker, f.attempt);
+    if (!written()) return applied_before();
+    auto& job = ends.jobs[held.job];
+    ++job.done;
+    job.end = std::max(job.end, end);
+    if (leaf) {
+      subtree_ended(position, end, held.span, 0, ends);
+    } else {
+      ends.made_ready += insert(f.subtasks, {held.job, f.task, 0, held.depth}, held.cluster, span, end, now);
+      sql("UPDATE job SET tasks = tasks + ? WHERE id = ?").run(children, held.job);
+    }
+    return true;
+  }
+
+  const bool stopping = is_stopping(held.job);
+  if (f.result == TaskResult::released && !stopping) {
+    sql("UPDATE task SET state = 1, ready_at = ?1, attempt = attempt - ?2, span = iif(?2, prev_span, span), "
+        "closed_at = max(closed_at, ?3) WHERE id = ?4 AND worker = ?5 AND attempt = ?6 AND state = 2")
+        .run(now, f.started ? 0 : 1, f.started ? end : Ns{0}, f.task, worker, f.attempt);
+    if (!written()) return false;
+    if (f.started) log_attempt(AttemptEnd::released);
+    ++ends.made_ready;
+    ends.tell = true;
+    return true;
+  }
+  if (f.result == TaskResult::failed && f.retry_after && !stopping) {
+    sql("UPDATE task SET state = 9, run_at = ?1, failures = failures + 1, ended_at = ?2, "
+        "closed_at = max(closed_at, ?2), error_type = ?3, error = ?4 "
+        "WHERE id = ?5 AND worker = ?6 AND attempt = ?7 AND state = 2")
+        .run(now + f.retry_after->count(), end, f.error_type, f.error, f.task, worker, f.attempt);
+    if (!written()) return applied_before();
+    log_attempt(AttemptEnd::failed);
+    sql("DELETE FROM progress WHERE job = ? AND task = ?").run(held.job, f.task);
+    return true;
+  }
+  // For good: it failed, or its job is being stopped.
+  const bool failed = f.result == TaskResult::failed;
+  sql("UPDATE task SET state = ?1, failures = failures + ?2, ended_at = ?3, closed_at = max(closed_at, ?3), "
+      "error_type = ?4, error = ?5 WHERE id = ?6 AND worker = ?7 AND attempt = ?8 AND state = 2")
+      .run(code(failed ? TaskState::failed : TaskState::canceled), failed, end, text_or_null(f.error_type),
+           text_or_null(f.error), f.task, worker, f.attempt);
+  if (!written()) return applied_before();
+  log_attempt(failed ? AttemptEnd::failed : AttemptEnd::released);
+  auto& job = ends.jobs[held.job];
+  ++job.done;
+  job.end = std::max(job.end, end);
+  subtree_ended(position, end, held.span, failed ? kFailedWithin : kSkippedWithin, ends);
+  if (failed) fail_job(held.job, f.task, f.error_type, f.error, ends);
+  return true;
+}
+
+void SqliteStore::close_span(WorkerId worker, EnclosingSpan span, std::vector<EnclosingSpan>& closed) {
+  if (!span.job->span.sampled()) return;
+  const auto parent = span.parent.valid() ? std::optional(number(span.parent)) : std::nullopt;
+  sql("INSERT INTO span_outbox(worker, job, task, span, parent, started_at, ended_at, outcome, error_type, error, tasks) "
+      "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+      .run(worker ? std::optional(worker) : std::nullopt, span.job->number,
+           span.task ? std::optional(span.task) : std::nullopt, number(span.span), parent, ns(span.start), ns(span.end),
+           code(span.outcome), text_or_null(span.error_type), text_or_null(span.error), span.tasks);
+  span.id = writer_.database.last_id();
+  closed.push_back(std::move(span));
+}
+
+void SqliteStore::settle(WorkerId worker, Ns now, Ends& ends, std::vector<EnclosingSpan>& closed) {
+  while (!ends.parents.empty()) {
+    const auto level = ends.parents.extract(ends.parents.begin());
+    for (const auto& [id, delta] : level.mapped()) {
+      // A subtree in which something failed for good never completes: it stays "computed".
+      Statement& s = sql(
+          "UPDATE task SET open_children = open_children - ?1, closed_at = max(closed_at, ?2), broken = broken | ?3, "
+          "state = iif(open_children = ?1 AND (broken | ?3) = 0, 4, state) WHERE id = ?4 "
+          "RETURNING open_children, job, parent, grp, depth, kind, parent_span, subtasks_span, ended_at, closed_at, broken");
+      s.bind(delta.count, delta.end, delta.broken, id);
+      if (!s.step()) continue;
+      const bool is_closed = s.integer(0) == 0;
+      const Position position{s.integer(1), s.integer(2), s.integer(3), static_cast<int>(s.integer(4))};
+      const std::int64_t kind_id = s.integer(5), parent_span = s.integer(6), span = s.integer(7);
+      const Ns start = s.integer(8), end = s.integer(9);
+      const int broken = static_cast<int>(s.integer(10));
+      s.reset();
+      if (!is_closed) continue;
+      Statement& count = sql("SELECT count(*) FROM task WHERE job = ? AND parent = ?");
+      count.bind(position.job, id).step();
+      const auto children = static_cast<std::uint64_t>(count.integer(0));
+      count.reset();
+      close_span(worker,
+                 {.job = job_record(position.job), .task = id, .name = kind(kind_id).first, .span = span_id(span),
+                  .parent = span_id(parent_span), .start = timestamp(start), .end = timestamp(end),
+                  .outcome = subtree_outcome(broken), .error_type = {}, .error = {}, .submitter = {}, .tasks = children},
+                 closed);
+      subtree_ended(position, end, span, broken, ends);
+    }
+  }
+
+  for (const auto& [id, delta] : ends.groups) {
+    Statement& s = sql(
+        "UPDATE grp SET open = open - ?1, last_span = iif(?2 >= last_end, ?3, last_span), last_end = max(last_end, ?2) "
+        "WHERE id = ?4 RETURNING open, last_span, last_end");
+    s.bind(delta.count, delta.end, delta.span, id);
+    if (!s.step()) continue;
+    const bool is_closed = s.integer(0) == 0;
+    const std::int64_t span = s.integer(1);
+    const Ns end = s.integer(2);
+    s.reset();
+    if (!is_closed) continue;
+    sql("UPDATE task SET deps_left = deps_left - 1, dep_span = iif(?1 >= ifnull(dep_end, 0), ?2, dep_span), "
+        "dep_end = max(ifnull(dep_end, 0), ?1), ready_at = ?3, state = iif(state = 0 AND deps_left = 1, 1, state) "
+        "WHERE id IN (SELECT task FROM dep WHERE grp = ?4)")
+        .run(end, span, now, id);
+    ends.made_ready += static_cast<std::uint64_t>(writer_.database.changes());
+  }
+  ends.groups.clear();
+
+  // Finished jobs come last: stop_job() counts what is open anew.
+  for (const auto& [id, delta] : std::exchange(ends.jobs, {})) {
+    Statement& s = sql(
+        "UPDATE job SET open_roots = open_roots - ?1, tasks_done = tasks_done + ?2, ended_at = max(ended_at, ?3) "
+        "WHERE id = ?4 RETURNING open_roots");
+    s.bind(delta.roots, delta.done, delta.end, id);
+    const bool finished = s.step() && s.integer(0) == 0 && delta.roots > 0;
+    s.reset();
+    if (finished) finish_job(id, worker, now, ends, closed);
+  }
+  for (const std::int64_t job : std::exchange(ends.stopped, {})) stop_job(job, worker, now, ends, closed);
+}
+
+// Nothing of this job starts any more. Running tasks are asked to stop by whoever runs them; the job is finished, and its
+// span ended, when the last of them has.
+void SqliteStore::stop_job(std::int64_t job, WorkerId worker, Ns now, Ends& ends, std::vector<EnclosingSpan>& closed) {
+  ends.tell = true;
+  sql("UPDATE task SET state = 7 WHERE job = ? AND state IN (0, 1, 9)").run(job);
+  const std::int64_t skipped = writer_.database.changes();
+  sql("UPDATE job SET tasks_done = tasks_done + ? WHERE id = ?").run(skipped, job);
+  if (skipped == 0) return;  // so nothing is open that was not before
+
+  struct Open {
+    std::int64_t id, kind, parent_span, span;
+    Ns start, end;
+    int broken;
+  };
+  std::vector<Open> computed;
+  Statement& list = sql(
+      "SELECT id, kind, parent_span, subtasks_span, ended_at FROM task "
+      "WHERE job = ? AND state = 3 AND open_children > 0 ORDER BY depth DESC");
+  for (list.bind(job); list.step();) {
+    computed.push_back({list.integer(0), list.integer(1), list.integer(2), list.integer(3), list.integer(4), 0, 0});
+  }
+  for (Open& task : computed) {
+    Statement& count = sql(
+        "SELECT count(*) FILTER (WHERE state = 2 OR (state = 3 AND open_children > 0)), max(closed_at), "
+        "max(state = 5 OR (broken & 1)) | (max(state IN (7, 8) OR (broken & 2)) << 1), count(*) "
+        "FROM task WHERE job = ? AND parent = ?");
+    count.bind(job, task.id).step();
+    const std::int64_t open = count.integer(0);
+    const Ns end = count.integer(1);
+    const std::int64_t broken = count.integer(2);
+    const auto children = static_cast<std::uint64_t>(count.integer(3));
+    count.reset();
+    Statement& update = sql(
+        "UPDATE task SET open_children = ?1, closed_at = max(closed_at, ?2), broken = broken | ?3 WHERE id = ?4 "
+        "RETURNING closed_at, broken");
+    update.bind(open, end, broken, task.id).step();
+    task.end = update.integer(0);
+    task.broken = static_cast<int>(update.integer(1));
+    update.reset();
+    if (open > 0) continue;
+    close_span(worker,
+               {.job = job_record(job), .task = task.id, .name = kind(task.kind).first, .span = span_id(task.span),
+                .parent = span_id(task.parent_span), .start = timestamp(task.start), .end = timestamp(task.end),
+                .outcome = subtree_outcome(task.broken), .error_type = {}, .error = {}, .submitter = {}, .tasks = children},
+               closed);
+  }
+  Statement& roots = sql(
+      "UPDATE job SET open_roots = (SELECT count(*) FROM task WHERE job = ?1 AND parent IS NULL "
+      "AND (state = 2 OR (state = 3 AND open_children > 0))) WHERE id = ?1 AND finished_at IS NULL RETURNING open_roots");
+  const bool finished = roots.bind(job).step() && roots.integer(0) == 0;
+  roots.reset();
+  if (finished) finish_job(job, worker, now, ends, closed);
+}
+
+void SqliteStore::finish_job(std::int64_t id, WorkerId worker, Ns now, Ends& ends, std::vector<EnclosingSpan>& closed) {
+  Statement& s = sql(
+      "UPDATE job SET state = CASE stopping WHEN 0 THEN 2 WHEN 1 THEN 3 ELSE 4 END, finished_at = max(?, ended_at) "
+      "WHERE id = ? AND finished_at IS NULL "
+      "RETURNING stopping, submitted_at, ended_at, parent_span, submitter, error_type, error, tasks, finished_at");
+  s.bind(now, id);
+  if (!s.step()) return;
+  const auto stopping = static_cast<JobEnd>(s.integer(0));
+  EnclosingSpan span;
+  span.job = job_record(id);
+  span.span = span.job->span.span_id;
+  if (!s.null(3)) span.parent = span_id(s.integer(3));
+  span.start = timestamp(s.integer(1));
+  // Where no attempt ever ended, the job did when it was stopped.
+  span.end = timestamp(std::max(s.integer(1), s.integer(2) ? s.integer(2) : s.integer(8)));
+  span.outcome = stopping == JobEnd::none      ? TaskState::completed
+                 : stopping == JobEnd::failing ? TaskState::failed
+                                               : TaskState::canceled;
+  if (auto submitter = from_traceparent(s.text(4))) span.submitter = *submitter;
+  span.error_type = s.text(5);
+  span.error = s.text(6);
+  span.tasks = static_cast<std::uint64_t>(s.integer(7));
+  s.reset();
+  close_span(worker, std::move(span), closed);
+  ends.tell = true;
+}
+
+// ------ claiming
+
+WorkerId SqliteStore::join(const NewWorker& worker) {
+  const std::scoped_lock lock(writing_);
+  WorkerId id = 0;
+  Worker known;
+  transact([&] {
+    const Ns t = now();
+    known.cluster = cluster_number(worker.cluster);
+    known.tasks = worker.tasks;
+    sql("INSERT INTO worker(runner, name, host, pid, cluster, lease, joined_at, lease_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+        .run(worker.runner, worker.name, worker.host, worker.process_id, known.cluster, worker.lease.count(), t,
+             t + worker.lease.count());
+    id = writer_.database.last_id();
+    for (const TaskName& task : worker.tasks) {
+      const Version v = version_of(task);
+      sql("INSERT INTO worker_task(worker, name, major, minor) VALUES (?, ?, ?, ?)").run(id, task.name, v.major, v.minor);
+    }
+  });
+  workers_[id] = std::move(known);
+  return id;
+}
+
+std::optional<Timestamp> SqliteStore::renew(WorkerId worker) {
+  const std::scoped_lock lock(writing_);
+  std::optional<Timestamp> end;
+  transact([&] {
+    Statement& s = sql("UPDATE worker SET lease_until = ? + lease WHERE id = ? RETURNING lease_until");
+    if (s.bind(now(), worker).step()) end = timestamp(s.integer(0));
+    s.reset();
+  });
+  return end;
+}
+
+void SqliteStore::remove_worker(WorkerId worker) {
+  sql("DELETE FROM worker WHERE id = ?").run(worker);
+  sql("DELETE FROM worker_task WHERE worker = ?").run(worker);
+}
+
+void SqliteStore::leave(WorkerId worker) {
+  const std::scoped_lock lock(writing_);
+  bool gave_back = false;
+  transact([&] {
+    sql("UPDATE task SET state = 1, ready_at = ?, attempt = attempt - 1, span = prev_span, worker = NULL "
+        "WHERE worker = ? AND state = 2")
+        .run(now(), worker);
+    gave_back = writer_.database.changes() > 0;
+    remove_worker(worker);
+  });
+  workers_.erase(worker);
+  forget_held(worker);
+  if (gave_back) wake_.notify();
+}
+
+void SqliteStore::refresh_kinds(Worker& worker) {
+  Statement& newest = sql("SELECT max(id) FROM kind");
+  newest.bind().step();
+  const std::int64_t id = newest.integer(0);
+  newest.reset();
+  if (id == worker.newest_kind) return;
+  worker.kinds.clear();
+  for (std::int64_t k = 1; k <= id; ++k) {
+    const auto& [name, version] = kind(k);
+    // Of several that fit, the oldest: it is nearest to what was submitted.
+    std::optional<std::uint32_t> best;
+    int best_minor = 0;
+    for (std::uint32_t i = 0; i < worker.tasks.size(); ++i) {
+      const Version own = version_of(worker.tasks[i]);
+      if (worker.tasks[i].name != name.name || own.major != version.major || own.minor < version.minor) continue;
+      if (!best || own.minor < best_minor) {
+        best = i;
+        best_minor = own.minor;
+      }
+    }
+    if (best) worker.kinds.emplace_back(k, *best);
+  }
+  worker.newest_kind = id;
+}
+
+void SqliteStore::list_stopping(WorkerId worker, Exchanged& result) {
+  Statement& s = sql(
+      "SELECT t.id FROM job j CROSS JOIN task t ON t.job = j.id AND t.worker = ? AND t.state = 2 "
+      "WHERE j.stopping > 0 AND j.finished_at IS NULL");
+  for (s.bind(worker); s.step();) result.stopping.push_back(s.integer(0));
+}
+
+bool SqliteStore::anything_for(const Exchange& exchange, Worker& worker, Ns now, Exchanged& result) {
+  if (!exchange.finishes.empty() || !exchange.progress.empty() || !exchange.recorded.empty()) return true;
+  if (exchange.want > 0) {
+    refresh_kinds(worker);
+    for (const auto& [kind_id, index] : worker.kinds) {
+      Statement& s = sql(kClaim);
+      const bool found = s.bind(worker.cluster, kind_id, 1).step();
+      s.reset();
+      if (found) return true;
+    }
+    Statement& due = sql("SELECT run_at FROM task WHERE state = 9 ORDER BY run_at LIMIT 1");
+    if (due.bind().step()) result.due = std::chrono::nanoseconds(due.integer(0) - now);
+    due.reset();
+    if (result.due && result.due->count() <= 0) return true;
+  }
+  list_stopping(exchange.worker, result);
+  return false;
+}
+
+Exchanged SqliteStore::exchange(const Exchange& exchange) {
+  const std::scoped_lock lock(writing_);
+  Exchanged result;
+  const auto known = workers_.find(exchange.worker);
+  if (known == workers_.end()) {
+    result.lease_lost = true;
+    result.accepted.assign(exchange.finishes.size(), false);
+    return result;
+  }
+  // An idle runner only reads.
+  if (!anything_for(exchange, known->second, now(), result)) return result;
+  result = {};
+
+  Ends ends;
+  transact([&] {
+    const Ns t = now();
+    Statement& alive = sql("SELECT 1 FROM worker WHERE id = ?");
+    result.lease_lost = !alive.bind(exchange.worker).step();
+    alive.reset();
+    if (result.lease_lost) return;
+    for (const std::int64_t id : exchange.recorded) sql("DELETE FROM span_outbox WHERE id = ?").run(id);
+    for (const ProgressReport& p : exchange.progress) {
+      const auto held = held_.find(p.task);
+      if (held == held_.end() || held->second.worker != exchange.worker || held->second.attempt != p.attempt) continue;
+      sql("INSERT OR REPLACE INTO progress(job, task, label, done, total) VALUES (?, ?, ?, ?, ?)")
+          .run(held->second.job, p.task, p.label, p.done, p.total);
+    }
+    result.accepted.reserve(exchange.finishes.size());
+    for (const Finish& f : exchange.finishes) result.accepted.push_back(finish(exchange.worker, f, t, ends));
+    settle(exchange.worker, t, ends, result.closed);
+    if (exchange.want > 0) claim(exchange, known->second, t, result, ends);
+    list_stopping(exchange.worker, result);
+  });
+
+  if (result.lease_lost) {
+    result.accepted.assign(exchange.finishes.size(), false);
+    workers_.erase(known);
+    forget_held(exchange.worker);
+    return result;
+  }
+  for (const Finish& f : exchange.finishes) {
+    const auto held = held_.find(f.task);
+    if (held != held_.end() && held->second.worker == exchange.worker && held->second.attempt == f.attempt) held_.erase(held);
+  }
+  for (auto& [task, held] : std::exchange(claimed_, {})) held_.insert_or_assign(task, held);
+  // Whoever waits elsewhere need not know of work that was taken at once.
+  const bool more = ends.made_ready > result.claimed.size() ||
+                    (exchange.want > 0 && result.claimed.size() == exchange.want && ends.made_ready > 0);
+  if (more || ends.tell) wake_.notify();
+  return result;
+}
+
+void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchanged& result, Ends& ends) {
+  sql("UPDATE task SET state = 1, ready_at = run_at, run_at = NULL WHERE state = 9 AND run_at <= ?").run(now);
+  ends.made_ready += static_cast<std::uint64_t>(writer_.database.changes());
+  refresh_kinds(worker);
+
+  struct Candidate {
+    std::int64_t priority, id;
+    std::uint32_t type;
+  };
+  std::vector<Candidate> found;
+  for (const auto& [kind_id, type] : worker.kinds) {
+    Statement& s = sql(kClaim);
+    for (s.bind(worker.cluster, kind_id, static_cast<std::int64_t>(exchange.want)); s.step();) {
+      found.push_back({s.integer(1), s.integer(0), type});
+    }
+  }
+  const std::size_t n = std::min(found.size(), exchange.want);
+  std::partial_sort(found.begin(), found.begin() + static_cast<std::ptrdiff_t>(n), found.end(),
+                    [](const Candidate& a, const Candidate& b) {
+                      return a.priority != b.priority ? a.priority > b.priority : a.id < b.id;
+                    });
+  found.resize(n);
+
+  result.claimed.reserve(n);
+  for (const Candidate& candidate : found) {
+    Statement& s = sql(
+        "SELECT job, parent, grp, depth, attempt, failures, lost, max_retries, input, parent_span, span, dep_span, deps, "
+        "created_at, ready_at FROM task WHERE id = ?");
+    s.bind(candidate.id).step();
+    ClaimedTask task;
+    task.task = candidate.id;
+    task.type = candidate.type;
+    task.job = job_record(s.integer(0));
+    task.parent = s.integer(1);
+    task.attempt = static_cast<std::uint32_t>(s.integer(4)) + 1;
+    task.failures = static_cast<std::uint32_t>(s.integer(5));
+    task.lost = static_cast<std::uint32_t>(s.integer(6));
+    task.max_retries = static_cast<std::uint32_t>(s.integer(7));
+    task.input = s.text(8);
+    task.span = SpanId::random();
+    task.parent_span = span_id(s.integer(9));
+    const std::int64_t previous = s.integer(10);
+    if (task.attempt > 1) task.previous_attempt = span_id(previous);
+    task.last_dependency = span_id(s.integer(11));
+    task.dependencies = static_cast<std::uint32_t>(s.integer(12));
+    const Ns created = s.integer(13), ready = s.integer(14);
+    task.not_before = timestamp(created);
+    task.queue_wait = std::chrono::nanoseconds(std::max<Ns>(0, now - ready));
+    if (task.dependencies > 0) task.dependency_wait = std::chrono::nanoseconds(std::max<Ns>(0, ready - created));
+    const int depth = static_cast<int>(s.integer(3));
+    claimed_.insert_or_assign(
+        candidate.id, Held{.worker = exchange.worker, .attempt = task.attempt, .job = s.integer(0), .parent = task.parent,
+                           .group = s.integer(2), .cluster = worker.cluster, .depth = depth, .span = number(task.span)});
+    s.reset();
+    sql("UPDATE task SET state = 2, attempt = ?, worker = ?, prev_span = ?, span = ?, started_at = ? WHERE id = ?")
+        .run(task.attempt, exchange.worker, task.attempt > 1 ? std::optional(previous) : std::nullopt, number(task.span),
+             now, candidate.id);
+    if (depth == 0 && task.attempt == 1) {
+      sql("UPDATE job SET state = 1, started_at = ? WHERE id = ? AND state = 0").run(now, task.job->number);
+    }
+    result.claimed.push_back(std::move(task));
+  }
+
+  Statement& due = sql("SELECT run_at FROM task WHERE state = 9 ORDER BY run_at LIMIT 1");
+  if (due.bind().step()) result.due = std::chrono::nanoseconds(due.integer(0) - now);
+  due.reset();
+}
+
+// ------ upkeep
+
+// `known` is what the dead process's telemetry tells; without it, every attempt is charged and ended at `end`.
+void SqliteStore::lose(WorkerId worker, const std::unordered_map<std::int64_t, LostAttempt>* known, Ns end,
+                       std::uint32_t max_lost, Ns now, Ends& ends, Released& released) {
+  struct Running {
+    std::int64_t id, job, parent, group, span, lost;
+    int depth;
+  };
+  std::vector<Running> running;
+  Statement& list = sql("SELECT id, job, parent, grp, span, lost, depth FROM task WHERE worker = ? AND state = 2");
+  for (list.bind(worker); list.step();) {
+    running.push_back({list.integer(0), list.integer(1), list.integer(2), list.integer(3), list.integer(4),
+                       list.integer(5), static_cast<int>(list.integer(6))});
+  }
+  for (const Running& task : running) {
+    bool charged = true;
+    bool started = true;
+    Ns ended = end;
+    if (known) {
+      if (const auto it = known->find(task.id); it != known->end()) {
+        charged = it->second.charged;
+        ended = ns(it->second.end);
+      } else if (job_record(task.job)->span.sampled()) {
+        started = charged = false;  // it was waiting for a thread: a started one would have had a span
+      }
+    }
+    if (!started && !is_stopping(task.job)) {
+      sql("UPDATE task SET state = 1, ready_at = ?, attempt = attempt - 1, span = prev_span, worker = NULL WHERE id = ?")
+          .run(now, task.id);
+      ++ends.made_ready;
+      ++released.tasks;
+      continue;
+    }
+    const bool failed = charged && task.lost + 1 >= max_lost;
+    const bool stopping = !failed && is_stopping(task.job);
+    const std::string message =
+        failed ? "its runner was lost while it ran, " + std::to_string(task.lost + 1) + " times" : std::string();
+    if (started) {
+      sql("INSERT OR REPLACE INTO attempt(task, n, worker, started_at, ended_at, outcome, span, error_type) "
+          "SELECT id, attempt, worker, started_at, ?, ?, span, 'runner_lost' FROM task WHERE id = ?")
+          .run(ended, static_cast<int>(charged ? AttemptEnd::lost_charged : AttemptEnd::lost), task.id);
+    }
+    sql("UPDATE task SET state = ?1, lost = lost + ?2, ready_at = ?3, worker = NULL, closed_at = max(closed_at, ?4), "
+        "ended_at = ?4, error_type = ?5, error = ?6 WHERE id = ?7")
+        .run(code(failed     ? TaskState::failed
+                  : stopping ? TaskState::canceled
+                             : TaskState::ready),
+             charged, now, ended, failed ? std::optional("runner_lost") : std::nullopt, text_or_null(message), task.id);
+    if (!failed && !stopping) {
+      sql("DELETE FROM progress WHERE job = ? AND task = ?").run(task.job, task.id);
+      ++ends.made_ready;
+      ++released.tasks;
+      continue;
+    }
+    auto& job = ends.jobs[task.job];
+    ++job.done;
+    job.end = std::max(job.end, ended);
+    subtree_ended({task.job, task.parent, task.group, task.depth}, ended, task.span,
+                  failed ? kFailedWithin : kSkippedWithin, ends);
+    if (failed) {
+      ++released.failed;
+      fail_job(task.job, task.id, "runner_lost", message, ends);
+    }
+  }
+  remove_worker(worker);
+  ends.tell = true;
+}
+
+void SqliteStore::take_leftovers(WorkerId by, std::vector<EnclosingSpan>& spans) {
+  constexpr int kAtOnce = 1000;
+  Statement& s = sql(
+      "SELECT o.id, o.job, o.task, o.span, o.parent, o.started_at, o.ended_at, o.outcome, o.error_type, o.error, o.tasks, "
+      "t.kind, j.submitter FROM span_outbox o JOIN job j ON j.id = o.job LEFT JOIN task t ON t.id = o.task "
+      "WHERE o.worker IS NULL OR o.worker NOT IN (SELECT id FROM worker) ORDER BY o.id LIMIT ?");
+  const std::size_t first = spans.size();
+  for (s.bind(kAtOnce); s.step();) {
+    EnclosingSpan span;
+    span.id = s.integer(0);
+    span.job = job_record(s.integer(1));
+    span.task = s.integer(2);
+    if (span.task) span.name = kind(s.integer(11)).first;
+    span.span = span_id(s.integer(3));
+    if (!s.null(4)) span.parent = span_id(s.integer(4));
+    span.start = timestamp(s.integer(5));
+    span.end = timestamp(s.integer(6));
+    span.outcome = static_cast<TaskState>(s.integer(7));
+    span.error_type = s.text(8);
+    span.error = s.text(9);
+    span.tasks = static_cast<std::uint64_t>(s.integer(10));
+    if (span.task == 0) {
+      if (auto submitter = from_traceparent(s.text(12))) span.submitter = *submitter;
+    }
+    spans.push_back(std::move(span));
+  }
+  for (std::size_t i = first; i < spans.size(); ++i) {
+    sql("UPDATE span_outbox SET worker = ? WHERE id = ?").run(by, spans[i].id);
+  }
+}
+
+Released SqliteStore::sweep(WorkerId by, std::uint32_t max_lost) {
+  const std::scoped_lock lock(writing_);
+  Released released;
+  Statement& any = sql(
+      "SELECT EXISTS(SELECT 1 FROM worker WHERE lease_until < ?) OR EXISTS(SELECT 1 FROM span_outbox "
+      "WHERE worker IS NULL OR worker NOT IN (SELECT id FROM worker))");
+  any.bind(now()).step();
+  const bool needed = any.integer(0) != 0;
+  any.reset();
+  if (!needed) return released;
+  Ends ends;
+  transact([&] {
+    released = {};
+    const Ns t = now();
+    std::vector<std::pair<WorkerId, Ns>> dead;
+    Statement& list = sql("SELECT id, lease_until FROM worker WHERE lease_until < ?");
+    for (list.bind(t); list.step();) dead.emplace_back(list.integer(0), list.integer(1));
+    for (const auto& [worker, until] : dead) lose(worker, nullptr, until, max_lost, t, ends, released);
+    settle(by, t, ends, released.spans);
+    take_leftovers(by, released.spans);
+  });
+  if (ends.tell || ends.made_ready > 0) wake_.notify();
+  return released;
+}
+
+Released SqliteStore::release(WorkerId by, std::string_view runner, std::span<const LostAttempt> lost,
+                              std::uint32_t max_lost) {
+  const std::scoped_lock lock(writing_);
+  std::unordered_map<std::int64_t, LostAttempt> known;
+  for (const LostAttempt& attempt : lost) known[attempt.task] = attempt;
+  Released released;
+  Ends ends;
+  transact([&] {
+    released = {};
+    const Ns t = now();
+    std::vector<WorkerId> workers;
+    Statement& list = sql("SELECT id FROM worker WHERE runner = ?");
+    for (list.bind(runner); list.step();) workers.push_back(list.integer(0));
+    for (const WorkerId worker : workers) lose(worker, &known, t, max_lost, t, ends, released);
+    settle(by, t, ends, released.spans);
+    take_leftovers(by, released.spans);
+  });
+  if (ends.tell || ends.made_ready > 0) wake_.notify();
+  return released;
+}
+
+bool SqliteStore::idle(WorkerId id) {
+  const std::scoped_lock lock(writing_);
+  const auto known = workers_.find(id);
+  if (known == workers_.end()) return false;
+  Worker& worker = known->second;
+  refresh_kinds(worker);
+  const auto any = [](Statement& s) {
+    const bool found = s.step();
+    s.reset();
+    return found;
+  };
+  bool waiting = false;
+  for (const auto& [kind_id, type] : worker.kinds) {
+    if (any(sql(kClaim).bind(worker.cluster, kind_id, 1))) return false;
+    if (any(sql("SELECT 1 FROM task WHERE state = 9 AND kind = ? AND cluster = ? LIMIT 1").bind(kind_id, worker.cluster))) {
+      return false;
+    }
+    if (any(sql("SELECT 1 FROM task WHERE state = 2 AND kind = ? AND cluster = ? LIMIT 1").bind(kind_id, worker.cluster))) {
+      return false;
+    }
+    waiting |= any(sql("SELECT 1 FROM task WHERE state = 0 AND kind = ? AND cluster = ? LIMIT 1")
+                       .bind(kind_id, worker.cluster));
+  }
+  if (!waiting) return true;
+  // What it waits for is another runner's, if there is one: it runs, or would be taken by somebody.
+  if (any(sql("SELECT 1 FROM task WHERE state = 2 LIMIT 1").bind())) return false;
+  return !any(sql("SELECT 1 FROM worker w JOIN worker_task wt ON wt.worker = w.id JOIN kind k ON k.name = wt.name "
+                  "AND k.major = wt.major AND k.minor <= wt.minor "
+                  "WHERE w.id <> ? AND (EXISTS(SELECT 1 FROM task WHERE state = 1 AND cluster = w.cluster AND kind = k.id) "
+                  "OR EXISTS(SELECT 1 FROM task WHERE state = 9 AND cluster = w.cluster AND kind = k.id)) LIMIT 1")
+                  .bind(id));
+}
+
+// ------ looking
+
+std::optional<Job> SqliteStore::find(std::string_view id) {
+  const std::scoped_lock lock(reading_);
+  Statement& s = reader_.sql(
+      "SELECT id, uid, name, state, submitted_at, started_at, finished_at, traceparent, error_type, error, failed_task, "
+      "tasks, tasks_done FROM job WHERE uid = ?");
+  if (!s.bind(id).step()) return std::nullopt;
+  const std::int64_t number = s.integer(0);
+  Job job;
+  job.id = s.text(1);
+  job.name = s.text(2);
+  job.state = static_cast<JobState>(s.integer(3));
+  job.submitted_at = timestamp(s.integer(4));
+  job.started_at = timestamp(s.integer(5));
+  job.finished_at = timestamp(s.integer(6));
+  if (auto context = from_traceparent(s.text(7))) job.trace_id = context->trace_id;
+  job.error_type = s.text(8);
+  job.error = s.text(9);
+  if (!s.null(10)) job.failed_task = std::to_string(s.integer(10));
+  job.tasks = static_cast<std::uint64_t>(s.integer(11));
+  job.tasks_done = static_cast<std::uint64_t>(s.integer(12));
+  s.reset();
+  Statement& p = reader_.sql("SELECT label, sum(done), sum(total) FROM progress WHERE job = ? GROUP BY label ORDER BY label");
+  for (p.bind(number); p.step();) {
+    job.progress.push_back({std::string(p.text(0)), static_cast<std::uint64_t>(p.integer(1)),
+                            static_cast<std::uint64_t>(p.integer(2))});
+  }
+  return job;
+}
+
+std::vector<TaskInfo> SqliteStore::tasks(std::string_view id) {
+  const std::scoped_lock lock(reading_);
+  std::vector<TaskInfo> tasks;
+  Statement& s = reader_.sql(
+      "SELECT t.id, t.parent, k.name, k.major, k.minor, t.state, t.attempt, t.failures, t.lost, t.error_type, t.error, "
+      "t.started_at, t.ended_at FROM job j JOIN task t ON t.job = j.id JOIN kind k ON k.id = t.kind WHERE j.uid = ? "
+      "ORDER BY t.id");
+  for (s.bind(id); s.step();) {
+    TaskInfo task;
+    task.id = std::to_string(s.integer(0));
+    if (!s.null(1)) task.parent = std::to_string(s.integer(1));
+    task.name = s.text(2);
+    task.version = version_text(s.integer(3), s.integer(4));
+    task.state = static_cast<TaskState>(s.integer(5));
+    task.attempts = static_cast<std::uint32_t>(s.integer(6));
+    task.failures = static_cast<std::uint32_t>(s.integer(7));
+    task.lost = static_cast<std::uint32_t>(s.integer(8));
+    task.error_type = s.text(9);
+    task.error = s.text(10);
+    task.started_at = timestamp(s.integer(11));
+    task.ended_at = timestamp(s.integer(12));
+    tasks.push_back(std::move(task));
+  }
+  return tasks;
+}
+
+// ------ opening
+
+void refuse_network_file_system(const std::string& path) {
+  const auto slash = path.rfind('/');
+  const std::string directory = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+  struct statfs fs {};
+  if (statfs(directory.c_str(), &fs) != 0) return;  // opening it will say why
+  const char* name = nullptr;
+  switch (static_cast<std::uint32_t>(fs.f_type)) {
+    case 0x6969: name = "NFS"; break;
+    case 0x517b:
+    case 0xfe534d42:
+    case 0xff534d42: name = "SMB"; break;
+    case 0x5346414f: name = "AFS"; break;
+    case 0x00c36400: name = "Ceph"; break;
+    default: return;
+  }
+  throw Error(ErrorCode::store, "store " + path + ": it lies on " + name +
+                                    ", where SQLite's locks can't be relied on: choose a path on a local disk");
+}
+
+std::string default_path() {
+  const char* state = std::getenv("XDG_STATE_HOME");
+  std::string directory;
+  if (state && *state == '/') {
+    directory = state;
+  } else {
+    const char* home = std::getenv("HOME");
+    const passwd* user = home && *home ? nullptr : getpwuid(getuid());
+    if (user) home = user->pw_dir;
+    if (!home || *home != '/') {
+      throw Error(ErrorCode::store, "store: neither XDG_STATE_HOME nor HOME names a directory for the default store: "
+                                    "set one, or give ClientOptions::store a path");
+    }
+    directory = std::string(home) + "/.local/state";
+  }
+  directory += "/waymark";
+  for (std::size_t at = 1; at != std::string::npos;) {
+    at = directory.find('/', at + 1);
+    const std::string part = directory.substr(0, at);
+    if (mkdir(part.c_str(), 0700) != 0 && errno != EEXIST) {
+      throw Error(ErrorCode::store, "store: could not make the directory " + part + ": " + std::strerror(errno) +
+                                        ": set XDG_STATE_HOME, or give ClientOptions::store a path");
+    }
+  }
+  return directory + "/store.db";
+}
+
+}  // namespace
+
+std::shared_ptr<Store> open_sqlite(const SqliteOptions& options) {
+  refuse_network_file_system(options.path);
+  return std::make_shared<SqliteStore>(options);
+}
+
+const char* claim_statement() noexcept { return kClaim; }
+
+}  // namespace waymark::store
+
+namespace waymark {
+
+std::shared_ptr<Store> open_store(const std::string& where) {
+  if (where.starts_with("postgresql://") || where.starts_with("postgres://")) {
+    throw Error(ErrorCode::store, "store: PostgreSQL is not in this version: give a path, or sqlite:PATH");
+  }
+  std::string path = where;
+  if (path.starts_with("sqlite:")) {
+    path.erase(0, 7);
+    if (path.empty()) throw Error(ErrorCode::store, "store: a path is missing after 'sqlite:'");
+  }
+  if (path.find("://") != std::string::npos) {
+    throw Error(ErrorCode::store, "store: a URL of an unknown kind: give a path, or sqlite:PATH");
+  }
+  return store::open_sqlite({.path = path.empty() ? store::default_path() : path, .clock = {}});
+}
+
+std::string_view job_state_name(JobState state) noexcept {
+  constexpr std::string_view names[] = {"submitted", "running", "completed", "failed", "canceled"};
+  const auto n = static_cast<std::size_t>(state);
+  return n < std::size(names) ? names[n] : std::string_view();
+}
+
+std::string_view task_state_name(TaskState state) noexcept {
+  constexpr std::string_view names[] = {"waiting", "ready",           "running", "computed", "completed",
+                                        "failed",  "failed_optional", "skipped", "canceled", "scheduled"};
+  const auto n = static_cast<std::size_t>(state);
+  return n < std::size(names) ? names[n] : std::string_view();
+}
+
+}  // namespace waymark
