@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs one fuzzer from its seed corpus, and judges the outcome.
 
-    run_fuzzer.py PROGRAM CORPUS --clean|--planted [--max-len BYTES]
+    run_fuzzer.py PROGRAM CORPUS --clean|--planted
 
 --clean: it must execute WAYMARK_FUZZ_RUNS inputs (default 200,000), and find nothing. --planted: AddressSanitizer must
 stop it within as many, on an input that is no seed.
@@ -14,9 +14,11 @@ import subprocess
 import sys
 import tempfile
 
+MAX_LEN = 1024  # bytes of an input: room for every seed, and no time lost on noise
 
-def fuzz(program, corpora, runs, max_len, work):
-    command = [program, f"-runs={runs}", f"-max_len={max_len}", "-seed=20260101", "-timeout=20", "-rss_limit_mb=2048",
+
+def fuzz(program, corpora, runs, work):
+    command = [program, f"-runs={runs}", f"-max_len={MAX_LEN}", "-seed=20260101", "-timeout=20", "-rss_limit_mb=2048",
                "-print_final_stats=1", "-verbosity=0", f"-artifact_prefix={work}/"] + corpora
     result = subprocess.run(command, cwd=work, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                             check=False)
@@ -32,7 +34,6 @@ def main():
     mode = parser.add_mutually_exclusive_group(required=True)
     mode.add_argument("--clean", action="store_true")
     mode.add_argument("--planted", action="store_true")
-    parser.add_argument("--max-len", type=int, default=512)
     arguments = parser.parse_args()
     runs = int(os.environ.get("WAYMARK_FUZZ_RUNS") or 200000)
 
@@ -46,12 +47,12 @@ def main():
         grown = os.path.join(work, "grown")
         os.mkdir(grown)
         if arguments.planted:
-            code, executed, output = fuzz(arguments.program, [arguments.corpus], 0, arguments.max_len, work)
+            code, executed, output = fuzz(arguments.program, [arguments.corpus], 0, work)
             if code != 0:
                 print(output)
                 print("a seed already meets the planted fault (or crashes): that would show nothing")
                 return 1
-        code, executed, output = fuzz(arguments.program, [grown, arguments.corpus], runs, arguments.max_len, work)
+        code, executed, output = fuzz(arguments.program, [grown, arguments.corpus], runs, work)
 
     print(f"{executed} inputs executed, from {seeds} seeds")
     if arguments.planted:
