@@ -214,6 +214,7 @@ void Telemetry::Core::Parts::start(Config wanted) {
   recording.ratio_threshold = detail::ratio_threshold(config.sampler.ratio);
   recording.span_limits = config.span_limits;
   recording.log_limits = config.log_limits;
+  recording.small_values = config.span_limits.attribute_value_length >= 64;
   recording.logs_as_span_events.store(config.logs_as_span_events, std::memory_order_relaxed);
   started = true;
   collector = std::make_unique<journal::Collector>(*recorder, *journal, hook, clock, [this](const journal::Journaled& round) {

@@ -136,11 +136,12 @@ class Recorder {
   // A thread has ended: its lane may be lent again.
   void give_back(Lane* lane) noexcept;
 
- private:
-  Recorder() = default;
   [[nodiscard]] std::uint32_t index_of(const Block* block) const noexcept {
     return static_cast<std::uint32_t>(block - blocks_);
   }
+
+ private:
+  Recorder() = default;
   [[nodiscard]] Block* at(std::uint32_t index) const noexcept { return blocks_ + index; }
   Lane* borrow_lane() noexcept;
   char* reserve_more(Block* block, std::size_t bytes) noexcept;

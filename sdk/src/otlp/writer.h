@@ -63,6 +63,96 @@ inline bool ascii(std::string_view text) noexcept {
   }
   return (bits & 0x8080808080808080u) == 0;
 }
+// Copies text and gives its bytes, or-ed together in words: not ASCII where a high bit is set.
+inline std::uint64_t copy_or(char* to, const char* from, std::size_t n) noexcept {
+  if (n >= 16) {
+    std::uint64_t bits = 0;
+    std::uint64_t w[2];
+    std::size_t i = 0;
+    for (; i + 16 < n; i += 16) {
+      std::memcpy(w, from + i, 16);
+      std::memcpy(to + i, w, 16);
+      bits |= w[0] | w[1];
+    }
+    std::memcpy(w, from + n - 16, 16);
+    std::memcpy(to + n - 16, w, 16);
+    return bits | w[0] | w[1];
+  }
+  if (n >= 8) {
+    std::uint64_t a;
+    std::uint64_t b;
+    std::memcpy(&a, from, 8);
+    std::memcpy(&b, from + n - 8, 8);
+    std::memcpy(to, &a, 8);
+    std::memcpy(to + n - 8, &b, 8);
+    return a | b;
+  }
+  if (n >= 4) {
+    std::uint32_t a;
+    std::uint32_t b;
+    std::memcpy(&a, from, 4);
+    std::memcpy(&b, from + n - 4, 4);
+    std::memcpy(to, &a, 4);
+    std::memcpy(to + n - 4, &b, 4);
+    return a | b;
+  }
+  std::uint64_t bits = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    to[i] = from[i];
+    bits |= static_cast<unsigned char>(from[i]);
+  }
+  return bits;
+}
+inline constexpr std::uint64_t kHighBits = 0x8080808080808080u;
+
+// An attribute whose lengths all take one byte, written at once: returns its end, or null where it is not such a one
+// (long, not ASCII, an array, a map), and then what is at `p` means nothing. Needs kSmallAttribute bytes of room.
+inline constexpr std::size_t kSmallAttribute = 128 + 2;
+inline char* put_small_attribute(char* p, char tag, std::string_view key, const Value& value) noexcept {
+  const std::size_t k = key.size();
+  if (k > 48) return nullptr;
+  char* any = p + 4 + k;  // tag, length, 0x0a, key length, key
+  char* end;
+  std::uint64_t bits = copy_or(p + 4, key.data(), k);
+  switch (value.type()) {
+    case Value::Type::string: {
+      const std::size_t n = value.size();
+      if (n > 64) return nullptr;
+      any[1] = static_cast<char>(n + 2);
+      any[2] = 0x0a;
+      any[3] = static_cast<char>(n);
+      bits |= copy_or(any + 4, static_cast<const char*>(value.data()), n);
+      end = any + 4 + n;
+      break;
+    }
+    case Value::Type::int64:
+      any[2] = 0x18;
+      end = put_varint(any + 3, static_cast<std::uint64_t>(value.as_int()));
+      any[1] = static_cast<char>(end - any - 2);
+      break;
+    case Value::Type::boolean:
+      any[1] = 2;
+      any[2] = 0x10;
+      any[3] = static_cast<char>(value.as_int());
+      end = any + 4;
+      break;
+    case Value::Type::float64:
+      any[1] = 9;
+      any[2] = 0x21;
+      end = put_fixed64(any + 3, std::bit_cast<std::uint64_t>(value.as_double()));
+      break;
+    default:
+      return nullptr;
+  }
+  if ((bits & kHighBits) != 0) return nullptr;
+  p[0] = tag;
+  p[1] = static_cast<char>(end - p - 2);
+  p[2] = 0x0a;
+  p[3] = static_cast<char>(k);
+  any[0] = 0x12;
+  return end;
+}
+
 [[nodiscard]] bool valid_utf8(std::string_view text) noexcept;
 // A copy with U+FFFD in place of every byte that is not part of a well-formed sequence.
 [[nodiscard]] std::string sanitized(std::string_view text);

@@ -99,7 +99,8 @@ void count(std::atomic<std::uint32_t>& counter, std::uint32_t n = 1) noexcept {
 // Whether the stream already holds an attribute with this key.
 bool has_key(const journal::Recorder& recorder, const OpenSpan& span, std::string_view key);
 
-void add_attribute(OpenSpan& span, std::string_view key, const Value& value) noexcept {
+// Everything that add_attribute() does not do at once: long values, other types, repeated keys, a new block, limits.
+[[gnu::noinline]] void add_any_attribute(OpenSpan& span, std::string_view key, const Value& value) noexcept {
   Recording& r = *span.tracer->recording_of;
   journal::Recorder& recorder = *r.recorder;
   Block* block = span.block;
@@ -142,6 +143,27 @@ void add_attribute(OpenSpan& span, std::string_view key, const Value& value) noe
   }
   span.seen_keys |= bit;
   if (!repeated) ++block->attributes;
+}
+
+void add_attribute(OpenSpan& span, std::string_view key, const Value& value) noexcept {
+  Recording& r = *span.tracer->recording_of;
+  Block* block = span.block;
+  const std::uint64_t bit = key_bit(key);
+  const std::uint32_t used = block->used.load(std::memory_order_relaxed);
+  if ((span.seen_keys & bit) == 0 && r.small_values && !key.empty() && block->attributes < r.span_limits.attribute_count &&
+      block->next.load(std::memory_order_relaxed) == journal::kNoBlock && block->tail == r.recorder->index_of(block) &&
+      used + block->text_used + otlp::kSmallAttribute <= journal::kBlockPayload) [[likely]] {
+    char* const p = block->payload + used;
+    if (char* const end = otlp::put_small_attribute(p, kAttributeTag, key, value)) [[likely]] {
+      const auto after = used + static_cast<std::uint32_t>(end - p);
+      block->used.store(after, std::memory_order_relaxed);
+      block->committed.store(after, std::memory_order_release);
+      span.seen_keys |= bit;
+      ++block->attributes;
+      return;
+    }
+  }
+  add_any_attribute(span, key, value);
 }
 
 bool has_key(const journal::Recorder& recorder, const OpenSpan& span, std::string_view key) {

@@ -25,6 +25,7 @@ struct Recording {
   Sampler sampler;
   std::uint64_t ratio_threshold = 0;  // trace ids whose low 56 bits are below it are sampled
   Limits span_limits;
+  bool small_values = true;           // no limit cuts a value of at most 64 bytes
   Limits log_limits;
   std::atomic<bool> logs_as_span_events{false};
   std::atomic<std::uint8_t> minimum_severity{255};
