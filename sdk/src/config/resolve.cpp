@@ -145,7 +145,8 @@ DestinationConfig otlp_destination(const SignalVariables& of, const Options& opt
   if (!endpoint) {
     throw Error(ErrorCode::missing_endpoint,
                 std::string(of.call) + ": no endpoint is given; set the option `endpoint`, or the variable " +
-                    of.endpoint + " or " + kBaseEndpoint + ", for example to http://localhost:4318 or file:" + of.word + ".jsonl");
+                    of.endpoint + " or " + kBaseEndpoint + ", for example to http://localhost:4318 or file:" +
+                    of.word + ".jsonl");
   }
 
   DestinationConfig destination;
