@@ -32,10 +32,7 @@ class RunnerLoop;
 
 class Runner {
  public:
-  explicit Runner(std::unique_ptr<detail::RunnerLoop> loop);
-  Runner(Runner&&) noexcept;
-  Runner& operator=(Runner&&) noexcept;
-  ~Runner();
+  explicit Runner(std::shared_ptr<detail::RunnerLoop> loop);
 
   // Returns when no task in the store that this runner can run is left unfinished, also those that wait for others, for
   // their next attempt, or run elsewhere.
@@ -47,7 +44,7 @@ class Runner {
   [[nodiscard]] const std::string& id() const noexcept;
 
  private:
-  std::unique_ptr<detail::RunnerLoop> loop_;
+  std::shared_ptr<detail::RunnerLoop> loop_;
 };
 
 }  // namespace waymark

@@ -1,0 +1,209 @@
+#include "waymark/client.h"
+
+#include <cxxabi.h>
+#include <errno.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <mutex>
+#include <utility>
+
+#include "instrumentation.h"
+#include "loop.h"
+#include "waymark/store.h"
+
+namespace waymark {
+
+// ------ names of tasks
+
+namespace detail {
+
+TaskName checked_name(TaskIdentifier identifier) {
+  constexpr std::size_t kLongestName = 256;
+  const auto refuse = [&](const std::string& what) {
+    throw Error(ErrorCode::invalid_argument, "task identifier \"" + std::string(identifier.name.substr(0, kLongestName)) +
+                                                 "\" \"" + std::string(identifier.version.substr(0, 64)) + "\": " + what);
+  };
+  if (identifier.name.empty() || identifier.name.size() > kLongestName) refuse("expected a name of 1 to 256 bytes");
+  const std::string_view v = identifier.version;
+  const std::size_t dot = v.find('.');
+  const auto is_number = [](std::string_view digits) {
+    return !digits.empty() && digits.size() <= 6 && digits.find_first_not_of("0123456789") == std::string_view::npos;
+  };
+  if (v.empty() || v[0] != 'v' || dot == std::string_view::npos || !is_number(v.substr(1, dot - 1)) ||
+      !is_number(v.substr(dot + 1))) {
+    refuse("expected a version like \"v1.0\"");
+  }
+  return {std::string(identifier.name), std::string(identifier.version)};
+}
+
+// The last part of a::b::Type, whatever stands in its template arguments or in the function that it is local to.
+std::string unqualified_name(const std::type_info& type) {
+  int status = 0;
+  const std::unique_ptr<char, void (*)(void*)> text(abi::__cxa_demangle(type.name(), nullptr, nullptr, &status), std::free);
+  const std::string full = status == 0 && text ? text.get() : type.name();
+  std::size_t start = 0;
+  int depth = 0;
+  for (std::size_t i = 0; i < full.size(); ++i) {
+    const char c = full[i];
+    if (c == '<' || c == '(' || c == '{') ++depth;
+    if (c == '>' || c == ')' || c == '}') --depth;
+    if (depth == 0 && c == ':' && i + 1 < full.size() && full[i + 1] == ':') start = i + 2;
+  }
+  return full.substr(start);
+}
+
+void input_not_json(const TaskName& name, const char* why) {
+  throw Error(ErrorCode::invalid_argument, "the input of task " + name.name + " can't be written as JSON: " + why);
+}
+
+}  // namespace detail
+
+namespace {
+
+// A UUID of version 7: it begins with the time, so that ids sort as jobs were submitted.
+std::string job_uuid() {
+  TraceId id = TraceId::random();
+  const auto ms = static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count());
+  for (std::size_t i = 0; i < 6; ++i) id.bytes[i] = static_cast<std::uint8_t>(ms >> (40 - 8 * i));
+  id.bytes[6] = static_cast<std::uint8_t>((id.bytes[6] & 0x0f) | 0x70);
+  id.bytes[8] = static_cast<std::uint8_t>((id.bytes[8] & 0x3f) | 0x80);
+  const std::string hex = id.hex();
+  return hex.substr(0, 8) + "-" + hex.substr(8, 4) + "-" + hex.substr(12, 4) + "-" + hex.substr(16, 4) + "-" + hex.substr(20);
+}
+
+}  // namespace
+
+struct Jobs::Shared {
+  std::shared_ptr<Store> store;
+  Telemetry* telemetry = nullptr;
+  std::string name;
+  std::string cluster;
+  Tracer tracer;
+
+  std::mutex runners_mutex;
+  std::vector<std::weak_ptr<detail::RunnerLoop>> runners;
+  std::vector<LostRunner> lost;  // found so far; a runner may be made later
+
+  Job need(std::string_view id) {
+    auto job = store->find(id);
+    if (!job) throw Error(ErrorCode::not_found, "job " + std::string(id.substr(0, 64)) + ": the store knows no such job");
+    return std::move(*job);
+  }
+};
+
+// ------ Jobs
+
+Job Jobs::submit(std::string_view name, const TaskName& task, std::string input, const JobOptions& options) {
+  return submit(name, task, std::move(input), options, false);
+}
+
+Job Jobs::run(std::string_view name, const TaskName& task, std::string input, const JobOptions& options) {
+  return wait(submit(name, task, std::move(input), options, true).id);
+}
+
+Job Jobs::submit(std::string_view name, const TaskName& task, std::string input, const JobOptions& options, bool waits) {
+  const TraceContext caller = current_context();
+  Span span = shared_->tracer.span(std::string(names::kSubmit) + std::string(name), {{names::kJobName, name}},
+                                   {.kind = SpanKind::producer});
+  NewJob job;
+  job.id = job_uuid();
+  job.name = name;
+  job.cluster = shared_->cluster;
+  job.baggage = caller.baggage;
+  if (waits && caller.span.valid()) {
+    // Part of what the caller does, and sampled as that is.
+    job.span = caller.span;
+    job.span.span_id = SpanId::random();
+    job.span.remote = false;
+    job.parent = caller.span.span_id;
+  } else {
+    job.span = shared_->tracer.new_root(std::string(names::kJob) + std::string(name));
+  }
+  if (span.context().valid()) job.submitter = span.context();
+  job.not_before = std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now());
+  NewTask& root = job.roots.tasks.emplace_back();
+  root.name = task;
+  root.input = std::move(input);
+  root.priority = options.priority;
+  root.max_retries = options.max_retries;
+  span.set({{names::kJobId, job.id}, {names::kIdentifierName, task.name}, {names::kIdentifierVersion, task.version}});
+  return shared_->store->submit(job);
+}
+
+Job Jobs::find(std::string_view id) { return shared_->need(id); }
+
+Job Jobs::wait(std::string_view id, std::chrono::nanoseconds timeout) {
+  using Clock = std::chrono::steady_clock;
+  std::mutex mutex;
+  std::condition_variable told;
+  bool changed = false;
+  const auto watch = shared_->store->watch([&] {
+    const std::scoped_lock lock(mutex);
+    changed = true;
+    told.notify_one();
+  });
+  const auto now = Clock::now();
+  const auto until = timeout >= Clock::time_point::max() - now ? Clock::time_point::max() : now + timeout;
+  for (;;) {
+    Job job = shared_->need(id);
+    if (job.finished() || Clock::now() >= until) return job;
+    std::unique_lock lock(mutex);
+    const auto is_changed = [&] { return changed; };
+    if (until == Clock::time_point::max()) {
+      told.wait(lock, is_changed);
+    } else {
+      told.wait_until(lock, until, is_changed);
+    }
+    changed = false;
+  }
+}
+
+std::vector<TaskInfo> Jobs::tasks(std::string_view id) {
+  (void)shared_->need(id);
+  return shared_->store->tasks(id);
+}
+
+// ------ Client
+
+Client::Client(const ClientOptions& options) : jobs_(std::make_shared<Jobs::Shared>()) {
+  Jobs::Shared& shared = *jobs_.shared_;
+  shared.telemetry = options.telemetry ? options.telemetry : &telemetry();
+  shared.name = !options.name.empty() ? options.name : shared.telemetry->resource().service_name();
+  if (shared.name.empty()) shared.name = program_invocation_short_name;
+  if (options.cluster.empty()) throw Error(ErrorCode::invalid_argument, "ClientOptions::cluster: expected a name");
+  shared.cluster = options.cluster;
+  shared.store = open_store(options.store);
+  shared.tracer = shared.telemetry->tracer(names::kRunnerScope);
+  shared.telemetry->on_recovered([weak = std::weak_ptr(jobs_.shared_)](const Recovered& recovered) {
+    const auto known = weak.lock();
+    if (!known) return;
+    const std::vector<LostRunner> lost = lost_runners(recovered);
+    const std::scoped_lock lock(known->runners_mutex);
+    known->lost.insert(known->lost.end(), lost.begin(), lost.end());
+    for (const auto& runner : known->runners) {
+      if (const auto loop = runner.lock()) loop->recovered(lost);
+    }
+  });
+}
+
+Runner Client::make_runner(std::vector<TaskType> tasks, const RunnerOptions& options) {
+  Jobs::Shared& shared = *jobs_.shared_;
+  auto loop = std::make_shared<detail::RunnerLoop>(detail::LoopOptions{.store = shared.store,
+                                                                       .telemetry = shared.telemetry,
+                                                                       .name = shared.name,
+                                                                       .cluster = shared.cluster,
+                                                                       .tasks = std::move(tasks),
+                                                                       .runner = options});
+  const std::scoped_lock lock(shared.runners_mutex);
+  std::erase_if(shared.runners, [](const auto& runner) { return runner.expired(); });
+  shared.runners.push_back(loop);
+  loop->recovered(shared.lost);
+  return Runner(std::move(loop));
+}
+
+Store& Client::store() noexcept { return *jobs_.shared_->store; }
+
+}  // namespace waymark

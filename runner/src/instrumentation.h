@@ -1,0 +1,102 @@
+// Everything that the runner records about itself: the spans of design and documentation, their names and attributes.
+//
+// Hides: which attribute goes where. The names are this table, and stand nowhere else.
+// Threads: any.
+// Failure: none; recording does not fail.
+#pragma once
+
+#include <chrono>
+#include <exception>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "waymark/client.h"
+#include "waymark/log.h"
+#include "waymark/store.h"
+#include "waymark/trace.h"
+
+namespace waymark {
+
+namespace names {
+// Scopes.
+inline constexpr std::string_view kRunnerScope = "waymark.runner";  // the runner's own spans and records
+inline constexpr std::string_view kTaskScope = "waymark.tasks";     // what Context gives to tasks
+// Spans: prefix, then the job's or the task's name.
+inline constexpr std::string_view kSubmit = "submit/";      // PRODUCER; in the submitter's trace
+inline constexpr std::string_view kJob = "job/";            // submitted .. finished; root of the job's trace
+inline constexpr std::string_view kTask = "task/";          // one attempt
+inline constexpr std::string_view kSubtasks = "subtasks/";  // from a task's end until its whole subtree is done
+// As in Tilebox.
+inline constexpr std::string_view kTaskId = "task_id";
+inline constexpr std::string_view kIdentifierName = "identifier.name";
+inline constexpr std::string_view kIdentifierVersion = "identifier.version";
+// Of the job.
+inline constexpr std::string_view kJobId = "workflow.job.id";
+inline constexpr std::string_view kJobName = "workflow.job.name";
+inline constexpr std::string_view kJobTasks = "workflow.job.tasks";          // in the whole job
+// Of an attempt.
+inline constexpr std::string_view kParentTask = "workflow.task.parent_id";
+inline constexpr std::string_view kAttempt = "workflow.attempt";             // 1 for the first
+inline constexpr std::string_view kMaxAttempts = "workflow.max_attempts";
+inline constexpr std::string_view kLostAttempts = "workflow.lost_attempts";  // earlier ones, charged to this task; if any
+inline constexpr std::string_view kQueueWait = "workflow.queue_wait_ms";     // ready .. claimed
+inline constexpr std::string_view kDependencyWait = "workflow.dependency_wait_ms";  // submitted .. ready; with dependencies
+inline constexpr std::string_view kDependencies = "workflow.dependencies";   // how many; the span links to the last to finish
+inline constexpr std::string_view kCluster = "workflow.cluster";
+inline constexpr std::string_view kRunnerId = "workflow.runner.id";          // random, of one Runner
+inline constexpr std::string_view kRunnerName = "workflow.runner.name";
+inline constexpr std::string_view kInputSize = "workflow.input.size";        // bytes
+inline constexpr std::string_view kInputHash = "workflow.input.hash";        // FNV-1a, 64 bits
+inline constexpr std::string_view kSubtaskCount = "workflow.subtasks";       // submitted by this task
+inline constexpr std::string_view kLeaseLost = "workflow.lease_lost";        // true: its result was refused
+inline constexpr std::string_view kOutcome = "workflow.outcome";   // computed, failed, retried, released; completed, canceled
+inline constexpr std::string_view kErrorType = "error.type";
+}  // namespace names
+
+// What the store said about an attempt's end.
+enum class AttemptOutcome { computed, retried, failed, released, lease_lost };
+
+class Instrumentation {
+ public:
+  Instrumentation(Telemetry& telemetry, std::string runner_id, std::string runner_name, std::string cluster);
+
+  // The attempt's span, with everything that is known before it runs.
+  [[nodiscard]] DetachedSpan start_attempt(const ClaimedTask& task, const TaskName& name, Timestamp start) const;
+  void end_attempt(DetachedSpan& span, AttemptOutcome outcome, std::string_view error_type, std::size_t subtasks,
+                   Timestamp end) const;
+  // A span that is over, whoever asks, with the same id and content.
+  void record(const EnclosingSpan& span) const;
+
+  // Loggers and a tracer for what happens within a task; records carry its ids.
+  [[nodiscard]] Logger runner_logger(const ClaimedTask& task) const;
+  [[nodiscard]] Logger task_logger(const ClaimedTask& task, const TaskName& name) const;
+  [[nodiscard]] const Tracer& task_tracer() const noexcept { return task_tracer_; }
+  [[nodiscard]] const Logger& logger() const noexcept { return runner_logger_; }
+
+ private:
+  std::string runner_id_;
+  std::string runner_name_;
+  std::string cluster_;
+  Tracer runner_tracer_;
+  Tracer task_tracer_;
+  Logger runner_logger_;
+  Logger task_logger_;
+};
+
+// The attempts that a dead process had open, by the runner they belonged to. Where a thread's crash ended the process, the
+// attempt it executed is charged and no other; else each of them may be guilty.
+struct LostRunner {
+  std::string runner;
+  std::vector<LostAttempt> attempts;
+};
+[[nodiscard]] std::vector<LostRunner> lost_runners(const Recovered& recovered);
+
+// The type of the exception, as people write it, and what it says.
+struct ExceptionText {
+  std::string type;
+  std::string message;
+};
+[[nodiscard]] ExceptionText describe(const std::exception_ptr& exception);
+
+}  // namespace waymark

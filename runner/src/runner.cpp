@@ -1,0 +1,439 @@
+#include "waymark/runner.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "loop.h"
+#include "waymark/error.h"
+
+namespace waymark {
+namespace detail {
+namespace {
+
+// Queued tasks that no thread has started for so long go back: others may be free.
+constexpr auto kQueuePatience = std::chrono::milliseconds(10);
+constexpr std::size_t kMostPrefetched = 64;
+constexpr double kPrefetchedWork = 0.005;  // seconds of it, at most
+constexpr auto kProgressInterval = std::chrono::milliseconds(100);
+
+std::string host_name() {
+  char name[256] = {};
+  gethostname(name, sizeof name - 1);
+  return name;
+}
+
+void name_thread(const std::string& name) { pthread_setname_np(pthread_self(), name.c_str()); }
+
+}  // namespace
+
+RunnerLoop::RunnerLoop(LoopOptions options)
+    : options_(std::move(options)),
+      id_(SpanId::random().hex()),
+      instrumentation_(*options_.telemetry, id_, options_.name, options_.cluster) {
+  RunnerOptions& runner = options_.runner;
+  if (runner.lease < std::chrono::milliseconds(50) || runner.lease > std::chrono::hours(24)) {
+    throw Error(ErrorCode::invalid_argument, "RunnerOptions::lease: expected 50 ms to 1 day");
+  }
+  if (runner.max_lost == 0) throw Error(ErrorCode::invalid_argument, "RunnerOptions::max_lost: expected at least 1");
+  if (runner.backoff.initial.count() < 0 || runner.backoff.maximum < runner.backoff.initial || !(runner.backoff.multiplier >= 1)) {
+    throw Error(ErrorCode::invalid_argument,
+                "RunnerOptions::backoff: expected 0 <= initial <= maximum, and a multiplier of at least 1");
+  }
+  if (runner.concurrency == 0) runner.concurrency = std::max(1u, std::thread::hardware_concurrency());
+  for (std::size_t i = 0; i < options_.tasks.size(); ++i) {
+    for (std::size_t j = 0; j < i; ++j) {
+      if (options_.tasks[i].name != options_.tasks[j].name) continue;
+      throw Error(ErrorCode::invalid_argument, "runner: two tasks are named " + options_.tasks[i].name.name + " " +
+                                                   options_.tasks[i].name.version +
+                                                   ": give one of them an identifier of its own (see waymark/task.h)");
+    }
+  }
+}
+
+void RunnerLoop::join_store() {
+  NewWorker worker;
+  worker.runner = id_;
+  worker.name = options_.name;
+  worker.host = host_name();
+  worker.process_id = static_cast<std::uint64_t>(getpid());
+  worker.cluster = options_.cluster;
+  for (const TaskType& task : options_.tasks) worker.tasks.push_back(task.name);
+  worker.lease = options_.runner.lease;
+  const WorkerId id = options_.store->join(worker);
+  const auto deadline = options_.store->renew(id);
+  const std::scoped_lock lock(mutex_);
+  worker_ = id;
+  if (deadline) deadline_ = *deadline;
+}
+
+void RunnerLoop::start_threads() {
+  {
+    const std::scoped_lock lock(mutex_);
+    running_threads_ = true;
+    changed_ = true;
+    due_.reset();
+    board_ = std::make_shared<ProgressBoard>([this] {
+      const std::scoped_lock inner(mutex_);
+      progress_changed_ = true;
+      if (loop_waits_) wake_loop_.notify_one();
+    });
+  }
+  for (std::uint32_t i = 0; i < options_.runner.concurrency; ++i) threads_.emplace_back([this, i] { execute_tasks(i + 1); });
+  threads_.emplace_back([this] { keep_lease(); });
+}
+
+// Waits for tasks that are still executing.
+void RunnerLoop::stop_threads() noexcept {
+  {
+    const std::scoped_lock lock(mutex_);
+    running_threads_ = false;
+    wake_tasks_.notify_all();
+    wake_lease_.notify_all();
+  }
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+  if (board_) board_->close();
+}
+
+void RunnerLoop::execute_tasks(std::uint32_t number) {
+  name_thread("wm-task-" + std::to_string(number));
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    wake_tasks_.wait(lock, [&] { return !running_threads_ || !queue_.empty(); });
+    if (!running_threads_) return;
+    std::unique_ptr<Attempt> attempt = std::move(queue_.front());
+    queue_.pop_front();
+    active_.insert(attempt.get());
+    last_start_ = Clock::now();
+    lock.unlock();
+    const auto start = Clock::now();
+    attempt->execute();
+    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    lock.lock();
+    seconds_per_task_ += (seconds - seconds_per_task_) / 8;
+    active_.erase(attempt.get());
+    if (const auto deadline = attempt->lease_lost()) {
+      lock.unlock();
+      attempt->conclude(false, *deadline);
+      attempt.reset();
+      lock.lock();
+    } else {
+      finished_.push_back(std::move(attempt));
+    }
+    if (loop_waits_) wake_loop_.notify_one();
+  }
+}
+
+void RunnerLoop::keep_lease() {
+  name_thread("wm-lease");
+  std::unique_lock lock(mutex_);
+  while (running_threads_) {
+    const WorkerId worker = worker_;
+    lock.unlock();
+    std::optional<Timestamp> deadline;
+    Released released;
+    bool reached = false;
+    try {
+      deadline = options_.store->renew(worker);
+      reached = true;
+      if (deadline) released = options_.store->sweep(worker, options_.runner.max_lost);
+    } catch (const Error& e) {
+      instrumentation_.logger().warning("the store could not be reached to renew the lease", {{"error", e.what()}});
+    }
+    record(released.spans);
+    if (released.tasks + released.failed > 0) {
+      instrumentation_.logger().warning("took over the tasks of runners that are gone",
+                                        {{"tasks", released.tasks}, {"failed", released.failed}});
+    }
+    lock.lock();
+    if (deadline && worker == worker_) deadline_ = *deadline;
+    if (reached && !deadline && worker == worker_) {
+      lease_lost_ = true;
+      if (loop_waits_) wake_loop_.notify_one();
+    }
+    if (!running_threads_) break;
+    wake_lease_.wait_for(lock, options_.runner.lease / 3);
+  }
+}
+
+void RunnerLoop::changed() {
+  const std::scoped_lock lock(mutex_);
+  changed_ = true;
+  if (loop_waits_) wake_loop_.notify_one();
+}
+
+void RunnerLoop::recovered(const std::vector<LostRunner>& lost) {
+  const std::scoped_lock lock(mutex_);
+  for (const LostRunner& l : lost) {
+    if (l.runner != id_) lost_.push_back(l);
+  }
+  if (loop_waits_) wake_loop_.notify_one();
+}
+
+void RunnerLoop::record(const std::vector<EnclosingSpan>& spans) {
+  if (spans.empty()) return;
+  for (const EnclosingSpan& span : spans) instrumentation_.record(span);
+  const std::scoped_lock lock(mutex_);
+  for (const EnclosingSpan& span : spans) recorded_.push_back(span.id);
+  if (loop_waits_) wake_loop_.notify_one();
+}
+
+// How many tasks could be used now. Short ones are worth having in advance.
+std::size_t RunnerLoop::room() const noexcept {
+  const double threads = options_.runner.concurrency;
+  const auto ahead = std::min(kMostPrefetched, static_cast<std::size_t>(kPrefetchedWork * threads / std::max(seconds_per_task_, 1e-7)));
+  const std::size_t capacity = options_.runner.concurrency + (ahead > 1 ? ahead : 0);
+  const std::size_t taken = active_.size() + queue_.size();
+  return capacity > taken ? capacity - taken : 0;
+}
+
+void RunnerLoop::give_back_queue() {
+  for (auto& attempt : queue_) finished_.push_back(std::move(attempt));
+  queue_.clear();
+}
+
+// Stop callbacks are the user's code: not under our lock.
+void RunnerLoop::stop_all(std::unique_lock<std::mutex>& lock) {
+  std::vector<std::stop_source> sources;
+  for (const Attempt* attempt : active_) sources.push_back(attempt->stop_source());
+  lock.unlock();
+  for (std::stop_source& source : sources) source.request_stop();
+  lock.lock();
+}
+
+void RunnerLoop::stop_some(std::unique_lock<std::mutex>& lock, const std::vector<std::int64_t>& tasks) {
+  std::vector<std::stop_source> sources;
+  for (const std::int64_t task : tasks) {
+    const auto is_it = [&](const auto& attempt) { return attempt->task().task == task; };
+    if (const auto it = std::find_if(active_.begin(), active_.end(), is_it); it != active_.end()) {
+      sources.push_back((*it)->stop_source());
+    }
+    if (const auto it = std::find_if(queue_.begin(), queue_.end(), is_it); it != queue_.end()) {
+      finished_.push_back(std::move(*it));
+      queue_.erase(it);
+    }
+  }
+  lock.unlock();
+  for (std::stop_source& source : sources) source.request_stop();
+  lock.lock();
+}
+
+// A store that is locked or full may be usable again soon. Until then results are kept, and nothing new is claimed.
+template <class Call>
+auto RunnerLoop::patiently(Call call) {
+  const auto give_up = Clock::now() + options_.runner.lease;
+  auto pause = std::chrono::milliseconds(50);
+  for (bool first = true;; first = false) {
+    try {
+      return call();
+    } catch (const Error& e) {
+      if (Clock::now() > give_up) throw;
+      if (first) instrumentation_.logger().warning("the store can't be used; trying again", {{"error", e.what()}});
+    }
+    std::this_thread::sleep_for(pause);
+    pause = std::min(pause * 2, std::chrono::milliseconds(1000));
+  }
+}
+
+// What was executed and not committed is lost; what is being executed is told.
+void RunnerLoop::lose_lease(std::unique_lock<std::mutex>& lock, std::vector<std::unique_ptr<Attempt>> finished) {
+  lease_lost_ = false;
+  const Timestamp deadline = deadline_;
+  for (Attempt* attempt : active_) attempt->lose_lease(deadline);
+  const std::size_t lost = active_.size() + finished.size() + finished_.size();
+  queue_.clear();
+  for (auto& attempt : finished_) finished.push_back(std::move(attempt));
+  finished_.clear();
+  stop_all(lock);
+  lock.unlock();
+  for (auto& attempt : finished) attempt->conclude(false, deadline);
+  instrumentation_.logger().warning("the lease was lost: this runner's tasks were given to others",
+                                    {{names::kRunnerId, id_}, {"tasks", lost}});
+  patiently([&] { join_store(); });
+  lock.lock();
+  changed_ = true;
+}
+
+void RunnerLoop::release_dead(std::unique_lock<std::mutex>& lock) {
+  const std::vector<LostRunner> lost = std::exchange(lost_, {});
+  const WorkerId worker = worker_;
+  lock.unlock();
+  for (const LostRunner& l : lost) {
+    const Released released = patiently(
+        [&] { return options_.store->release(worker, l.runner, l.attempts, options_.runner.max_lost); });
+    record(released.spans);
+    instrumentation_.logger().warning("released the tasks of a runner whose process has died",
+                                      {{names::kRunnerId, l.runner}, {"tasks", released.tasks}, {"failed", released.failed}});
+  }
+  lock.lock();
+}
+
+// One exchange with the store, if there is a reason for one. False where there is nothing more to do.
+bool RunnerLoop::step(std::unique_lock<std::mutex>& lock, bool stopping) {
+  if (lease_lost_) {
+    lose_lease(lock, {});
+    return true;
+  }
+  if (!lost_.empty()) {
+    release_dead(lock);
+    return true;
+  }
+  const auto now = Clock::now();
+  if (stopping || (!queue_.empty() && now - last_start_ >= kQueuePatience)) {
+    if (!queue_.empty()) seconds_per_task_ = std::max(seconds_per_task_, 1.0);
+    give_back_queue();
+  }
+  const std::size_t want = stopping ? 0 : room();
+  const bool due = due_ && *due_ <= now && want > 0;
+  const bool report = progress_changed_ && now - last_progress_ >= kProgressInterval;
+  const bool more = more_ && want > 0;
+  if (finished_.empty() && recorded_.empty() && !changed_ && !more && !due && !report) return false;
+
+  std::vector<std::unique_ptr<Attempt>> finished = std::exchange(finished_, {});
+  const std::vector<std::int64_t> recorded = std::exchange(recorded_, {});
+  changed_ = false;
+  if (want > 0) more_ = false;
+  if (due) due_.reset();
+  const bool take_progress = progress_changed_ && (report || !finished.empty());
+  if (take_progress) {
+    progress_changed_ = false;
+    last_progress_ = now;
+  }
+  lock.unlock();
+
+  const std::vector<ProgressReport> progress = take_progress ? board_->take() : std::vector<ProgressReport>();
+  std::vector<Finish> finishes;
+  finishes.reserve(finished.size());
+  for (const auto& attempt : finished) finishes.push_back(std::move(attempt->finish()));
+  Exchanged result;
+  const auto ask = [&] {
+    return options_.store->exchange(
+        {.worker = worker_, .finishes = finishes, .progress = progress, .recorded = recorded, .want = want});
+  };
+  try {
+    result = patiently(ask);
+  } catch (...) {
+    // Their leases will end: somebody runs them again.
+    lock.lock();
+    const Timestamp deadline = deadline_;
+    lock.unlock();
+    for (auto& attempt : finished) attempt->conclude(false, deadline);
+    throw;
+  }
+  if (result.lease_lost) {
+    lock.lock();
+    lose_lease(lock, std::move(finished));
+    return true;
+  }
+  std::vector<std::unique_ptr<Attempt>> claimed;
+  claimed.reserve(result.claimed.size());
+  for (ClaimedTask& task : result.claimed) {
+    const TaskType& type = options_.tasks[task.type];
+    claimed.push_back(std::make_unique<Attempt>(std::move(task), type, instrumentation_, options_.runner.backoff, board_));
+  }
+  lock.lock();
+  if (!claimed.empty()) {
+    if (queue_.empty()) last_start_ = Clock::now();
+    for (auto& attempt : claimed) queue_.push_back(std::move(attempt));
+    if (claimed.size() == 1) {
+      wake_tasks_.notify_one();
+    } else {
+      wake_tasks_.notify_all();
+    }
+  }
+  if (want > 0) {
+    due_ = result.due ? std::optional(Clock::now() + *result.due) : std::nullopt;
+    more_ = claimed.size() == want;
+  }
+  const Timestamp deadline = deadline_;
+  lock.unlock();
+  for (std::size_t i = 0; i < finished.size(); ++i) {
+    finished[i]->finish() = std::move(finishes[i]);
+    finished[i]->conclude(result.accepted[i], deadline);
+  }
+  finished.clear();
+  record(result.closed);
+  lock.lock();
+  if (!result.stopping.empty()) stop_some(lock, result.stopping);
+  return true;
+}
+
+void RunnerLoop::wait(std::unique_lock<std::mutex>& lock, bool stopping) {
+  auto until = Clock::time_point::max();
+  if (due_ && !stopping && room() > 0) until = *due_;
+  if (!queue_.empty()) until = std::min(until, last_start_ + kQueuePatience);
+  if (progress_changed_) until = std::min(until, last_progress_ + kProgressInterval);
+  loop_waits_ = true;
+  if (until == Clock::time_point::max()) {
+    wake_loop_.wait(lock);
+  } else {
+    wake_loop_.wait_until(lock, until);
+  }
+  loop_waits_ = false;
+}
+
+void RunnerLoop::run(const std::stop_token& stop, bool until_idle) {
+  join_store();
+  const auto watch = options_.store->watch([this] { changed(); });
+  const std::stop_callback on_stop(stop, [this] {
+    const std::scoped_lock lock(mutex_);
+    wake_loop_.notify_one();
+  });
+  start_threads();
+  try {
+    std::unique_lock lock(mutex_);
+    bool asked = false;
+    for (;;) {
+      const bool stopping = stop.stop_requested();
+      if (stopping && !asked) {
+        asked = true;
+        give_back_queue();
+        stop_all(lock);
+      }
+      if (step(lock, stopping)) continue;
+      const bool at_rest = active_.empty() && queue_.empty() && finished_.empty() && recorded_.empty();
+      if (at_rest && stopping) break;
+      if (at_rest && until_idle) {
+        const WorkerId worker = worker_;
+        lock.unlock();
+        const bool idle = patiently([&] { return options_.store->idle(worker); });
+        lock.lock();
+        if (idle && !anything_new()) break;
+      }
+      if (!anything_new() && stop.stop_requested() == stopping) wait(lock, stopping);
+    }
+  } catch (...) {
+    {
+      std::unique_lock lock(mutex_);
+      queue_.clear();
+      stop_all(lock);
+    }
+    stop_threads();
+    for (auto& attempt : finished_) attempt->conclude(false, deadline_);
+    finished_.clear();
+    recorded_.clear();
+    lost_.clear();
+    lease_lost_ = false;
+    throw;
+  }
+  stop_threads();
+  try {
+    options_.store->leave(worker_);
+  } catch (const Error& e) {
+    // The lease will end by itself.
+    instrumentation_.logger().warning("could not leave the store", {{"error", e.what()}});
+  }
+}
+
+}  // namespace detail
+
+Runner::Runner(std::shared_ptr<detail::RunnerLoop> loop) : loop_(std::move(loop)) {}
+
+void Runner::run_all() { loop_->run({}, true); }
+void Runner::run_forever(std::stop_token stop) { loop_->run(stop, false); }
+const std::string& Runner::id() const noexcept { return loop_->id(); }
+
+}  // namespace waymark
