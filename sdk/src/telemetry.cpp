@@ -103,7 +103,7 @@ struct Telemetry::Core::Parts {
   bool started = false;
   bool stopped = false;
   bool clean = true;  // what shutdown() answered
-  OnRecovered on_recovered;
+  std::vector<OnRecovered> on_recovered;
   std::vector<Recovered> reports;  // told to a callback that comes later; the newest kMaximumReports
   static constexpr std::size_t kMaximumReports = 1000;
 
@@ -186,7 +186,7 @@ void Telemetry::Core::Parts::start(Config wanted) {
   diagnostics.set_level(config.diagnostics);
   if (config.error_handler) diagnostics.set_handler(config.error_handler);
   clock = Clock(config.clock);
-  if (config.on_recovered) on_recovered = config.on_recovered;
+  if (config.on_recovered) on_recovered.push_back(config.on_recovered);
   if (config.disabled) {
     started = true;
     return;
@@ -302,10 +302,10 @@ void Telemetry::Core::Parts::update_severity() {
 // ---- recovery
 
 void Telemetry::Core::Parts::report(const Recovered& found) {
-  OnRecovered callback;
+  std::vector<OnRecovered> callbacks;
   {
     const std::scoped_lock lock(mutex);
-    callback = on_recovered;
+    callbacks = on_recovered;
     reports.push_back(found);
     if (reports.size() > kMaximumReports) reports.erase(reports.begin());
   }
@@ -313,13 +313,14 @@ void Telemetry::Core::Parts::report(const Recovered& found) {
                   "recovered what process " + std::to_string(found.process_id) + " left in " + found.directory + ": " +
                       std::to_string(found.finished_spans) + " finished spans, " + std::to_string(found.log_records) +
                       " log records, " + std::to_string(found.interrupted.size()) + " interrupted spans");
-  if (!callback) return;
-  try {
-    callback(found);
-  } catch (const std::exception& e) {
-    diagnostics.say(DiagnosticLevel::error, std::string("on_recovered threw ") + e.what());
-  } catch (...) {
-    diagnostics.say(DiagnosticLevel::error, "on_recovered threw");
+  for (const OnRecovered& callback : callbacks) {
+    try {
+      callback(found);
+    } catch (const std::exception& e) {
+      diagnostics.say(DiagnosticLevel::error, std::string("on_recovered threw ") + e.what());
+    } catch (...) {
+      diagnostics.say(DiagnosticLevel::error, "on_recovered threw");
+    }
   }
 }
 
@@ -574,16 +575,15 @@ std::string Telemetry::directory() const { return core_->parts().home.home.state
 std::size_t Telemetry::recover() { return core_->parts().recover(); }
 
 void Telemetry::on_recovered(OnRecovered callback) {
+  if (!callback) return;
   Core::Parts& parts = core_->parts();
   std::vector<Recovered> known;
   {
     const std::scoped_lock lock(parts.mutex);
-    parts.on_recovered = callback;
+    parts.on_recovered.push_back(callback);
     known = parts.reports;
   }
-  if (callback) {
-    for (const Recovered& found : known) callback(found);
-  }
+  for (const Recovered& found : known) callback(found);
 }
 
 Telemetry& telemetry() {

@@ -76,6 +76,7 @@ class Telemetry {
   // Recovers now what dead siblings left in the state directory; returns how many directories were taken over.
   // Their delivery goes on in the background; force_flush covers it.
   std::size_t recover();
+  // Adds a callback for what is found, and calls it at once with what was found before. Called by any thread.
   void on_recovered(OnRecovered callback);
 
   class Core;  // not for users
