@@ -10,7 +10,6 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
-#include <regex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -112,7 +111,7 @@ TEST(HttpTest, PostsTheBodyWithItsHeaders) {
   EXPECT_EQ(request.body, "body");
   EXPECT_EQ(*request.header("Content-Type"), "application/x-protobuf");
   EXPECT_EQ(*request.header("Content-Length"), "4");
-  EXPECT_TRUE(std::regex_match(*request.header("User-Agent"), std::regex(R"(OTel-OTLP-Exporter-Cpp-Waymark/\d+\.\d+\.\d+)")));
+  EXPECT_THAT(*request.header("User-Agent"), ::testing::MatchesRegex(R"(OTel-OTLP-Exporter-Cpp-Waymark/[0-9]+\.[0-9]+\.[0-9]+)"));
   EXPECT_EQ(request.header("Expect"), nullptr);
   EXPECT_EQ(request.header("Transfer-Encoding"), nullptr);
 }
