@@ -370,6 +370,10 @@ TEST(HttpTest, AbortDoesNotWaitForAResolverThatHangs) {
   RecordProperty("requirement", "RT-20");
   Resolver& r = resolver();
   {
+    const std::lock_guard lock(r.mutex);
+    r.asked = r.let_go = r.left = false;
+  }
+  {
     HttpSettings with = settings("http://hangs.invalid:4318/v1/traces");
     with.timeout = 0s;
     HttpClient client(with);
