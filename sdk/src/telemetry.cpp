@@ -116,8 +116,8 @@ struct Telemetry::Core::Parts {
   std::array<std::vector<Destination*>, kSignals> by_signal;
 
   struct Dead {
-    std::unique_ptr<journal::RecoveredJournal> recovered;
-    std::shared_ptr<journal::Source> source;
+    std::shared_ptr<journal::RecoveredJournal> recovered;
+    std::shared_ptr<journal::Source> source;  // its journal, and with it all of `recovered`
     std::size_t readers = 0;
   };
   std::mutex recovery_mutex;  // one recovery at a time; taken before destinations_mutex
@@ -330,12 +330,12 @@ std::size_t Telemetry::Core::Parts::recover() {
   std::size_t taken = 0;
   for (const std::string& id : journal::list_homes(config.state_directory)) {
     if (id == home.home.id) continue;
-    auto recovered = journal::recover_directory(config.state_directory, id, config.journal, hook, diagnostics,
+    std::shared_ptr<journal::RecoveredJournal> recovered = journal::recover_directory(config.state_directory, id, config.journal, hook, diagnostics,
                                                 [this](const Recovered& found) { report(found); });
     if (!recovered) continue;
     ++taken;
     auto dead_one = std::make_shared<Dead>();
-    dead_one->source = std::shared_ptr<journal::Source>(std::shared_ptr<void>(), recovered->journal.get());
+    dead_one->source = std::shared_ptr<journal::Source>(recovered, recovered->journal.get());
     dead_one->recovered = std::move(recovered);
     dead_one->readers = 1;  // us, until all destinations have it
     std::vector<Destination*> all;

@@ -93,16 +93,18 @@ class SpanHandle {
   [[nodiscard]] const SpanContext& context() const noexcept;
   // With the baggage that the span was started under: what to capture for another thread.
   [[nodiscard]] TraceContext trace_context() const;
-  [[nodiscard]] bool recording() const noexcept { return open_ && open_->block; }
+  [[nodiscard]] bool recording() const noexcept { return open() && open()->block; }
 
  protected:
-  explicit SpanHandle(detail::OpenSpan* open) noexcept : open_(open) {}
-  detail::OpenSpan* open_ = nullptr;
+  explicit SpanHandle(detail::ActiveContext* active) noexcept : active_(active) {}
+  // Null where the context was only made current, and the span is another's.
+  [[nodiscard]] detail::OpenSpan* open() const noexcept { return active_ ? active_->open : nullptr; }
+  detail::ActiveContext* active_ = nullptr;
   friend SpanHandle current_span() noexcept;
   friend class ContextScope;
 };
 
-inline ContextScope::ContextScope(const SpanHandle& span) : ContextScope(span.trace_context()) { entry_.open = span.open_; }
+inline ContextScope::ContextScope(const SpanHandle& span) : ContextScope(span.trace_context()) { entry_.open = span.open(); }
 
 // The calling thread's current span; one that records nothing where there is none.
 [[nodiscard]] SpanHandle current_span() noexcept;
@@ -113,7 +115,7 @@ class [[nodiscard]] Span : public SpanHandle {
  public:
   Span(detail::TracerState* tracer, std::string_view name, Attributes attributes, const SpanOptions* options) noexcept;
   ~Span() {
-    if (open_) finish();
+    if (active_) finish();
   }
   Span(const Span&) = delete;
   Span& operator=(const Span&) = delete;
@@ -140,7 +142,7 @@ class [[nodiscard]] DetachedSpan : public SpanHandle {
 
  private:
   friend class Tracer;
-  explicit DetachedSpan(detail::OpenSpan* open) noexcept : SpanHandle(open) {}
+  explicit DetachedSpan(detail::OpenSpan* open) noexcept : SpanHandle(&open->active) {}
 };
 
 // A handle: cheap to copy, never invalid while its Telemetry lives.

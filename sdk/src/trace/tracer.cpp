@@ -298,6 +298,7 @@ void open_span(OpenSpan& span, TracerState* tracer, std::string_view name, Attri
   Recording& r = *tracer->recording_of;
   span.tracer = tracer;
   span.detached = detached;
+  span.active.open = &span;
   span.generation = process_generation.load(std::memory_order_relaxed);
   const SpanContext* parent = nullptr;
   const Baggage* baggage = nullptr;
@@ -363,7 +364,6 @@ void open_span(OpenSpan& span, TracerState* tracer, std::string_view name, Attri
   block->start_ns = options != nullptr && options->start != Timestamp{} ? to_ns(options->start) : r.clock->now();
   block->state.store(static_cast<std::uint32_t>(journal::BlockState::open), std::memory_order_release);
   span.block = block;
-  span.active.open = &span;
   recorder.collector().poke();
   for (const Attribute& a : attributes) add_attribute(span, a.key, a.value);
   if (options != nullptr) {
@@ -405,9 +405,9 @@ std::string current_exception_type() {
 // ---- handles
 
 SpanHandle& SpanHandle::set(std::string_view key, Value value) noexcept {
-  if (!detail::live(open_)) return *this;
-  const detail::SpanLock lock(*open_);
-  if (detail::live(open_)) detail::add_attribute(*open_, key, value);
+  if (!detail::live(open())) return *this;
+  const detail::SpanLock lock(*open());
+  if (detail::live(open())) detail::add_attribute(*open(), key, value);
   return *this;
 }
 
@@ -417,30 +417,30 @@ SpanHandle& SpanHandle::set(Attributes attributes) noexcept {
 }
 
 SpanHandle& SpanHandle::event(std::string_view name, Attributes attributes, Timestamp time) noexcept {
-  if (!detail::live(open_)) return *this;
-  const std::uint64_t when = time != Timestamp{} ? to_ns(time) : open_->tracer->recording_of->clock->now();
-  const detail::SpanLock lock(*open_);
-  if (detail::live(open_)) detail::add_event(*open_, name, attributes, when);
+  if (!detail::live(open())) return *this;
+  const std::uint64_t when = time != Timestamp{} ? to_ns(time) : open()->tracer->recording_of->clock->now();
+  const detail::SpanLock lock(*open());
+  if (detail::live(open())) detail::add_event(*open(), name, attributes, when);
   return *this;
 }
 
 SpanHandle& SpanHandle::link(const SpanContext& context, Attributes attributes) noexcept {
-  if (!detail::live(open_)) return *this;
-  const detail::SpanLock lock(*open_);
-  if (detail::live(open_)) detail::add_link(*open_, context, attributes);
+  if (!detail::live(open())) return *this;
+  const detail::SpanLock lock(*open());
+  if (detail::live(open())) detail::add_link(*open(), context, attributes);
   return *this;
 }
 
 SpanHandle& SpanHandle::status(StatusCode code, std::string_view description) noexcept {
-  if (!detail::live(open_)) return *this;
-  const detail::SpanLock lock(*open_);
-  if (!detail::live(open_)) return *this;
-  detail::Block* block = open_->block;
+  if (!detail::live(open())) return *this;
+  const detail::SpanLock lock(*open());
+  if (!detail::live(open())) return *this;
+  detail::Block* block = open()->block;
   const auto before = static_cast<StatusCode>(block->status.load(std::memory_order_relaxed));
   if (code == StatusCode::unset || before == StatusCode::ok) return *this;
   if (code == StatusCode::error) {
     std::string scratch;
-    block->status_message.store(open_->tracer->recording_of->recorder->put_text(block, otlp::clean(description, scratch)),
+    block->status_message.store(open()->tracer->recording_of->recorder->put_text(block, otlp::clean(description, scratch)),
                                 std::memory_order_release);
   }
   block->status.store(static_cast<std::uint8_t>(code), std::memory_order_release);
@@ -448,53 +448,53 @@ SpanHandle& SpanHandle::status(StatusCode code, std::string_view description) no
 }
 
 SpanHandle& SpanHandle::record_exception(const std::exception& exception, Attributes extra) noexcept {
-  if (!detail::live(open_)) return *this;
-  const std::uint64_t when = open_->tracer->recording_of->clock->now();
+  if (!detail::live(open())) return *this;
+  const std::uint64_t when = open()->tracer->recording_of->clock->now();
   const std::string type = detail::exception_type(exception);
-  const detail::SpanLock lock(*open_);
-  if (detail::live(open_)) {
-    detail::add_event(*open_, "exception", {{"exception.type", type}, {"exception.message", exception.what()}}, when, extra);
+  const detail::SpanLock lock(*open());
+  if (detail::live(open())) {
+    detail::add_event(*open(), "exception", {{"exception.type", type}, {"exception.message", exception.what()}}, when, extra);
   }
   return *this;
 }
 
 SpanHandle& SpanHandle::record_exception(const std::exception_ptr& exception, Attributes extra) noexcept {
-  if (!detail::live(open_) || !exception) return *this;
+  if (!detail::live(open()) || !exception) return *this;
   try {
     std::rethrow_exception(exception);
   } catch (const std::exception& e) {
     return record_exception(e, extra);
   } catch (...) {
-    const std::uint64_t when = open_->tracer->recording_of->clock->now();
+    const std::uint64_t when = open()->tracer->recording_of->clock->now();
     const std::string type = detail::current_exception_type();
-    const detail::SpanLock lock(*open_);
-    if (detail::live(open_)) detail::add_event(*open_, "exception", {{"exception.type", type}}, when, extra);
+    const detail::SpanLock lock(*open());
+    if (detail::live(open())) detail::add_event(*open(), "exception", {{"exception.type", type}}, when, extra);
   }
   return *this;
 }
 
 SpanHandle& SpanHandle::update_name(std::string_view name) noexcept {
-  if (!detail::live(open_)) return *this;
-  const detail::SpanLock lock(*open_);
-  if (!detail::live(open_)) return *this;
+  if (!detail::live(open())) return *this;
+  const detail::SpanLock lock(*open());
+  if (!detail::live(open())) return *this;
   std::string scratch;
-  const journal::Text text = open_->tracer->recording_of->recorder->put_text(open_->block, otlp::clean(name, scratch));
-  if (text != 0 || name.empty()) open_->block->name.store(text, std::memory_order_release);
+  const journal::Text text = open()->tracer->recording_of->recorder->put_text(open()->block, otlp::clean(name, scratch));
+  if (text != 0 || name.empty()) open()->block->name.store(text, std::memory_order_release);
   return *this;
 }
 
 const SpanContext& SpanHandle::context() const noexcept {
   static const SpanContext kNone;
-  return open_ != nullptr ? open_->active.span : kNone;
+  return active_ != nullptr ? active_->span : kNone;
 }
 
 TraceContext SpanHandle::trace_context() const {
-  if (open_ == nullptr) return {};
-  return {open_->active.span, open_->active.baggage};
+  if (active_ == nullptr) return {};
+  return {active_->span, active_->baggage};
 }
 
 SpanHandle current_span() noexcept {
-  return SpanHandle(detail::current != nullptr ? detail::current->open : nullptr);
+  return SpanHandle(detail::current);
 }
 
 Span::Span(detail::TracerState* tracer, std::string_view name, Attributes attributes, const SpanOptions* options) noexcept {
@@ -503,7 +503,7 @@ Span::Span(detail::TracerState* tracer, std::string_view name, Attributes attrib
 
 void Span::begin(detail::TracerState* tracer, std::string_view name, Attributes attributes,
                  const SpanOptions* options) noexcept {
-  open_ = &state_;
+  active_ = &state_.active;
   detail::open_span(state_, tracer, name, attributes, options, false);
   exceptions_ = std::uncaught_exceptions();
   state_.active.previous = detail::current;
@@ -534,22 +534,22 @@ DetachedSpan Tracer::start_span(std::string_view name, Attributes attributes, co
   return DetachedSpan(span);
 }
 
-DetachedSpan::DetachedSpan(DetachedSpan&& other) noexcept : SpanHandle(std::exchange(other.open_, nullptr)) {}
+DetachedSpan::DetachedSpan(DetachedSpan&& other) noexcept : SpanHandle(std::exchange(other.active_, nullptr)) {}
 
 DetachedSpan& DetachedSpan::operator=(DetachedSpan&& other) noexcept {
-  std::swap(open_, other.open_);
+  std::swap(active_, other.active_);
   return *this;
 }
 
 DetachedSpan::~DetachedSpan() {
   end();
-  delete open_;
+  delete open();
 }
 
 void DetachedSpan::end(Timestamp time) noexcept {
-  if (open_ == nullptr) return;
-  const detail::SpanLock lock(*open_);
-  if (open_->block != nullptr) detail::close_span(*open_, time);
+  if (active_ == nullptr) return;
+  const detail::SpanLock lock(*open());
+  if (open()->block != nullptr) detail::close_span(*open(), time);
 }
 
 SpanContext Tracer::new_root(std::string_view) const noexcept {
