@@ -207,9 +207,13 @@ TEST(JsonReaderTest, TakesBothAlphabetsOfBase64) {
 TEST(JsonReaderTest, BoundsNesting) {
   RecordProperty("requirement", "JS-21");
   const auto nested = [](int depth) {
-    std::string value = R"({"intValue":1})";
-    for (int i = 1; i < depth; ++i) value = R"({"arrayValue":{"values":[)" + value + "]}}";
-    return span_line(R"({"attributes":[{"value":)" + value + "}]}");
+    std::string opening;
+    std::string closing;
+    for (int i = 1; i < depth; ++i) {
+      opening += R"({"arrayValue":{"values":[)";
+      closing += "]}}";
+    }
+    return span_line(R"({"attributes":[{"value":)" + opening + R"({"intValue":1})" + closing + "}]}");
   };
   EXPECT_NO_THROW((void)read(nested(otlp::kMaxNesting)));
   EXPECT_THAT(refusal(nested(otlp::kMaxNesting + 1)), HasSubstr("fewer arrays and maps"));
