@@ -10,6 +10,7 @@ namespace {
 
 // How often it looks while there is something to do. A lane that is half full wakes it at once.
 constexpr auto kRound = std::chrono::milliseconds(4);
+constexpr auto kBlockedRound = std::chrono::milliseconds(20);
 // How long it goes on looking after the last record.
 constexpr auto kWakeful = std::chrono::milliseconds(100);
 // How often it says "alive" while a record is open.
@@ -68,7 +69,8 @@ void Collector::run() {
     if (wrote) last_work = now;
     const auto flush_waits = [&] { return asked_.load(std::memory_order_acquire) != asked; };
     if (now - last_work < kWakeful || left) {
-      recorder_.collector().sleep(false, now + kRound, [&] { return flush_waits() || stopping_.load(std::memory_order_acquire); });
+      // What the journal has no room for waits for somebody to read it: no use in looking at full speed.
+      recorder_.collector().sleep(false, now + (left && !wrote ? kBlockedRound : kRound), [&] { return flush_waits() || stopping_.load(std::memory_order_acquire); });
     } else {
       // Deep: the next record wakes it. An open one must be stamped meanwhile.
       recorder_.collector().sleep(true, open ? now + kStamp : Deadline::max(),

@@ -170,7 +170,7 @@ std::string_view severity_name(Severity severity) noexcept {
 
 bool Logger::enabled(Severity severity) const noexcept {
   if (state_ == nullptr) return false;
-  const std::uint8_t minimum = state_->minimum.load(std::memory_order_relaxed);
+  const std::uint8_t minimum = state_->minimum.load(std::memory_order_acquire);
   return severity == Severity::unspecified ? minimum != 255 : static_cast<std::uint8_t>(severity) >= minimum;
 }
 

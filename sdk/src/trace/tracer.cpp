@@ -498,7 +498,7 @@ SpanHandle current_span() noexcept {
 }
 
 Span::Span(detail::TracerState* tracer, std::string_view name, Attributes attributes, const SpanOptions* options) noexcept {
-  if (tracer != nullptr && tracer->recording.load(std::memory_order_relaxed)) [[likely]] begin(tracer, name, attributes, options);
+  if (tracer != nullptr && tracer->recording.load(std::memory_order_acquire)) [[likely]] begin(tracer, name, attributes, options);
 }
 
 void Span::begin(detail::TracerState* tracer, std::string_view name, Attributes attributes,
@@ -527,7 +527,7 @@ void Span::finish() noexcept {
 }
 
 DetachedSpan Tracer::start_span(std::string_view name, Attributes attributes, const SpanOptions& options) const noexcept {
-  if (state_ == nullptr || !state_->recording.load(std::memory_order_relaxed)) return {};
+  if (state_ == nullptr || !state_->recording.load(std::memory_order_acquire)) return {};
   auto* span = new (std::nothrow) detail::OpenSpan;
   if (span == nullptr) return {};
   detail::open_span(*span, state_, name, attributes, &options, true);
@@ -557,13 +557,13 @@ SpanContext Tracer::new_root(std::string_view) const noexcept {
   context.trace_id = TraceId::random();
   context.span_id = SpanId::random();
   context.flags = SpanContext::kRandom;
-  const bool on = state_ != nullptr && state_->recording.load(std::memory_order_relaxed);
+  const bool on = state_ != nullptr && state_->recording.load(std::memory_order_acquire);
   // Without tracing nobody has decided against it: whoever records later may.
   if (!on || detail::sampled(*state_->recording_of, nullptr, context.trace_id)) context.flags |= SpanContext::kSampled;
   return context;
 }
 
-bool Tracer::enabled() const noexcept { return state_ != nullptr && state_->recording.load(std::memory_order_relaxed); }
+bool Tracer::enabled() const noexcept { return state_ != nullptr && state_->recording.load(std::memory_order_acquire); }
 
 // ---- context
 
