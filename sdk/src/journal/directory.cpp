@@ -131,12 +131,15 @@ OwnedHome create_home(const std::string& state_directory, RecorderConfig::Place 
   }
   owned.home.memory = owned.home.state;
   if (place == RecorderConfig::Place::tmpfs) {
-    if (const std::string root = memory_root(); !root.empty()) {
-      const std::string memory = root + "/" + owned.home.id;
-      if (::mkdir(memory.c_str(), 0700) == 0) owned.home.memory = memory;
-    }
+    const std::string memory = memory_path(owned.home.id);
+    if (!memory.empty() && ::mkdir(memory.c_str(), 0700) == 0) owned.home.memory = memory;
   }
   return owned;
+}
+
+std::string memory_path(const std::string& id) {
+  const std::string root = memory_root();
+  return root.empty() ? root : root + "/" + id;
 }
 
 bool write_identity(const Home& home, const Identity& identity) {

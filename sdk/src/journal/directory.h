@@ -50,6 +50,8 @@ struct OwnedHome {
 };
 // Makes this Telemetry's own subdirectory, locked before anyone can see it.
 [[nodiscard]] OwnedHome create_home(const std::string& state_directory, RecorderConfig::Place place);
+// Where create_home() puts the memory of this subdirectory; empty where there is no tmpfs.
+[[nodiscard]] std::string memory_path(const std::string& id);
 bool write_identity(const Home& home, const Identity& identity);
 [[nodiscard]] std::optional<Identity> read_identity(const std::string& subdirectory);
 [[nodiscard]] bool is_home_name(std::string_view name) noexcept;  // 32 hex digits

@@ -613,7 +613,8 @@ void Journal::set_totals(const Totals& totals) {
 void Journal::load_cursors(const std::string& path) {
   const File file = File::open(path, O_RDONLY);
   if (!file.valid()) return;
-  const std::uint64_t pairs = std::min<std::uint64_t>(file.size() / (2 * kCursorSlotBytes), 1024);
+  // The last pair may lack its second copy, or the room behind the slot.
+  const std::uint64_t pairs = std::min<std::uint64_t>((file.size() + 2 * kCursorSlotBytes - 1) / (2 * kCursorSlotBytes), 1024);
   for (std::uint64_t i = 0; i < pairs; ++i) {
     CursorSlot best{};
     for (int copy = 0; copy < 2; ++copy) {

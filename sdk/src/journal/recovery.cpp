@@ -347,6 +347,7 @@ std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_dir
   if (!identity || identity->version != kLayoutVersion) {
     // Died before it had recorded anything, or written by another version.
     if (!identity) {
+      remove_memory({id, result->home.state, memory_path(id)});
       remove_tree(result->home.state);
     } else {
       diagnostics.say_once("version " + id, DiagnosticLevel::warning,
@@ -465,6 +466,9 @@ SiblingWatch::SiblingWatch(std::string state_directory, std::function<void()> di
       inotify_add_watch(inotify_.fd(), directory_.c_str(), IN_MOVED_TO | IN_ONLYDIR) < 0) {
     diagnostics_.say(DiagnosticLevel::warning, "state directory " + directory_ + ": cannot be watched (" + errno_text(errno) +
                                                    "); what a sibling leaves is recovered at the next start");
+  }
+  if (!stop_.valid()) {
+    died_();
     return;
   }
   watch_homes();
@@ -494,6 +498,8 @@ void SiblingWatch::run() {
   sigset_t all;
   sigfillset(&all);
   pthread_sigmask(SIG_BLOCK, &all, nullptr);
+  // Whoever died before it was watched.
+  died_();
   for (;;) {
     pollfd waits[2] = {{inotify_.fd(), POLLIN, 0}, {stop_.fd(), POLLIN, 0}};
     if (::poll(waits, 2, -1) < 0 && errno != EINTR) return;

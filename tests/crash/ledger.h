@@ -1,0 +1,70 @@
+// What the victim told, what the sink got, and what of the one is missing in the other.
+//
+// Hides: how records are matched by number, and what each of them must say.
+// Threads: one.
+// Failure: none; every deviation is counted, and the first few are said on standard error.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "crash/victim.h"
+#include "waymark/reader.h"
+
+namespace waymark::crash {
+
+struct Verdict {
+  std::uint64_t finished = 0;       // told finished: spans and log records
+  std::uint64_t open = 0;           // open at the kill
+  std::uint64_t finished_lost = 0;  // never delivered as finished
+  std::uint64_t open_lost = 0;      // never delivered, or not as interrupted, or without an attribute that was set
+  std::uint64_t corrupt = 0;        // requests and records that can't be read or say something else than was recorded
+  std::uint64_t duplicates = 0;     // deliveries after the first
+  std::uint64_t disordered = 0;     // first deliveries that overtook an older record of their thread
+
+  Verdict& operator+=(const Verdict& other);
+  [[nodiscard]] bool good() const { return finished_lost + open_lost + corrupt + disordered == 0; }
+};
+
+class Ledger {
+ public:
+  void told(const Message& message);
+  // In order of arrival, each signal by itself.
+  void delivered(const ReadTelemetry& telemetry);
+  // One request or file that could not be read.
+  void unreadable(std::string_view why);
+  [[nodiscard]] Verdict judge();
+
+ private:
+  struct SpanEntry {
+    bool opened = false;
+    bool ending = false;
+    bool finished = false;
+    std::uint32_t set = 0;  // a bit for each Which
+    std::uint64_t as_finished = 0;
+    std::uint64_t as_interrupted = 0;
+    SpanId id;
+    std::vector<AnyMap> attributes;  // of its deliveries
+  };
+  struct LogEntry {
+    bool told = false;
+    std::uint64_t delivered = 0;
+    SpanId span;
+  };
+  void say(std::uint64_t& counter, std::string_view what, std::uint64_t number);
+  void take(const ReadSpan& span);
+  void take(const ReadLog& log);
+  static std::string_view wrong_attribute(const AnyMap& attributes, std::uint64_t number, std::uint32_t set);
+
+  Verdict verdict_;
+  std::map<std::uint64_t, SpanEntry> spans_;
+  std::map<std::uint64_t, LogEntry> logs_;
+  std::map<unsigned, std::uint64_t> last_span_;  // by thread: the newest inner span that came first
+  std::map<unsigned, std::uint64_t> last_log_;
+  int said_ = 0;
+};
+
+}  // namespace waymark::crash
