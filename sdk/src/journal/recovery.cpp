@@ -280,6 +280,12 @@ void absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
     records.clear();
     stretch = {};
   };
+  // It was alive when it opened the last of them: a span opened since the last stamp must not end after its parent.
+  for (std::uint32_t i = 0; i < recorder.header().blocks; ++i) {
+    const Block& block = *recorder.block(i);
+    if (block.state.load(std::memory_order_relaxed) != static_cast<std::uint32_t>(BlockState::open)) continue;
+    newest = std::max(newest, block.start_ns);
+  }
   for (std::uint32_t i = 0; i < recorder.header().blocks; ++i) {
     const Block& block = *recorder.block(i);
     if (block.state.load(std::memory_order_relaxed) != static_cast<std::uint32_t>(BlockState::open)) continue;
