@@ -11,7 +11,7 @@
 #include "config/resolve.h"
 #include "config/resource.h"
 #include "core.h"
-#include "trace/propagators.h"
+#include "base/propagators.h"
 #include "waymark/error.h"
 
 namespace waymark {

@@ -3,9 +3,6 @@
 #include <pthread.h>
 #include <sys/random.h>
 
-#include <cstring>
-
-#include "waymark/propagation.h"
 
 namespace waymark {
 namespace detail {
@@ -42,17 +39,13 @@ std::string random_hex(std::size_t bytes) {
 
 TraceId TraceId::random() noexcept {
   TraceId id;
-  const std::uint64_t high = random_u64();
-  const std::uint64_t low = random_u64();
-  std::memcpy(id.bytes.data(), &high, 8);
-  std::memcpy(id.bytes.data() + 8, &low, 8);
+  fill_random(id);
   return id;
 }
 
 SpanId SpanId::random() noexcept {
   SpanId id;
-  const std::uint64_t bits = random_u64();
-  std::memcpy(id.bytes.data(), &bits, 8);
+  fill_random(id);
   return id;
 }
 

@@ -6,7 +6,10 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <string>
+
+#include "waymark/propagation.h"
 
 namespace waymark {
 
@@ -27,6 +30,16 @@ inline std::uint64_t random_u64() noexcept {
     detail::random_state = state;
     if (value != 0 && state != 0) [[likely]] return value;
   }
+}
+
+// Inline for the hot path; TraceId::random() and SpanId::random() call these.
+inline void fill_random(TraceId& id) noexcept {
+  const std::uint64_t words[2] = {random_u64(), random_u64()};
+  std::memcpy(id.bytes.data(), words, sizeof words);
+}
+inline void fill_random(SpanId& id) noexcept {
+  const std::uint64_t word = random_u64();
+  std::memcpy(id.bytes.data(), &word, sizeof word);
 }
 
 // `bytes` random bytes as lower-case hex, straight from the kernel: for names of directories.

@@ -70,7 +70,8 @@ void Collector::run() {
     const auto flush_waits = [&] { return asked_.load(std::memory_order_acquire) != asked; };
     if (now - last_work < kWakeful || left) {
       // What the journal has no room for waits for somebody to read it: no use in looking at full speed.
-      recorder_.collector().sleep(false, now + (left && !wrote ? kBlockedRound : kRound), [&] { return flush_waits() || stopping_.load(std::memory_order_acquire); });
+      recorder_.collector().sleep(false, now + (left && !wrote ? kBlockedRound : kRound),
+                                  [&] { return flush_waits() || stopping_.load(std::memory_order_acquire); });
     } else {
       // Deep: the next record wakes it. An open one must be stamped meanwhile.
       recorder_.collector().sleep(true, open ? now + kStamp : Deadline::max(),

@@ -36,7 +36,7 @@ inline char* put_fixed32(char* p, std::uint32_t v) noexcept {
   return p + 4;
 }
 inline char* put_bytes(char* p, std::string_view text) noexcept {
-  std::memcpy(p, text.data(), text.size());
+  if (!text.empty()) std::memcpy(p, text.data(), text.size());
   return p + text.size();
 }
 // A length-delimited field with a one-byte tag.

@@ -62,6 +62,12 @@ std::uint64_t key_bit(std::string_view key) noexcept {
     std::memcpy(&word, key.data(), 8);
     std::memcpy(&end, key.data() + n - 8, 8);
     word ^= end * 0x9e3779b97f4a7c15u;
+  } else if (n >= 4) {
+    std::uint32_t begin;
+    std::uint32_t end;
+    std::memcpy(&begin, key.data(), 4);
+    std::memcpy(&end, key.data() + n - 4, 4);
+    word = static_cast<std::uint64_t>(begin) << 32 | end;
   } else {
     for (const char c : key) word = word << 8 | static_cast<unsigned char>(c);
   }
@@ -319,10 +325,14 @@ void open_span(OpenSpan& span, TracerState* tracer, std::string_view name, Attri
     context.trace_id = options->trace_id;
     context.flags = SpanContext::kRandom;
   } else {
-    context.trace_id = TraceId::random();
+    fill_random(context.trace_id);
     context.flags = SpanContext::kRandom;
   }
-  context.span_id = options != nullptr && options->span_id.valid() ? options->span_id : SpanId::random();
+  if (options != nullptr && options->span_id.valid()) {
+    context.span_id = options->span_id;
+  } else {
+    fill_random(context.span_id);
+  }
   if (baggage != nullptr && !baggage->empty()) span.active.baggage = *baggage;
   const bool record = options != nullptr && options->sampled ? *options->sampled : sampled(r, parent, context.trace_id);
   if (!record) return;

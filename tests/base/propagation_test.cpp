@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "trace/propagators.h"
+#include "base/propagators.h"
 #include "waymark/propagation.h"
 
 namespace waymark {

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "otlp/writer.h"
-#include "trace/propagators.h"
+#include "base/propagators.h"
 
 namespace waymark {
 namespace {
