@@ -94,12 +94,28 @@ TEST_F(FileSinkTest, MakesTheDirectoryAndAFileThatOthersMayRead) {
   EXPECT_EQ(status.st_mode & 0777u, 0644u);
 }
 
-TEST_F(FileSinkTest, AppendsToWhatIsThereAndEndsATornLine) {
+TEST_F(FileSinkTest, AppendsToWhatIsThereAndTakesATornLineBack) {
   RecordProperty("requirement", "FS-06");
+  const std::string one = request_to_json(Signal::logs, request("one")) + "\n";
+  std::ofstream(path) << one << "{\"torn\":\"" << std::string(10000, 'x');  // a process was killed in the middle of it
+  const auto sink = open(path);
+  EXPECT_EQ(send(*sink, request("one")).outcome, Outcome::delivered);
+  EXPECT_EQ(content(path), one + one);
+}
+
+TEST_F(FileSinkTest, AFileThatIsATornLineStartsAnew) {
   std::ofstream(path) << "{\"torn\":";
   const auto sink = open(path);
   EXPECT_EQ(send(*sink, request("one")).outcome, Outcome::delivered);
-  EXPECT_EQ(content(path), "{\"torn\":\n" + request_to_json(Signal::logs, request("one")) + "\n");
+  EXPECT_THAT(texts(path), ::testing::ElementsAre("one"));
+}
+
+TEST_F(FileSinkTest, ALineThatTearsWhileTheFileIsOpenIsTakenBackToo) {
+  const auto sink = open(path);
+  EXPECT_EQ(send(*sink, request("one")).outcome, Outcome::delivered);
+  std::ofstream(path, std::ios::app) << "{\"torn\":";  // of another process that writes here
+  EXPECT_EQ(send(*sink, request("two")).outcome, Outcome::delivered);
+  EXPECT_THAT(texts(path), ::testing::ElementsAre("one", "two"));
 }
 
 TEST_F(FileSinkTest, GoesOnInANewFileWhereTheOldOneWasMoved) {

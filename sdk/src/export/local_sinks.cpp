@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include <cerrno>
 #include <climits>
 #include <filesystem>
+#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -102,7 +104,28 @@ std::string_view joined(std::string& buffer, std::span<const std::string_view> p
   return buffer;
 }
 
-// OTLP JSON lines. Whole lines only: what a full disk left of one is taken back, or ended.
+// Held while a line is written, so that a line without an end is never one that a living process is writing. The kernel
+// lets it go when its holder dies.
+class WriteLock {
+ public:
+  explicit WriteLock(int fd) noexcept : fd_(fd) {
+    do {
+      held_ = ::flock(fd, LOCK_EX) == 0;
+    } while (!held_ && errno == EINTR);
+  }
+  ~WriteLock() {
+    if (held_) ::flock(fd_, LOCK_UN);
+  }
+  WriteLock(const WriteLock&) = delete;
+  WriteLock& operator=(const WriteLock&) = delete;
+  [[nodiscard]] bool held() const noexcept { return held_; }
+
+ private:
+  int fd_;
+  bool held_ = false;
+};
+
+// OTLP JSON lines. Whole lines only: what a kill or a full disk left of one is taken back, or ended.
 class FileSink final : public Sink {
  public:
   explicit FileSink(const DestinationConfig& config) : signal_(config.signal), path_(config.path) {
@@ -131,15 +154,14 @@ class FileSink final : public Sink {
     if (file_.get() < 0) {
       if (const int failed = open(); failed != 0) return later(failed);
     }
-    if (torn_) line.insert(line.begin(), '\n');
+    std::optional<WriteLock> lock;
+    if (regular_) lock.emplace(file_.get());
+    if (regular_ && !whole(lock->held())) line.insert(line.begin(), '\n');
 
     struct stat before {};
     ::fstat(file_.get(), &before);
     const Writer::Written written = writer_.write(file_.get(), regular_, line);
-    if (written.bytes == line.size()) {
-      torn_ = false;
-      return {};
-    }
+    if (written.bytes == line.size()) return {};
     if (written.bytes > 0) take_back(before.st_size, written.bytes);
     if (written.aborted) return {.aborted = true};
     return later(written.error);
@@ -157,10 +179,27 @@ class FileSink final : public Sink {
     struct stat status {};
     if (::fstat(file.get(), &status) != 0) return errno;
     regular_ = S_ISREG(status.st_mode);
-    char last = '\n';
-    torn_ = regular_ && status.st_size > 0 && ::pread(file.get(), &last, 1, status.st_size - 1) == 1 && last != '\n';
     file_ = std::move(file);
     return 0;
+  }
+
+  // Whether the file ends with a line's end; one without is taken back where nobody can be writing it.
+  [[nodiscard]] bool whole(bool locked) const {
+    struct stat status {};
+    char chunk[4096];
+    if (::fstat(file_.get(), &status) != 0 || status.st_size == 0) return true;
+    off_t end = status.st_size;
+    if (::pread(file_.get(), chunk, 1, end - 1) != 1 || chunk[0] == '\n') return true;
+    if (!locked) return false;
+    while (end > 0) {
+      const off_t begin = std::max<off_t>(0, end - static_cast<off_t>(sizeof chunk));
+      const auto size = static_cast<std::size_t>(end - begin);
+      if (::pread(file_.get(), chunk, size, begin) != static_cast<ssize_t>(size)) return false;
+      const std::size_t line_end = std::string_view(chunk, size).rfind('\n');
+      end = line_end == std::string_view::npos ? begin : begin + static_cast<off_t>(line_end) + 1;
+      if (line_end != std::string_view::npos) break;
+    }
+    return ::ftruncate(file_.get(), end) == 0;
   }
 
   // Renamed or deleted, as log rotation does: the next line belongs into a new file.
@@ -175,7 +214,8 @@ class FileSink final : public Sink {
   void take_back(off_t size_before, std::size_t written) {
     struct stat now {};
     const bool ours_is_last = regular_ && ::fstat(file_.get(), &now) == 0 && now.st_size == size_before + static_cast<off_t>(written);
-    torn_ = !ours_is_last || ::ftruncate(file_.get(), size_before) != 0;
+    // Where it can't be, the next line finds it.
+    [[maybe_unused]] const bool taken = ours_is_last && ::ftruncate(file_.get(), size_before) == 0;
   }
 
   Delivery later(int error) const {
@@ -186,7 +226,6 @@ class FileSink final : public Sink {
   std::string path_;
   Descriptor file_;
   bool regular_ = true;
-  bool torn_ = false;  // the file ends within a line
   Writer writer_;
   std::string request_;
 };
