@@ -328,6 +328,16 @@ bool RunnerLoop::step(std::unique_lock<std::mutex>& lock, bool stopping) {
     lose_lease(lock, std::move(finished));
     return true;
   }
+  // First what is over is recorded: the next task may be one that ends the process.
+  lock.lock();
+  const Timestamp deadline = deadline_;
+  lock.unlock();
+  for (std::size_t i = 0; i < finished.size(); ++i) {
+    finished[i]->finish() = std::move(finishes[i]);
+    finished[i]->conclude(result.accepted[i], deadline);
+  }
+  finished.clear();
+  record(result.closed);
   std::vector<std::unique_ptr<Attempt>> claimed;
   claimed.reserve(result.claimed.size());
   for (ClaimedTask& task : result.claimed) {
@@ -348,15 +358,6 @@ bool RunnerLoop::step(std::unique_lock<std::mutex>& lock, bool stopping) {
     due_ = result.due ? std::optional(Clock::now() + *result.due) : std::nullopt;
     more_ = claimed.size() == want;
   }
-  const Timestamp deadline = deadline_;
-  lock.unlock();
-  for (std::size_t i = 0; i < finished.size(); ++i) {
-    finished[i]->finish() = std::move(finishes[i]);
-    finished[i]->conclude(result.accepted[i], deadline);
-  }
-  finished.clear();
-  record(result.closed);
-  lock.lock();
   if (!result.stopping.empty()) stop_some(lock, result.stopping);
   return true;
 }

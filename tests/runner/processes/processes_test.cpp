@@ -1,0 +1,222 @@
+// Submit here, run there, and kill.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runner/processes/scene.h"
+#include "runner/temporary_directory.h"
+#include "waymark/testing.h"
+
+extern char** environ;
+
+namespace waymark {
+namespace {
+
+using namespace std::chrono_literals;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+// One worker.cpp, and what it says.
+class Worker {
+ public:
+  explicit Worker(const std::vector<std::string>& arguments) {
+    int ends[2];
+    EXPECT_EQ(pipe2(ends, O_CLOEXEC), 0);
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+    std::vector<char*> list = {const_cast<char*>(RUNNER_WORKER)};
+    for (const std::string& argument : arguments) list.push_back(const_cast<char*>(argument.c_str()));
+    list.push_back(nullptr);
+    EXPECT_EQ(posix_spawn(&pid_, RUNNER_WORKER, &actions, nullptr, list.data(), environ), 0);
+    posix_spawn_file_actions_destroy(&actions);
+    close(ends[1]);
+    from_ = ends[0];
+  }
+  ~Worker() {
+    if (pid_ > 0) {
+      ::kill(pid_, SIGKILL);
+      (void)wait();
+    }
+    close(from_);
+  }
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  // The next line; empty where it has ended, or says nothing for a minute.
+  std::string line() {
+    for (;;) {
+      if (const auto end = said_.find('\n'); end != std::string::npos) {
+        std::string text = said_.substr(0, end);
+        said_.erase(0, end + 1);
+        return text;
+      }
+      pollfd fd{from_, POLLIN, 0};
+      if (poll(&fd, 1, 60'000) <= 0) return {};
+      char buffer[512];
+      const ssize_t n = read(from_, buffer, sizeof buffer);
+      if (n <= 0) return {};
+      said_.append(buffer, static_cast<std::size_t>(n));
+    }
+  }
+  void kill() { ::kill(pid_, SIGKILL); }
+  // How it ended: its exit code, or minus the signal.
+  int wait() {
+    int status = 0;
+    if (waitpid(pid_, &status, 0) != pid_) return -1000;
+    pid_ = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  }
+
+ private:
+  pid_t pid_ = -1;
+  int from_ = -1;
+  std::string said_;
+};
+
+class ProcessesTest : public ::testing::Test {
+ protected:
+  ProcessesTest()
+      : telemetry_(testing::memory_config(memory_)),
+        client_({.name = "submitter", .store = directory_.path() + "/store.db", .telemetry = &telemetry_}) {}
+
+  std::unique_ptr<Worker> worker(const std::string& behaviour, std::chrono::milliseconds lease, bool state = true) {
+    const std::string traces = directory_.path() + "/" + std::to_string(workers_++) + ".jsonl";
+    return std::make_unique<Worker>(std::vector<std::string>{directory_.path() + "/store.db",
+                                                             state ? directory_.path() + "/state" : "", traces,
+                                                             std::to_string(lease.count()), behaviour});
+  }
+
+  // What all processes delivered, each span once.
+  std::vector<ReadSpan> spans() {
+    EXPECT_TRUE(telemetry_.force_flush(10s));
+    std::vector<ReadSpan> all = memory_.spans();
+    for (const auto& entry : std::filesystem::directory_iterator(directory_.path())) {
+      if (entry.path().extension() != ".jsonl") continue;
+      for (ReadSpan& span : read_json_file(entry.path().string()).spans) all.push_back(std::move(span));
+    }
+    std::map<SpanId, ReadSpan> once;
+    for (ReadSpan& span : all) once.emplace(span.context.span_id, std::move(span));
+    all.clear();
+    for (auto& [id, span] : once) all.push_back(std::move(span));
+    return all;
+  }
+
+  static void expect_enclosing(const std::vector<ReadSpan>& spans) {
+    std::map<SpanId, const ReadSpan*> by_id;
+    for (const ReadSpan& span : spans) by_id[span.context.span_id] = &span;
+    for (const ReadSpan& span : spans) {
+      if (!span.parent.valid()) continue;
+      ASSERT_TRUE(by_id.contains(span.parent)) << "no parent of " << span.name;
+      EXPECT_LE(by_id[span.parent]->start, span.start) << span.name;
+      EXPECT_GE(by_id[span.parent]->end, span.end) << span.name;
+    }
+  }
+
+  testing::TemporaryDirectory directory_;
+  testing::MemoryDestination memory_;
+  Telemetry telemetry_;
+  Client client_;
+  int workers_ = 0;
+};
+
+TEST_F(ProcessesTest, AKilledRunnersTaskIsFinishedByTheOtherInOneTrace) {
+  const Job job = client_.jobs().submit("scene", testing::Scene{2});
+  // A lease so long that only the recovery of its telemetry can tell that it is dead.
+  auto doomed = worker("hang", 60min);
+  ASSERT_EQ(doomed->line(), "start 0 1");
+  auto other = worker("compute", 60min);
+  ASSERT_EQ(other->line(), "start 1 1");
+  ASSERT_EQ(other->line(), "done 1");
+  doomed->kill();
+  EXPECT_EQ(doomed->wait(), -SIGKILL);
+  EXPECT_EQ(other->line(), "start 0 2");
+  EXPECT_EQ(other->line(), "done 0");
+  EXPECT_EQ(other->line(), "bye");
+  EXPECT_EQ(other->wait(), 0);
+
+  const Job found = client_.jobs().wait(job.id, 0s);
+  EXPECT_EQ(found.state, JobState::completed);
+  const auto tasks = client_.jobs().tasks(job.id);
+  ASSERT_THAT(tasks, SizeIs(4));
+  EXPECT_EQ(tasks[1].attempts, 2u);
+  EXPECT_EQ(tasks[1].lost, 1u);
+  EXPECT_EQ(tasks[2].attempts, 1u);
+
+  EXPECT_EQ(testing::span_tree(spans()),
+            "submit/scene\n"
+            "job/scene -> submit/scene\n"
+            "  task/Scene\n"
+            "  subtasks/Scene\n"
+            "    task/Tile [error]\n"
+            "      read_bands [error]\n"
+            "    task/Tile\n"
+            "      read_bands\n"
+            "    task/Tile -> task/Tile\n"
+            "      read_bands\n"
+            "    task/Mosaic -> task/Tile\n");
+  expect_enclosing(spans());
+  for (const ReadSpan& span : spans()) {
+    if (span.name != "task/Tile" || span.status != StatusCode::error) continue;
+    const AnyValue* interrupted = find(span.attributes, "workflow.interrupted");
+    ASSERT_NE(interrupted, nullptr);
+    EXPECT_EQ(to_text(*interrupted), "true");
+    EXPECT_EQ(find_string(span.attributes, "workflow.job.id"), job.id);
+  }
+}
+
+TEST_F(ProcessesTest, WithoutAStateDirectoryTheLeaseTells) {
+  const Job job = client_.jobs().submit("scene", testing::Scene{1});
+  auto doomed = worker("hang", 500ms, false);
+  ASSERT_EQ(doomed->line(), "start 0 1");
+  auto other = worker("compute", 500ms, false);
+  doomed->kill();
+  EXPECT_EQ(other->line(), "start 0 2");
+  EXPECT_EQ(other->line(), "done 0");
+  EXPECT_EQ(other->line(), "bye");
+  EXPECT_EQ(client_.jobs().find(job.id).state, JobState::completed);
+  EXPECT_EQ(client_.jobs().tasks(job.id)[1].lost, 1u);
+}
+
+TEST_F(ProcessesTest, ATaskThatKillsEveryRunnerFailsAfterTheThird) {
+  const Job job = client_.jobs().submit("poison", testing::Scene{1});
+  for (int i = 1; i <= 3; ++i) {
+    auto victim = worker("die", 60min);
+    EXPECT_EQ(victim->line(), "start 0 " + std::to_string(i));
+    EXPECT_EQ(victim->line(), "");
+    EXPECT_EQ(victim->wait(), -SIGKILL);
+  }
+  auto last = worker("die", 60min);
+  EXPECT_EQ(last->line(), "bye");
+  EXPECT_EQ(last->wait(), 0);
+  const Job found = client_.jobs().find(job.id);
+  EXPECT_EQ(found.state, JobState::failed);
+  EXPECT_EQ(found.error_type, "runner_lost");
+  EXPECT_EQ(testing::span_tree(spans()),
+            "submit/poison\n"
+            "job/poison [error] -> submit/poison\n"
+            "  task/Scene\n"
+            "  subtasks/Scene [error]\n"
+            "    task/Tile [error]\n"
+            "      read_bands [error]\n"
+            "    task/Tile [error] -> task/Tile\n"
+            "      read_bands [error]\n"
+            "    task/Tile [error] -> task/Tile\n"
+            "      read_bands [error]\n");
+  expect_enclosing(spans());
+}
+
+}  // namespace
+}  // namespace waymark
