@@ -40,7 +40,7 @@ journal::Scope encode_scope(std::string_view name, std::string_view version, std
   const auto text = [&](char tag, std::string_view value) {
     if (value.empty()) return;
     std::string scratch;
-    value = otlp::clean(value, scratch);
+    value = clean(value, scratch);
     std::string field(otlp::field_size(value.size()), '\0');
     otlp::put_field(field.data(), tag, value);
     scope.encoded += field;
@@ -565,6 +565,22 @@ Stats Telemetry::stats() const {
   stats.recorder_bytes = parts.recorder->bytes();
   const std::scoped_lock lock(parts.destinations_mutex);
   for (const auto& [key, destination] : parts.destinations) stats.destinations.push_back(destination->stats());
+  // What dead processes had for destinations that this Telemetry has not.
+  const std::scoped_lock dead_lock(parts.dead_mutex);
+  for (const auto& d : parts.dead) {
+    journal::Journal& left = *d->recovered->journal;
+    for (const auto& [name, signal, done] : left.cursors()) {
+      if (done || parts.destinations.contains({name, signal})) continue;
+      auto entry = std::find_if(stats.destinations.begin(), stats.destinations.end(),
+                                [&, n = &name, s = signal](const auto& e) { return e.name == *n && e.signal == s; });
+      if (entry == stats.destinations.end()) {
+        entry = stats.destinations.insert(entry, DestinationStats{.name = name, .signal = signal, .configured = false});
+      }
+      const std::uint64_t pending = left.cursor(name, signal, true)->counts().pending;
+      entry->counts.offered += pending;
+      entry->counts.pending += pending;
+    }
+  }
   return stats;
 }
 

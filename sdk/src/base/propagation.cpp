@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <utility>
 
-#include "otlp/writer.h"
+#include "base/utf8.h"
 #include "base/propagators.h"
 
 namespace waymark {
@@ -120,7 +120,7 @@ std::string decoded(std::string_view text) {
     }
     out += text[i];
   }
-  return otlp::valid_utf8(out) ? out : otlp::sanitized(out);
+  return valid_utf8(out) ? out : sanitized(out);
 }
 
 void append_encoded(std::string& out, std::string_view value) {

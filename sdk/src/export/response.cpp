@@ -159,9 +159,9 @@ bool retryable(int status) noexcept { return status == 429 || status == 502 || s
 
 std::string printable(std::string_view text, std::size_t characters) {
   // A character has at most four bytes, so this much decides, and a text of megabytes is not copied.
-  std::string line = otlp::sanitized(text.substr(0, characters * 4));
+  std::string line = sanitized(text.substr(0, characters * 4));
   std::ranges::replace_if(line, [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, ' ');
-  const auto first = otlp::first_characters(line, characters);
+  const auto first = first_characters(line, characters);
   if (first.size() == line.size()) return line;
   return std::string(first) + "…";
 }

@@ -171,10 +171,10 @@ std::optional<Closed> close_span(const DeadRecorder& recorder, const Block& bloc
   if (parts.kind < 1 || parts.kind > 5) parts.kind = 1;
   if (parts.status > 2) parts.status = 0;
   std::string scratch[3];
-  parts.name = otlp::clean(recorder.text(block.name.load(std::memory_order_relaxed)), scratch[0]);
-  parts.trace_state = otlp::clean(recorder.text(block.trace_state), scratch[1]);
+  parts.name = clean(recorder.text(block.name.load(std::memory_order_relaxed)), scratch[0]);
+  parts.trace_state = clean(recorder.text(block.trace_state), scratch[1]);
   if (parts.status == 2) {
-    parts.status_message = otlp::clean(recorder.text(block.status_message.load(std::memory_order_relaxed)), scratch[2]);
+    parts.status_message = clean(recorder.text(block.status_message.load(std::memory_order_relaxed)), scratch[2]);
   }
   const std::string bytes = recorder.stream(block);
   std::string stream(whole_fields(bytes));

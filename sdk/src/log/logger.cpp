@@ -66,8 +66,8 @@ void emit(LoggerState& logger, const std::string* bound, const LogRecord& record
   std::string scratch[3];
   std::string_view severity_text = record.severity_text;
   if (severity_text.empty()) severity_text = severity_name(record.severity);
-  severity_text = otlp::clean(severity_text, scratch[0]);
-  const std::string_view event_name = otlp::clean(record.event_name, scratch[1]);
+  severity_text = clean(severity_text, scratch[0]);
+  const std::string_view event_name = clean(record.event_name, scratch[1]);
   const SpanContext* context = record.context;
   if (context == nullptr && current != nullptr) context = &current->span;
   if (context != nullptr && !context->valid()) context = nullptr;
@@ -79,7 +79,7 @@ void emit(LoggerState& logger, const std::string* bound, const LogRecord& record
   std::size_t attributes = 0;
   const std::uint32_t dropped = for_attributes(
       bound, record.attributes, r.log_limits.attribute_count, [&](std::string_view field) { attributes += field.size(); },
-      [&](const Attribute& a) { attributes += otlp::size_attribute(otlp::clean(a.key, scratch[2]), a.value, r.log_limits); });
+      [&](const Attribute& a) { attributes += otlp::size_attribute(clean(a.key, scratch[2]), a.value, r.log_limits); });
   const std::size_t bytes = 9 + (severity ? 2 : 0) + (severity_text.empty() ? 0 : otlp::field_size(severity_text.size())) +
                             (record.body.type() != Value::Type::empty ? otlp::field_size(body) : 0) + attributes +
                             (dropped ? 1 + otlp::varint_size(dropped) : 0) +
@@ -108,7 +108,7 @@ void emit(LoggerState& logger, const std::string* bound, const LogRecord& record
     for_attributes(
         bound, record.attributes, r.log_limits.attribute_count, [&](std::string_view field) { p = otlp::put_bytes(p, field); },
         [&](const Attribute& a) {
-          p = otlp::put_attribute(p, kAttributeTag, otlp::clean(a.key, scratch[2]), a.value, r.log_limits);
+          p = otlp::put_attribute(p, kAttributeTag, clean(a.key, scratch[2]), a.value, r.log_limits);
         });
     if (dropped != 0) {
       *p++ = 0x38;

@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/utf8.h"
 #include "waymark/attribute.h"
 #include "waymark/config.h"
 
@@ -46,23 +47,6 @@ inline char* put_field(char* p, char tag, std::string_view text) noexcept {
 }
 inline constexpr std::size_t field_size(std::size_t bytes) noexcept { return 1 + varint_size(bytes) + bytes; }
 
-inline bool ascii(std::string_view text) noexcept {
-  const char* p = text.data();
-  std::size_t n = text.size();
-  std::uint64_t bits = 0;
-  std::uint64_t word;
-  if (n >= 8) {
-    for (; n > 8; n -= 8, p += 8) {
-      std::memcpy(&word, p, 8);
-      bits |= word;
-    }
-    std::memcpy(&word, p + n - 8, 8);
-    bits |= word;
-  } else {
-    for (; n > 0; --n, ++p) bits |= static_cast<std::uint64_t>(static_cast<unsigned char>(*p));
-  }
-  return (bits & 0x8080808080808080u) == 0;
-}
 // Copies text and gives its bytes, or-ed together in words: not ASCII where a high bit is set.
 inline std::uint64_t copy_or(char* to, const char* from, std::size_t n) noexcept {
   if (n >= 16) {
@@ -151,19 +135,6 @@ inline char* put_small_attribute(char* p, char tag, std::string_view key, const 
   p[3] = static_cast<char>(k);
   any[0] = 0x12;
   return end;
-}
-
-[[nodiscard]] bool valid_utf8(std::string_view text) noexcept;
-// A copy with U+FFFD in place of every byte that is not part of a well-formed sequence.
-[[nodiscard]] std::string sanitized(std::string_view text);
-// The longest prefix of at most `characters` code points.
-[[nodiscard]] std::string_view first_characters(std::string_view text, std::size_t characters) noexcept;
-
-// Text as it may go on the wire: itself where it is well-formed, else a sanitized copy in `scratch`.
-inline std::string_view clean(std::string_view text, std::string& scratch) {
-  if (ascii(text) || valid_utf8(text)) [[likely]] return text;
-  scratch = sanitized(text);
-  return scratch;
 }
 
 // AnyValue, for every type. `depth` counts from 1 at the top; what is deeper than the limit becomes the empty value.

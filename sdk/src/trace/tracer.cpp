@@ -115,7 +115,7 @@ bool has_key(const journal::Recorder& recorder, const OpenSpan& span, std::strin
     return;
   }
   std::string scratch;
-  key = otlp::clean(key, scratch);
+  key = clean(key, scratch);
   const std::uint64_t bit = key_bit(key);
   bool repeated = false;
   if ((span.seen_keys & bit) != 0) [[unlikely]] repeated = has_key(recorder, span, key);
@@ -241,7 +241,7 @@ void add_event(OpenSpan& span, std::string_view name, Attributes attributes, std
   char time[8];
   otlp::put_fixed64(time, time_ns);
   event.append(time, 8);
-  append_field(event, 0x12, otlp::clean(name, clean_name));
+  append_field(event, 0x12, clean(name, clean_name));
   std::uint32_t dropped = 0;
   if (more.empty()) {
     encode_attributes(event, 0x1a, attributes, r.span_limits, r.span_limits.event_attribute_count, dropped);
@@ -368,7 +368,7 @@ void open_span(OpenSpan& span, TracerState* tracer, std::string_view name, Attri
   block->links = 0;
   block->compact_at = journal::kBlockPayload / 2;
   std::string scratch;
-  block->name.store(recorder.put_text(block, otlp::clean(name, scratch)), std::memory_order_relaxed);
+  block->name.store(recorder.put_text(block, clean(name, scratch)), std::memory_order_relaxed);
   block->trace_state =
       context.trace_state.header().size() <= journal::kMaximumTextBytes ? recorder.put_text(block, context.trace_state.header()) : 0;
   block->start_ns = options != nullptr && options->start != Timestamp{} ? to_ns(options->start) : r.clock->now();
@@ -450,7 +450,7 @@ SpanHandle& SpanHandle::status(StatusCode code, std::string_view description) no
   if (code == StatusCode::unset || before == StatusCode::ok) return *this;
   if (code == StatusCode::error) {
     std::string scratch;
-    block->status_message.store(open()->tracer->recording_of->recorder->put_text(block, otlp::clean(description, scratch)),
+    block->status_message.store(open()->tracer->recording_of->recorder->put_text(block, clean(description, scratch)),
                                 std::memory_order_release);
   }
   block->status.store(static_cast<std::uint8_t>(code), std::memory_order_release);
@@ -488,7 +488,7 @@ SpanHandle& SpanHandle::update_name(std::string_view name) noexcept {
   const detail::SpanLock lock(*open());
   if (!detail::live(open())) return *this;
   std::string scratch;
-  const journal::Text text = open()->tracer->recording_of->recorder->put_text(open()->block, otlp::clean(name, scratch));
+  const journal::Text text = open()->tracer->recording_of->recorder->put_text(open()->block, clean(name, scratch));
   if (text != 0 || name.empty()) open()->block->name.store(text, std::memory_order_release);
   return *this;
 }
