@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "otlp/walk.h"
-#include "otlp/writer.h"
+#include "base/utf8.h"
 #include "waymark/error.h"
 
 namespace waymark::delivery {
