@@ -16,6 +16,7 @@
 #include <filesystem>
 #include <fstream>
 #include <future>
+#include <iomanip>
 #include <initializer_list>
 #include <iostream>
 #include <stdexcept>
@@ -41,7 +42,7 @@ Images are JPEG or PNG files; without any, those of the package xplanet-images.
   --endpoint URL     send traces and logs there (OTLP); without it OTEL_TRACES_ENDPOINT and OTEL_LOGS_ENDPOINT
                      decide, and without them files in DIR
   --concurrency N    tasks at a time (default: one per core)
-  --fault crash      one tile's first attempt dies of SIGSEGV and takes this process with it
+  --fault crash      half-way through the first scene a tile dies of SIGSEGV and takes this process with it
   --runner-only      submit nothing: help with the job in DIR until it is done
 )";
 
@@ -174,19 +175,20 @@ class ProgressLine {
 
 void report(const Options& options, const waymark::Job& job) {
   const double seconds = std::chrono::duration<double>(job.finished_at - job.submitted_at).count();
-  std::cout << "job " << waymark::job_state_name(job.state) << " in " << seconds << " s, " << job.tasks << " tasks\n";
+  std::cout << "job " << waymark::job_state_name(job.state) << " in " << std::fixed << std::setprecision(2) << seconds
+            << " s, " << job.tasks << " tasks\n";
   if (job.state != waymark::JobState::completed) std::cout << job.error_type << ": " << job.error << '\n';
 
   const bool flushed = waymark::force_flush(10s);
-  const waymark::Stats stats = waymark::stats();
-  std::cout << "\nrecorded here: " << stats.spans << " spans, " << stats.log_records << " log records\n";
-  for (const auto& [name, signal, counts, last_error] : stats.destinations) {
-    std::cout << waymark::signal_name(signal) << " to " << name << ": " << counts.delivered << " delivered, "
-              << counts.dropped << " dropped";
+  std::cout << '\n';
+  for (const waymark::DestinationStats& d : waymark::stats().destinations) {
+    if (d.name == "console") continue;
+    const waymark::Counts& counts = d.counts;
+    std::cout << (d.signal == waymark::Signal::traces ? "spans" : "log records") << ": " << counts.offered << " recorded, "
+              << counts.delivered << " delivered, " << counts.dropped << " dropped";
     if (counts.rejected > 0) std::cout << ", " << counts.rejected << " rejected";
     if (counts.pending > 0) std::cout << ", " << counts.pending << " still to be sent";
-    if (!last_error.empty()) std::cout << " (" << last_error << ")";
-    std::cout << '\n';
+    std::cout << " (" << (d.last_error.empty() ? d.name : d.last_error) << ")\n";
   }
   if (!flushed) std::cout << "what is still to be sent is kept in " << (options.out / "state").string() << '\n';
 }
@@ -203,7 +205,8 @@ int run(const Options& options) {
     if (!(std::ifstream(id_file) >> id)) throw UsageError(id_file.string() + ": no job to help with");
     waymark::configure_console_logging({.level = waymark::Severity::warning});
   } else {
-    const scene::ProcessScenes task{options.images, options.out.string(), options.tile, options.crash};
+    const scene::ProcessScenes task{options.images, options.out.string(), options.tile,
+                                    options.crash ? getpid() : 0};
     id = client.jobs().submit("scene tiles", task).id;
     std::ofstream(id_file) << id << '\n';
     std::cout << "job " << id << ": " << options.images.size() << (options.images.size() == 1 ? " image" : " images")

@@ -23,8 +23,8 @@ struct Tile {
   std::string directory;  // of the scene
   int tile = 0;           // edge of a full tile, pixels
   int index = 0;          // in tile_grid's order
-  bool crashes = false;   // its first attempt takes its whole process down
-  NLOHMANN_DEFINE_TYPE_INTRUSIVE(Tile, directory, tile, index, crashes)
+  int doomed = 0;         // id of the process that a crash takes down when it executes this task; 0: none
+  NLOHMANN_DEFINE_TYPE_INTRUSIVE(Tile, directory, tile, index, doomed)
 
   void execute(waymark::Context& context);
 };
@@ -50,8 +50,8 @@ struct ReadScene {
   std::string image;
   std::string directory;
   int tile = 0;
-  bool crashes = false;  // one of its tiles does
-  NLOHMANN_DEFINE_TYPE_INTRUSIVE(ReadScene, image, directory, tile, crashes)
+  int doomed = 0;  // passed on to the second half of its tiles
+  NLOHMANN_DEFINE_TYPE_INTRUSIVE(ReadScene, image, directory, tile, doomed)
 
   void execute(waymark::Context& context);
 };
@@ -60,8 +60,8 @@ struct ProcessScenes {
   std::vector<std::string> images;
   std::string out;
   int tile = 256;
-  bool crashes = false;
-  NLOHMANN_DEFINE_TYPE_INTRUSIVE(ProcessScenes, images, out, tile, crashes)
+  int doomed = 0;  // passed on to the first scene
+  NLOHMANN_DEFINE_TYPE_INTRUSIVE(ProcessScenes, images, out, tile, doomed)
 
   void execute(waymark::Context& context);
 };

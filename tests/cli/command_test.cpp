@@ -2,6 +2,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -9,6 +13,7 @@
 #include <vector>
 
 #include "support/command.h"
+#include "waymark/telemetry.h"
 
 namespace waymark {
 namespace {
@@ -76,7 +81,7 @@ TEST_F(CommandTest, ExplainsEachCommand) {
 }
 
 TEST_F(CommandTest, RefusesWhatItDoesNotKnowInOneLine) {
-  expect_refusal({}, "subcommand");
+  expect_refusal({}, "a command is missing: trace or recover");
   expect_refusal({"tracee"}, "tracee");
   expect_refusal({"trace"}, "path");
   expect_refusal({"trace", traces(), "--wide"}, "--wide");
@@ -110,6 +115,74 @@ TEST_F(CommandTest, SaysWhereAFileIsDamaged) {
   const CommandResult result = waymark({"trace", write("bad.jsonl", "{\"resourceSpans\":[]}\n{nonsense}\n")});
   EXPECT_EQ(result.exit_code, 1);
   EXPECT_THAT(result.output, HasSubstr("bad.jsonl:2"));
+}
+
+// A process that records and is killed: one span and one record finished, one span open.
+void record_and_die(const std::string& state_directory) {
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    Config config;
+    config.resource = Resource("doomed");
+    config.state_directory = state_directory;
+    for (const Signal signal : {Signal::traces, Signal::logs}) {
+      DestinationConfig nowhere;
+      nowhere.name = "nowhere";
+      nowhere.signal = signal;
+      nowhere.output = Output::callback;
+      nowhere.deliver = [](Signal, std::string_view) { return DeliveryResult{.outcome = Outcome::retry}; };
+      config.destinations.push_back(nowhere);
+    }
+    Telemetry telemetry(config);
+    const Tracer tracer = telemetry.tracer("test");
+    { const auto done = tracer.span("done", {{"number", 1}}); }
+    auto open = tracer.span("open", {{"number", 2}});
+    telemetry.logger("test").info("still here", {{"number", 3}});
+    open.event("last words");
+    kill(getpid(), SIGKILL);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status));
+}
+
+TEST_F(CommandTest, RecoversWhatAKilledProcessLeft) {
+  const std::string state = (directory / "state").string();
+  record_and_die(state);
+  const std::string traces = (directory / "saved.jsonl").string();
+  const std::string logs = (directory / "saved-logs.jsonl").string();
+  const CommandResult result = waymark({"recover", state, "--traces-file", traces, "--logs-file", logs});
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_THAT(result.output, HasSubstr("(doomed): 1 finished span, 1 log record, 1 interrupted span\n"));
+  EXPECT_THAT(result.output, HasSubstr("  open, "));
+  EXPECT_THAT(result.output, HasSubstr("traces for nowhere: 2 delivered, 0 rejected, 0 dropped, 0 still to be sent"));
+  EXPECT_THAT(result.output, HasSubstr("logs for nowhere: 1 delivered, 0 rejected, 0 dropped, 0 still to be sent"));
+
+  const CommandResult picture = waymark({"trace", traces, logs});
+  EXPECT_EQ(picture.exit_code, 0);
+  EXPECT_THAT(picture.output, HasSubstr("↯"));
+  EXPECT_THAT(picture.output, HasSubstr("event last words"));
+
+  EXPECT_EQ(waymark({"trace", state}).exit_code, 0);
+}
+
+TEST_F(CommandTest, LeavesWhatItHasNoDestinationFor) {
+  const std::string state = (directory / "state").string();
+  record_and_die(state);
+  const std::string traces = (directory / "saved.jsonl").string();
+  const std::string logs = (directory / "saved-logs.jsonl").string();
+  const CommandResult first = waymark({"recover", state, "--traces-file", traces});
+  EXPECT_EQ(first.exit_code, 1) << first.output;
+  EXPECT_THAT(first.output, HasSubstr("logs for nowhere: 0 delivered, 0 rejected, 0 dropped, 1 still to be sent"));
+  EXPECT_THAT(first.output, HasSubstr("what is left stays in " + state));
+
+  const CommandResult wrong = waymark({"recover", state, "--logs-file", logs, "--destination", "elsewhere"});
+  EXPECT_EQ(wrong.exit_code, 2) << wrong.output;
+  EXPECT_THAT(wrong.output, HasSubstr("name one with --destination: nowhere"));
+
+  const CommandResult second = waymark({"recover", state, "--logs-file", logs});
+  EXPECT_EQ(second.exit_code, 0) << second.output;
+  EXPECT_EQ(waymark({"trace", traces, logs}).exit_code, 0);
 }
 
 TEST_F(CommandTest, SaysThatAFileHoldsNoSpans) {

@@ -194,19 +194,17 @@ trace abababababababababababababababab  job/earth
 
                         duration     start  0                             2.00 s
 job/earth                 2.00 s      +0 s  ────────────────────────────────────
-├─task/Tile              52.0 ms   +200 ms     ▐▌
-├─task/Tile              57.0 ms   +700 ms              ▐▋
 ├─task/Tile attempt 1 ✗  10.0 ms   +1.00 s                    ▏
 ├─task/Tile attempt 2    20.0 ms   +1.10 s                     ▕▏
 ├─task/Tile              62.0 ms   +1.20 s                       ▐▊
 ├─task/Tile              67.0 ms   +1.70 s                                ▐▊
-├─… 16 more task/Tile, 800 ms in all        ░░░  ░░░░░░░  ░░░░░░░  ░░░░░░░  ░░░░
+├─… 18 more task/Tile, 909 ms in all        ░░░░░░░░░░░░░░░░░░░░░  ░░░░░░░  ░░░░
 └─task/Mosaic             100 ms   +1.90 s                                    ▐█
 
 ✗ error   ░ folded (--all shows them)
 )");
   const std::string all = sketch.draw({.width = 80, .all = true});
-  EXPECT_EQ(lines(all).size(), lines(sketch.draw()).size() + 15) << all;
+  EXPECT_EQ(lines(all).size(), lines(sketch.draw()).size() + 17) << all;
 }
 
 TEST(WaterfallTest, PutsSpansWithoutTheirParentUnderAQuestionMark) {

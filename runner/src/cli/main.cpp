@@ -83,8 +83,13 @@ struct RecoverArguments {
   std::string endpoint;
   std::string traces_file;
   std::string logs_file;
+  std::string destination;
   std::string timeout = "30s";
 };
+
+std::string count(std::uint64_t number, std::string_view noun) {
+  return std::to_string(number) + " " + std::string(noun) + (number == 1 ? "" : "s");
+}
 
 // What one dead process had left, on a line, and each span it had open on one of its own.
 void tell(const Recovered& found) {
@@ -92,8 +97,8 @@ void tell(const Recovered& found) {
   if (const auto service = find_string(found.resource, "service.name"); !service.empty()) {
     text += " (" + cli::printable(service) + ")";
   }
-  text += ": " + std::to_string(found.finished_spans) + " finished spans, " + std::to_string(found.log_records) +
-          " log records, " + std::to_string(found.interrupted.size()) + " interrupted spans";
+  text += ": " + count(found.finished_spans, "finished span") + ", " + count(found.log_records, "log record") + ", " +
+          count(found.interrupted.size(), "interrupted span");
   if (found.damaged_bytes > 0) text += ", " + std::to_string(found.damaged_bytes) + " bytes damaged";
   if (!found.problem.empty()) text += "; " + cli::printable(found.problem);
   text += '\n';
@@ -104,6 +109,21 @@ void tell(const Recovered& found) {
   std::cout << text << std::flush;
 }
 
+// Says what takes the records of `signal`: where, and under which destination's name (empty: the endpoint's own).
+void take(const RecoverArguments& arguments, Signal signal, const std::string& name) {
+  const bool files = !arguments.traces_file.empty() || !arguments.logs_file.empty();
+  const std::string& file = signal == Signal::traces ? arguments.traces_file : arguments.logs_file;
+  if (files && file.empty()) return;
+  const std::string endpoint = files ? "file:" + file : arguments.endpoint;  // empty: the environment's
+  if (signal == Signal::traces) {
+    configure_otel_tracing(
+        {.service = "waymark-recover", .endpoint = endpoint, .name = name, .state_directory = arguments.directory});
+  } else {
+    configure_otel_logging(
+        {.service = "waymark-recover", .endpoint = endpoint, .name = name, .state_directory = arguments.directory});
+  }
+}
+
 int recover(const RecoverArguments& arguments) {
   if (!fs::is_directory(arguments.directory)) {
     return complain(arguments.directory + ": no such directory", kWrongUse);
@@ -111,39 +131,53 @@ int recover(const RecoverArguments& arguments) {
   if (!arguments.endpoint.empty() && !(arguments.traces_file.empty() && arguments.logs_file.empty())) {
     return complain("--endpoint and --traces-file or --logs-file: give one or the other", kWrongUse);
   }
-  std::chrono::nanoseconds timeout{};
-  try {
-    timeout = parse_duration(arguments.timeout, "--timeout");
-    // The endpoint, else a file for each signal that has one, else what the environment names.
-    const bool files = !arguments.traces_file.empty() || !arguments.logs_file.empty();
-    const auto endpoint = [&](const std::string& file) { return files ? "file:" + file : arguments.endpoint; };
-    telemetry().on_recovered(tell);
-    if (!files || !arguments.traces_file.empty()) {
-      configure_otel_tracing({.service = "waymark-recover",
-                              .endpoint = endpoint(arguments.traces_file),
-                              .state_directory = arguments.directory});
+  const auto timeout = parse_duration(arguments.timeout, "--timeout");
+  telemetry().on_recovered(tell);
+  for (const Signal signal : {Signal::traces, Signal::logs}) take(arguments, signal, arguments.destination);
+  telemetry().recover();
+
+  // Records wait for a destination by its name. Where they go somewhere else today, and it is clear whose they are, they
+  // are taken under that name.
+  const Stats found = stats();
+  for (const Signal signal : {Signal::traces, Signal::logs}) {
+    std::vector<std::string> waiting;
+    bool wanted = false;
+    for (const DestinationStats& d : found.destinations) {
+      if (d.signal != signal) continue;
+      if (!d.configured) waiting.push_back(d.name);
+      wanted = wanted || (d.configured && d.counts.offered == 0);
     }
-    if (!files || !arguments.logs_file.empty()) {
-      configure_otel_logging({.service = "waymark-recover",
-                              .endpoint = endpoint(arguments.logs_file),
-                              .state_directory = arguments.directory});
+    if (!wanted || waiting.empty()) continue;
+    if (waiting.size() > 1 || !arguments.destination.empty()) {
+      std::string names;
+      for (const std::string& name : waiting) names += (names.empty() ? "" : ", ") + cli::printable(name);
+      return complain(std::string(signal_name(signal)) + " wait there for other destinations; name one with --destination: " +
+                          names, kWrongUse);
     }
-  } catch (const Error& error) {
-    const bool usage = error.code() == ErrorCode::invalid_endpoint || error.code() == ErrorCode::invalid_duration ||
-                       error.code() == ErrorCode::missing_endpoint;
-    return complain(error.what(), usage ? kWrongUse : 1);
+    std::cout << signal_name(signal) << " that waited for " << cli::printable(waiting.front()) << " are taken\n";
+    take(arguments, signal, waiting.front());
   }
 
-  telemetry().recover();
   const bool delivered = force_flush(timeout);
-  for (const auto& [name, signal, counts, last_error] : stats().destinations) {
-    std::cout << signal_name(signal) << " to " << name << ": " << counts.delivered << " delivered, " << counts.rejected
-              << " rejected, " << counts.dropped << " dropped, " << counts.pending << " still to be sent";
-    if (!last_error.empty()) std::cout << " (" << last_error << ")";
+  std::uint64_t left = 0;
+  for (const DestinationStats& d : stats().destinations) {
+    left += d.counts.pending;
+    if (d.configured && d.counts.offered == 0) continue;
+    std::cout << signal_name(d.signal) << " for " << cli::printable(d.name) << ": " << d.counts.delivered << " delivered, "
+              << d.counts.rejected << " rejected, " << d.counts.dropped << " dropped, " << d.counts.pending
+              << " still to be sent";
+    if (!d.last_error.empty()) std::cout << " (" << cli::printable(d.last_error) << ")";
     std::cout << '\n';
   }
   shutdown();
-  return delivered ? 0 : complain("not everything could be delivered; what is left stays in " + arguments.directory, 1);
+  if (delivered && left == 0) return 0;
+  return complain("not everything could be delivered; what is left stays in " + arguments.directory, 1);
+}
+
+// Whether an error is one of the command line, or of the variables that stand in for it.
+bool is_usage(ErrorCode code) {
+  return code == ErrorCode::not_found || code == ErrorCode::invalid_endpoint || code == ErrorCode::invalid_duration ||
+         code == ErrorCode::missing_endpoint || code == ErrorCode::invalid_argument;
 }
 
 }  // namespace
@@ -151,7 +185,6 @@ int recover(const RecoverArguments& arguments) {
 int main(int argc, char** argv) {
   CLI::App app{"Looks at telemetry on this machine, and saves what dead processes left."};
   app.set_version_flag("--version", "waymark " WAYMARK_VERSION);
-  app.require_subcommand(1);
 
   TraceArguments trace_arguments;
   CLI::App* trace_command = app.add_subcommand("trace", "Draw traces as a waterfall");
@@ -175,6 +208,10 @@ int main(int argc, char** argv) {
       ->type_name("URL");
   recover_command->add_option("--traces-file", recover_arguments.traces_file, "Append traces to this file instead")->type_name("FILE");
   recover_command->add_option("--logs-file", recover_arguments.logs_file, "Append logs to this file instead")->type_name("FILE");
+  recover_command
+      ->add_option("--destination", recover_arguments.destination,
+                   "Take what waits for this destination; default: the endpoint's own name, or the only one there is")
+      ->type_name("NAME");
   recover_command->add_option("--timeout", recover_arguments.timeout, "How long to try (default 30s)")->type_name("DURATION");
 
   try {
@@ -187,9 +224,10 @@ int main(int argc, char** argv) {
   }
   try {
     if (trace_command->parsed()) return trace(trace_arguments);
-    return recover(recover_arguments);
+    if (recover_command->parsed()) return recover(recover_arguments);
+    return complain("a command is missing: trace or recover; see waymark --help", kWrongUse);
   } catch (const Error& error) {
-    return complain(error.what(), error.code() == ErrorCode::not_found ? kWrongUse : 1);
+    return complain(error.what(), is_usage(error.code()) ? kWrongUse : 1);
   } catch (const std::exception& error) {
     return complain(error.what(), 1);
   }

@@ -21,7 +21,7 @@ using std::chrono::nanoseconds;
 
 // Siblings of one name beyond this many are folded, and then only the slowest few are shown.
 constexpr std::size_t kFoldAbove = 12;
-constexpr std::size_t kShownOfFolded = 4;
+constexpr std::size_t kShownOfFolded = 2;
 constexpr std::size_t kLogsShown = 5;     // of an interrupted span: its last ones
 constexpr int kDeepest = 40;              // levels that are still indented further
 constexpr int kNarrowest = 40;
@@ -62,11 +62,18 @@ std::string with_noun(std::size_t count, std::string_view noun) {
   return std::to_string(count) + " " + std::string(noun) + (count == 1 ? "" : "s");
 }
 
+std::string formatted(const char* format, auto... values) {
+  std::array<char, 64> text{};
+  std::snprintf(text.data(), text.size(), format, values...);
+  return text.data();
+}
+
 std::string key_values(const AnyMap& attributes) {
   std::string text;
   for (const auto& [key, value] : attributes) {
     if (!text.empty()) text += ' ';
-    text += printable(key) + "=" + cut(printable(to_text(value)), 60);
+    const double* number = std::get_if<double>(&value.value);
+    text += printable(key) + "=" + (number ? formatted("%.6g", *number) : cut(printable(to_text(value)), 60));
   }
   return text;
 }
@@ -218,7 +225,8 @@ std::vector<Trace> traces_of(const ReadTelemetry& telemetry) {
 
 bool belongs_to_job(const Trace& trace, std::string_view job) {
   return std::ranges::any_of(trace.nodes, [&](const auto& node) {
-    return find_string(node->span->attributes, kJobId).starts_with(job);
+    // The submitter's span names the job too, from a trace of its own.
+    return node->span->kind != SpanKind::producer && find_string(node->span->attributes, kJobId).starts_with(job);
   });
 }
 
@@ -256,7 +264,8 @@ std::vector<std::string> details(const Node& node) {
       const std::string type = printable(find_string(exception->attributes, "exception.type"));
       const std::string message = printable(find_string(exception->attributes, "exception.message"));
       lines.push_back(type.empty() || message.empty() ? type + message : type + ": " + message);
-    } else if (!span.status_message.empty()) {
+    } else if (!span.status_message.empty() && std::ranges::none_of(node.children, &Node::interrupted)) {
+      // Of spans that died together the innermost says why.
       lines.push_back(printable(span.status_message));
     }
   }
@@ -534,10 +543,8 @@ class Picture {
 
     std::vector<std::string> facts{human_duration(trace.elapsed()) + " elapsed"};
     if (compute.count() > 0) {
-      std::array<char, 32> ratio{};
-      std::snprintf(ratio.data(), ratio.size(), "%.1f",
-                    static_cast<double>(compute.count()) / static_cast<double>(trace.elapsed().count()));
-      facts.push_back(human_duration(compute) + " of compute (" + ratio.data() + " at a time)");
+      const double at_a_time = static_cast<double>(compute.count()) / static_cast<double>(trace.elapsed().count());
+      facts.push_back(human_duration(compute) + formatted(" of compute (%.1f at a time)", at_a_time));
     }
     facts.push_back(with_noun(trace.nodes.size(), "span"));
     facts.push_back(with_noun(trace.log_records, "log record"));
@@ -679,13 +686,8 @@ class Picture {
 
 std::string human_duration(nanoseconds duration) {
   const double count = static_cast<double>(duration.count());
-  const auto write = [](const char* format, auto... values) {
-    std::array<char, 48> text{};
-    std::snprintf(text.data(), text.size(), format, values...);
-    return std::string(text.data());
-  };
   if (count < 1) return "0 s";
-  if (count < 999.5) return write("%.0f ns", count);
+  if (count < 999.5) return formatted("%.0f ns", count);
   struct Unit {
     double size;
     const char* name;
@@ -694,12 +696,12 @@ std::string human_duration(nanoseconds duration) {
     const double value = count / size;
     const double most = size < 1e9 ? 999.5 : 59.95;
     if (value >= most) continue;
-    return write(value < 9.995 ? "%.2f %s" : value < 99.95 ? "%.1f %s" : "%.0f %s", value, name);
+    return formatted(value < 9.995 ? "%.2f %s" : value < 99.95 ? "%.1f %s" : "%.0f %s", value, name);
   }
   const auto seconds = static_cast<long long>(std::llround(count / 1e9));
-  if (seconds < 3600) return write("%lldm%02llds", seconds / 60, seconds % 60);
+  if (seconds < 3600) return formatted("%lldm%02llds", seconds / 60, seconds % 60);
   const long long minutes = std::llround(static_cast<double>(seconds) / 60);
-  return write("%lldh%02lldm", minutes / 60, minutes % 60);
+  return formatted("%lldh%02lldm", minutes / 60, minutes % 60);
 }
 
 std::string draw_waterfall(const ReadTelemetry& telemetry, const WaterfallOptions& options) {

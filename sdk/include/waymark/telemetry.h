@@ -31,8 +31,9 @@ struct Counts {
 struct DestinationStats {
   std::string name;
   Signal signal = Signal::traces;
-  Counts counts;
-  std::string last_error;  // empty: none
+  Counts counts = {};
+  std::string last_error = {};  // empty: none
+  bool configured = true;       // false: where dead processes' records would go that were taken over; all are pending
 };
 
 struct Stats {
