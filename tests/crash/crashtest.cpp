@@ -53,11 +53,11 @@ constexpr seconds kStalled{3 * kSlowness};          // a victim that tells nothi
 constexpr seconds kSiblingLimit{5 * kSlowness};     // within which a sibling must have begun to recover
 constexpr int kKilledRecoverers = 4;
 
-enum class When { at_start, sending, unanswered, idle };
+enum class When { at_start, sending, unanswered, idle, rings_full };
 enum class How { next_start, sibling, command, killed_recoverers };
-constexpr unsigned kInstants = 4;
-constexpr unsigned kWays = 4;
-constexpr const char* kWhenNames[] = {"at its start", "while sending", "with requests unanswered", "while idle"};
+constexpr unsigned kInstants = 5;
+constexpr unsigned kWays = 4;  // no common divisor: by turns, all pairs come
+constexpr const char* kWhenNames[] = {"at its start", "while sending", "with requests unanswered", "while idle", "after its rings were full"};
 constexpr const char* kHowNames[] = {"the next start", "a sibling", "a command", "recoverers that die"};
 
 using Random = std::mt19937_64;
@@ -266,8 +266,8 @@ struct Round {
 
 Round run_round(std::uint64_t number, Random& random) {
   const auto when = static_cast<When>(number % kInstants);
-  const auto how = static_cast<How>((number / kInstants + number) % kWays);
-  const bool files = number % 5 == 4 && when != When::unanswered;
+  const auto how = static_cast<How>(number % kWays);
+  const bool files = number % 3 == 2 && when != When::unanswered;
   std::string work = (std::filesystem::temp_directory_path() / "crashtest-XXXXXX").string();
   if (mkdtemp(work.data()) == nullptr) {
     std::perror("crashtest: mkdtemp");
@@ -309,7 +309,8 @@ Round run_round(std::uint64_t number, Random& random) {
       told.take(ledger, kStalled, [&] { return told.idle_threads == kThreads; });
       spin(microseconds(between(random, 0, 30'000)));
     } else {
-      const std::uint64_t enough = between(random, 200, 6000);
+      // All three rings hold what 20,000 messages speak of.
+      const std::uint64_t enough = when == When::rings_full ? between(random, 25'000, 40'000) : between(random, 200, 6000);
       told.take(ledger, kStalled, [&] { return told.messages >= enough; });
       spin(microseconds(between(random, 0, 500)));
     }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <exception>
 
+#include "journal/fault.h"
 #include "waymark/error.h"
 
 namespace waymark::delivery {
@@ -271,6 +272,12 @@ bool Destination::serve(const std::shared_ptr<Reader>& reader) {
   }
 
   journal::Cursor::Outcome outcome{.dropped = batch_.oversized(), .filtered = batch_.filtered()};
+#ifdef WAYMARK_FAULT_EARLY_CURSOR
+  if (batch_.records() > 0) {
+    cursor.acknowledge(batch_.position(), {});
+    journal::hold_fault_open();
+  }
+#endif
   if (batch_.records() > 0 && !deliver(outcome)) {
     cursor.abandon();
     return false;

@@ -8,10 +8,14 @@
 
 #include <unistd.h>
 
+#include <cstdlib>
+
 namespace waymark::journal {
 
-// The next thread that comes here in a program that asked for it stays until it is killed.
+// A thread that comes here in a process that is to be killed stays until it is. Whoever recovers after it, with the same
+// fault compiled in, goes on.
 inline void hold_fault_open() noexcept {
+  if (std::getenv("WAYMARK_PLANTED_FAULT_HOLD") == nullptr) return;
   for (;;) pause();
 }
 

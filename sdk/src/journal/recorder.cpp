@@ -518,8 +518,14 @@ char* Recorder::ring_reserve(Lane& lane, Signal signal, std::uint16_t scope, std
 void Recorder::publish(Lane& lane, Signal) noexcept {
   RecordHeader header;
   std::memcpy(&header, lane.ring + lane.head % lane.ring_bytes, sizeof header);
+#ifdef WAYMARK_FAULT_LATE_LENGTH
+  // Each record makes the one before it visible: the window is open until the next one.
+  lane.shared->head.store(lane.head, std::memory_order_release);
+  lane.head += header.bytes();
+#else
   lane.head += header.bytes();
   lane.shared->head.store(lane.head, std::memory_order_release);
+#endif
   collector_.poke();
 }
 
