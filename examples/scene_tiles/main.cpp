@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include <waymark/waymark.h>
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cstdlib>
@@ -181,14 +182,16 @@ void report(const Options& options, const waymark::Job& job) {
 
   const bool flushed = waymark::force_flush(10s);
   std::cout << '\n';
-  for (const waymark::DestinationStats& d : waymark::stats().destinations) {
+  waymark::Stats stats = waymark::stats();
+  std::ranges::stable_sort(stats.destinations, {}, &waymark::DestinationStats::signal);
+  for (const waymark::DestinationStats& d : stats.destinations) {
     if (d.name == "console") continue;
     const waymark::Counts& counts = d.counts;
     std::cout << (d.signal == waymark::Signal::traces ? "spans" : "log records") << ": " << counts.offered << " recorded, "
               << counts.delivered << " delivered, " << counts.dropped << " dropped";
     if (counts.rejected > 0) std::cout << ", " << counts.rejected << " rejected";
     if (counts.pending > 0) std::cout << ", " << counts.pending << " still to be sent";
-    std::cout << " (" << (d.last_error.empty() ? d.name : d.last_error) << ")\n";
+    std::cout << ", to " << d.name << (d.last_error.empty() ? "" : ": " + d.last_error) << '\n';
   }
   if (!flushed) std::cout << "what is still to be sent is kept in " << (options.out / "state").string() << '\n';
 }
