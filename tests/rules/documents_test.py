@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """What the documents repeat from the code is what the code says."""
 
+import glob
 import os
 import re
 import subprocess
+import textwrap
 import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -14,7 +16,144 @@ def read(path):
         return file.read()
 
 
+def pages():
+    return ["README.md"] + sorted(os.path.relpath(page, ROOT) for page in glob.glob(os.path.join(ROOT, "docs/*.md")))
+
+
+def sources(*patterns):
+    """The text of all files that match, one after the other."""
+    found = sorted(path for pattern in patterns for path in glob.glob(os.path.join(ROOT, pattern), recursive=True))
+    return "\n".join(read(os.path.relpath(path, ROOT)) for path in found)
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", read(page), re.MULTILINE | re.DOTALL)
+
+
+def rows(page, heading=None):
+    """The cells of a page's tables, or of those below one heading, without the rows that head them."""
+    text = read(page)
+    if heading:
+        text = re.split(r"^#+ ", text.split(heading + "\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    heads = {i for i, line in enumerate(lines[1:]) if re.fullmatch(r"[| -]+", line)}
+    return [[cell.strip() for cell in line.strip("|").split("|")] for i, line in enumerate(lines)
+            if i not in heads and not re.fullmatch(r"[| -]+", line)]
+
+
+def code(cell):
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def fields(struct):
+    """The members of a struct in the public headers."""
+    body = re.search(rf"^struct {struct} {{\n(.*?)^}};", sources("sdk/include/waymark/*.h", "runner/include/waymark/*.h"),
+                     re.MULTILINE | re.DOTALL).group(1)
+    return re.findall(r"^  (?!using|friend|enum)\w[^;=]*?(\w+)(?: = [^;]*)?;", body, re.MULTILINE)
+
+
 class DocumentsTest(unittest.TestCase):
+    maxDiff = None
+
+    def test_every_page_is_in_the_index(self):
+        index = read("docs/README.md")
+        for page in pages()[1:]:
+            self.assertTrue(page.endswith("docs/README.md") or f"]({os.path.basename(page)})" in index, page)
+
+    def test_the_readmes_program_is_the_example(self):
+        example = read("examples/quickstart/main.cpp")
+        program = [block for block in blocks("README.md", "cpp") if "int main()" in block]
+        self.assertEqual(program, [example[example.index("#include"):]])
+
+    def test_examples_are_lines_of_a_program_that_is_compiled(self):
+        programs = [read(os.path.relpath(path, ROOT)).splitlines()
+                    for path in glob.glob(os.path.join(ROOT, "tests/docs/*.cpp")) +
+                    glob.glob(os.path.join(ROOT, "examples/*/*.cpp"))]
+
+        def shown(block, program):
+            return any(textwrap.dedent("\n".join(program[i:i + len(block)])).splitlines() == block
+                       for i in range(len(program) - len(block) + 1))
+
+        for page in pages():
+            self.assertEqual(re.findall(r"^```c\+\+", read(page), re.MULTILINE), [], page)
+            for block in blocks(page, "cpp") + blocks(page, "text checked"):
+                self.assertTrue(any(shown(block.splitlines(), program) for program in programs),
+                                f"{page}: not in tests/docs:\n{block}")
+
+    def test_commands_exist(self):
+        targets = re.findall(r"^(\w+):", read("Makefile"), re.MULTILINE)
+        command_line = read("runner/src/cli/main.cpp")
+        for page in pages():
+            for line in "".join(blocks(page, "sh")).splitlines():
+                words = [word for word in line.split("#")[0].split() if not re.match(r"[A-Z_]+=", word)]
+                program, arguments = words[0], words[1:]
+                if program == "make":
+                    self.assertIn(arguments[0], targets, f"{page}: {line}")
+                elif os.path.basename(program) == "waymark":
+                    self.assertIn(f'add_subcommand("{arguments[0]}"', command_line, f"{page}: {line}")
+                    for option in arguments[1:]:
+                        if option.startswith("-"):
+                            self.assertRegex(command_line, rf'"{option}"', f"{page}: {line}")
+                elif program.startswith("scripts/"):
+                    self.assertTrue(os.access(os.path.join(ROOT, program), os.X_OK), f"{page}: {line}")
+                else:
+                    self.assertIn(program, {"docker", "open"}, f"{page}: {line}")
+
+    def test_every_environment_variable_is_documented(self):
+        code_text = sources("sdk/src/**/*.cpp", "sdk/src/**/*.h", "runner/src/**/*.cpp")
+        known = set(re.findall(r'"((?:OTEL|WAYMARK|XDG)_[A-Z_]+)"', code_text))
+        known.update(re.findall(r'(?:getenv|\btext)\("([A-Z_]+)"\)', code_text))
+        known = {name for name in known if not name.startswith("WAYMARK_PLANTED")}
+        documented = [code(row[0])[0] for row in rows("docs/configuration.md") if re.fullmatch(r"`[A-Z_]+`", row[0])]
+        self.assertEqual(sorted(documented), sorted(known))
+
+    def test_every_option_is_documented(self):
+        for page in pages():
+            for struct in re.findall(r"^### `(\w+)`$", read(page), re.MULTILINE):
+                documented = [code(row[0])[0] for row in rows(page, f"### `{struct}`")]
+                self.assertEqual(documented, fields(struct), f"{page}: {struct}")
+        documented = "".join(read(page) for page in pages())
+        for struct in re.findall(r"^struct (\w*(?:Options|Config)|Limits) {", sources("*/include/waymark/*.h"), re.MULTILINE):
+            self.assertTrue(struct in documented, f"{struct} stands in no page")
+
+    def test_endpoints_lead_where_the_table_says(self):
+        measured = {}
+        for line in read("tests/config/cases/endpoints.tsv").splitlines():
+            cells = line.split("\t")
+            if len(cells) > 2:
+                measured[cells[0].strip('"')] = cells[1:3]
+        for row in rows("docs/configuration.md", "## Endpoints"):
+            endpoint = code(row[0])[0]
+            if endpoint in measured:
+                self.assertEqual([(code(cell) or [cell])[0] for cell in row[1:]], measured[endpoint], endpoint)
+        self.assertGreater(sum(code(row[0])[0] in measured for row in rows("docs/configuration.md", "## Endpoints")), 8)
+
+    def test_the_runners_names_are_the_tables(self):
+        table = re.search(r"namespace names {(.*?)}  // namespace names", read("runner/src/instrumentation.h"),
+                          re.DOTALL).group(1)
+        known = re.findall(r'std::string_view \w+ = "([^"]+)"', table)
+        documented = [re.sub("<.*>", "", code(row[0])[0]) for row in rows("docs/runner.md", "## Names")]
+        self.assertEqual(sorted(documented), sorted(known))
+
+    def test_every_thread_is_documented(self):
+        known = set(re.findall(r'"(wm-[a-z-]*)"', sources("sdk/src/**/*.cpp", "runner/src/**/*.cpp")))
+        # A destination's thread has its signal's name.
+        known = (known - {"wm-"}) | ({"wm-traces", "wm-logs"} if "wm-" in known else set())
+        documented = [re.sub("<n>", "", name) for row in rows("docs/threads.md") for name in code(row[0]) if name.startswith("wm-")]
+        self.assertEqual(sorted(documented), sorted(known))
+
+    def test_what_delivery_promises_is_tested(self):
+        tests = sources("tests/**/*.cpp", "tests/**/CMakeLists.txt")
+        promises = rows("docs/delivery.md", "## What happens when")
+        self.assertGreater(len(promises), 10)
+        for fault, _, shown_by in promises:
+            self.assertTrue(code(shown_by), fault)
+            for test in code(shown_by):
+                if "." in test:
+                    self.assertRegex(tests, r"TEST(_F)?\(" + test.replace(".", ", ") + r"\)", fault)
+                else:
+                    self.assertIn(f"add_test(NAME {test} ", tests, fault)
+
     def test_every_package_that_is_installed_is_explained(self):
         script = read("scripts/install-deps")
         installed = set()
