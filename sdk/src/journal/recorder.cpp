@@ -301,35 +301,47 @@ bool Recorder::grow(Block* block) noexcept {
   return true;
 }
 
-char* Recorder::reserve_more(Block* block, std::size_t bytes) noexcept {
+// Whether the record may grow by so much. Repeated keys are compacted when they are worth it, and before a refusal.
+bool Recorder::may_grow(Block* block, std::size_t bytes) noexcept {
+  // Room for the fixed fields: three texts and what has a size of its own.
+  constexpr std::size_t kFixed = 3 * (kMaximumTextBytes + 3) + 128;
   const auto committed = [&] {
     return at(block->body.load(std::memory_order_relaxed))->committed.load(std::memory_order_relaxed);
   };
-  if (block->repeated.load(std::memory_order_relaxed) != 0 && committed() >= block->compact_at) {
+  const auto full = [&] { return committed() + bytes + kFixed > kMaximumRecordBytes; };
+  if (block->repeated.load(std::memory_order_relaxed) != 0 && (full() || committed() >= block->compact_at)) {
     compact(block);
     block->compact_at = committed() * 2 + kBlockPayload;
-    Block* tail = at(block->tail);
-    const std::uint32_t used = tail->used.load(std::memory_order_relaxed);
-    if (used + bytes + tail->text_used <= kBlockPayload) return tail->payload + used;
   }
-  // Room for the fixed fields: three texts and what has a size of its own.
-  constexpr std::size_t kFixed = 3 * (kMaximumTextBytes + 3) + 128;
-  if (committed() + bytes + kFixed > kMaximumRecordBytes || bytes > kBlockPayload || !grow(block)) return nullptr;
-  return at(block->tail)->payload;
+  return !full();
 }
 
-bool Recorder::append(Block* block, std::string_view bytes) noexcept {
+char* Recorder::reserve_more(Block* block, std::size_t bytes) noexcept {
+  if (bytes > kBlockPayload || !may_grow(block, bytes)) return nullptr;
+  // After a compaction there may be room where there was none.
+  Block* tail = at(block->tail);
+  const std::uint32_t used = tail->used.load(std::memory_order_relaxed);
+  if (used + bytes + tail->text_used <= kBlockPayload) return tail->payload + used;
+  return grow(block) ? at(block->tail)->payload : nullptr;
+}
+
+bool Recorder::append(Block* block, std::string_view bytes, bool repeats) noexcept {
+  // Said before the bytes count: a reader must know that an earlier value stands behind them. And after a compaction,
+  // which says that there is none.
+  const auto say = [&] {
+    if (repeats) block->repeated.store(1, std::memory_order_release);
+  };
   if (bytes.size() <= kBlockPayload) {
     char* p = reserve(block, bytes.size());
     if (p == nullptr) return false;
+    say();
     std::memcpy(p, bytes.data(), bytes.size());
     commit(block, bytes.size());
     return true;
   }
+  if (!may_grow(block, bytes.size())) return false;
   Block* first = at(block->body.load(std::memory_order_relaxed));
   const std::uint32_t committed = first->committed.load(std::memory_order_relaxed);
-  constexpr std::size_t kFixed = 3 * (kMaximumTextBytes + 3) + 128;
-  if (committed + bytes.size() + kFixed > kMaximumRecordBytes) return false;
   const std::uint32_t old_tail = block->tail;
   std::string_view rest = bytes;
   while (!rest.empty()) {
@@ -347,6 +359,7 @@ bool Recorder::append(Block* block, std::string_view bytes) noexcept {
     tail->used.store(static_cast<std::uint32_t>(piece.size()), std::memory_order_relaxed);
     rest.remove_prefix(piece.size());
   }
+  say();
   first->committed.store(committed + static_cast<std::uint32_t>(bytes.size()), std::memory_order_release);
   return true;
 }

@@ -96,8 +96,9 @@ class Recorder {
     return reserve_more(block, bytes);
   }
   void commit(Block* block, std::size_t bytes) noexcept;
-  // The same for bytes that may be more than a block holds: copied over as many as it takes. False: no room.
-  bool append(Block* block, std::string_view bytes) noexcept;
+  // The same for bytes that may be more than a block holds: copied over as many as it takes. `repeats`: an attribute whose key
+  // the stream has already. False: no room.
+  bool append(Block* block, std::string_view bytes, bool repeats = false) noexcept;
   // Places a text (cut to kMaximumTextBytes at a character) and gives its Text; 0 where there is no room.
   [[nodiscard]] Text put_text(Block* block, std::string_view text) noexcept;
   [[nodiscard]] std::string_view text(Text t) const noexcept {
@@ -144,6 +145,7 @@ class Recorder {
   Recorder() = default;
   [[nodiscard]] Block* at(std::uint32_t index) const noexcept { return blocks_ + index; }
   Lane* borrow_lane() noexcept;
+  bool may_grow(Block* block, std::size_t bytes) noexcept;
   char* reserve_more(Block* block, std::size_t bytes) noexcept;
   bool grow(Block* block) noexcept;
   void compact(Block* block) noexcept;

@@ -141,8 +141,7 @@ bool has_key(const journal::Recorder& recorder, const OpenSpan& span, std::strin
     }
     const std::unique_ptr<char[]> large(new (std::nothrow) char[bytes]);
     if (large) otlp::put_attribute(large.get(), kAttributeTag, key, value, r.span_limits);
-    if (repeated) block->repeated.store(1, std::memory_order_release);
-    if (!large || !recorder.append(block, {large.get(), bytes})) {
+    if (!large || !recorder.append(block, {large.get(), bytes}, repeated)) {
       count(block->dropped_attributes);
       return;
     }
