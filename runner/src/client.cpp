@@ -22,8 +22,9 @@ namespace detail {
 TaskName checked_name(TaskIdentifier identifier) {
   constexpr std::size_t kLongestName = 256;
   const auto refuse = [&](const std::string& what) {
-    throw Error(ErrorCode::invalid_argument, "task identifier \"" + std::string(identifier.name.substr(0, kLongestName)) +
-                                                 "\" \"" + std::string(identifier.version.substr(0, 64)) + "\": " + what);
+    throw Error(ErrorCode::invalid_argument, "task identifier \"" +
+                                                 std::string(identifier.name.substr(0, kLongestName)) + "\" \"" +
+                                                 std::string(identifier.version.substr(0, 64)) + "\": " + what);
   };
   if (identifier.name.empty() || identifier.name.size() > kLongestName) refuse("expected a name of 1 to 256 bytes");
   const std::string_view v = identifier.version;
@@ -41,7 +42,8 @@ TaskName checked_name(TaskIdentifier identifier) {
 // The last part of a::b::Type, whatever stands in its template arguments or in the function that it is local to.
 std::string unqualified_name(const std::type_info& type) {
   int status = 0;
-  const std::unique_ptr<char, void (*)(void*)> text(abi::__cxa_demangle(type.name(), nullptr, nullptr, &status), std::free);
+  const std::unique_ptr<char, void (*)(void*)> text(abi::__cxa_demangle(type.name(), nullptr, nullptr, &status),
+                                                    std::free);
   const std::string full = status == 0 && text ? text.get() : type.name();
   std::size_t start = 0;
   int depth = 0;
@@ -66,12 +68,14 @@ namespace {
 std::string job_uuid() {
   TraceId id = TraceId::random();
   const auto ms = static_cast<std::uint64_t>(
-      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count());
+      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
+          .count());
   for (std::size_t i = 0; i < 6; ++i) id.bytes[i] = static_cast<std::uint8_t>(ms >> (40 - 8 * i));
   id.bytes[6] = static_cast<std::uint8_t>((id.bytes[6] & 0x0f) | 0x70);
   id.bytes[8] = static_cast<std::uint8_t>((id.bytes[8] & 0x3f) | 0x80);
   const std::string hex = id.hex();
-  return hex.substr(0, 8) + "-" + hex.substr(8, 4) + "-" + hex.substr(12, 4) + "-" + hex.substr(16, 4) + "-" + hex.substr(20);
+  return hex.substr(0, 8) + "-" + hex.substr(8, 4) + "-" + hex.substr(12, 4) + "-" + hex.substr(16, 4) + "-" +
+         hex.substr(20);
 }
 
 }  // namespace
@@ -89,7 +93,8 @@ struct Jobs::Shared {
 
   Job need(std::string_view id) {
     auto job = store->find(id);
-    if (!job) throw Error(ErrorCode::not_found, "job " + std::string(id.substr(0, 64)) + ": the store knows no such job");
+    if (!job)
+      throw Error(ErrorCode::not_found, "job " + std::string(id.substr(0, 64)) + ": the store knows no such job");
     return std::move(*job);
   }
 };
@@ -104,7 +109,8 @@ Job Jobs::run(std::string_view name, const TaskName& task, std::string input, co
   return wait(submit(name, task, std::move(input), options, true).id);
 }
 
-Job Jobs::submit(std::string_view name, const TaskName& task, std::string input, const JobOptions& options, bool waits) {
+Job Jobs::submit(std::string_view name, const TaskName& task, std::string input, const JobOptions& options,
+                 bool waits) {
   const TraceContext caller = current_context();
   Span span = shared_->tracer.span(std::string(names::kSubmit) + std::string(name), {{names::kJobName, name}},
                                    {.kind = SpanKind::producer});

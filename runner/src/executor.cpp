@@ -222,7 +222,8 @@ void Attempt::conclude(bool accepted, Timestamp deadline) {
   }
   AttemptOutcome outcome = AttemptOutcome::computed;
   if (finish_.result == TaskResult::released) outcome = AttemptOutcome::released;
-  if (finish_.result == TaskResult::failed) outcome = finish_.retry_after ? AttemptOutcome::retried : AttemptOutcome::failed;
+  if (finish_.result == TaskResult::failed)
+    outcome = finish_.retry_after ? AttemptOutcome::retried : AttemptOutcome::failed;
   instrumentation_->end_attempt(span_, outcome, finish_.error_type, submitted_, finish_.end);
 }
 
@@ -254,7 +255,8 @@ FutureTasks Attempt::submit(const TaskName& name, std::vector<std::string> input
     }
     std::vector<std::pair<std::uint32_t, std::uint32_t>> key;
     for (const auto& range : options.depends_on.ranges_) key.emplace_back(range.first, range.last);
-    const auto [it, is_new] = dependency_index_.try_emplace(std::move(key), static_cast<std::uint32_t>(dependencies_.size()));
+    const auto [it, is_new] =
+        dependency_index_.try_emplace(std::move(key), static_cast<std::uint32_t>(dependencies_.size()));
     if (is_new) dependencies_.push_back(options.depends_on.ranges_);
     dependency = it->second;
   }

@@ -52,7 +52,8 @@ std::int64_t integer(const AnyMap& attributes, std::string_view key) {
 
 }  // namespace
 
-Instrumentation::Instrumentation(Telemetry& telemetry, std::string runner_id, std::string runner_name, std::string cluster)
+Instrumentation::Instrumentation(Telemetry& telemetry, std::string runner_id, std::string runner_name,
+                                 std::string cluster)
     : runner_id_(std::move(runner_id)),
       runner_name_(std::move(runner_name)),
       cluster_(std::move(cluster)),
@@ -124,7 +125,8 @@ void Instrumentation::record(const EnclosingSpan& enclosing) const {
   std::string name(enclosing.task ? names::kSubtasks : names::kJob);
   name += enclosing.task ? enclosing.name.name : job.name;
   DetachedSpan span = runner_tracer_.start_span(name, {}, options);
-  span.set({{names::kJobId, job.id}, {names::kJobName, job.name}, {names::kOutcome, task_state_name(enclosing.outcome)}});
+  span.set(
+      {{names::kJobId, job.id}, {names::kJobName, job.name}, {names::kOutcome, task_state_name(enclosing.outcome)}});
   if (enclosing.task) {
     span.set({{names::kTaskId, std::to_string(enclosing.task)},
               {names::kIdentifierName, enclosing.name.name},

@@ -39,10 +39,10 @@ inline constexpr std::string_view kJobTasks = "workflow.job.tasks";          // 
 inline constexpr std::string_view kParentTask = "workflow.task.parent_id";
 inline constexpr std::string_view kAttempt = "workflow.attempt";             // 1 for the first
 inline constexpr std::string_view kMaxAttempts = "workflow.max_attempts";
-inline constexpr std::string_view kLostAttempts = "workflow.lost_attempts";  // earlier ones, charged to this task; if any
+inline constexpr std::string_view kLostAttempts = "workflow.lost_attempts";  // earlier ones, charged to this task
 inline constexpr std::string_view kQueueWait = "workflow.queue_wait_ms";     // ready .. claimed
-inline constexpr std::string_view kDependencyWait = "workflow.dependency_wait_ms";  // submitted .. ready; with dependencies
-inline constexpr std::string_view kDependencies = "workflow.dependencies";   // how many; the span links to the last to finish
+inline constexpr std::string_view kDependencyWait = "workflow.dependency_wait_ms";  // submitted .. ready
+inline constexpr std::string_view kDependencies = "workflow.dependencies";   // how many; a link goes to the last
 inline constexpr std::string_view kCluster = "workflow.cluster";
 inline constexpr std::string_view kRunnerId = "workflow.runner.id";          // random, of one Runner
 inline constexpr std::string_view kRunnerName = "workflow.runner.name";
@@ -50,7 +50,8 @@ inline constexpr std::string_view kInputSize = "workflow.input.size";        // 
 inline constexpr std::string_view kInputHash = "workflow.input.hash";        // FNV-1a, 64 bits
 inline constexpr std::string_view kSubtaskCount = "workflow.subtasks";       // submitted by this task
 inline constexpr std::string_view kLeaseLost = "workflow.lease_lost";        // true: its result was refused
-inline constexpr std::string_view kOutcome = "workflow.outcome";   // computed, failed, retried, released; completed, canceled
+// Of attempts: computed, retried, failed, released, lease_lost. Of jobs and subtrees: completed, failed, canceled.
+inline constexpr std::string_view kOutcome = "workflow.outcome";
 inline constexpr std::string_view kErrorType = "error.type";
 }  // namespace names
 
@@ -84,8 +85,8 @@ class Instrumentation {
   Logger task_logger_;
 };
 
-// The attempts that a dead process had open, by the runner they belonged to. Where a thread's crash ended the process, the
-// attempt it executed is charged and no other; else each of them may be guilty.
+// The attempts that a dead process had open, by the runner they belonged to. Where a thread's crash ended the process,
+// the attempt it executed is charged and no other; else each of them may be guilty.
 struct LostRunner {
   std::string runner;
   std::vector<LostAttempt> attempts;

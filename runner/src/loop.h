@@ -89,22 +89,22 @@ class RunnerLoop {
   std::condition_variable wake_tasks_;
   std::condition_variable wake_lease_;
   WorkerId worker_ = 0;
-  Timestamp deadline_;                                  // of the lease, by the store's clock
+  Timestamp deadline_;  // of the lease, by the store's clock
   bool running_threads_ = false;
   bool loop_waits_ = false;
   bool lease_lost_ = false;
-  bool changed_ = false;                                // somebody else did something
-  bool more_ = false;                                   // the last claim got all it wanted
+  bool changed_ = false;  // somebody else did something
+  bool more_ = false;  // the last claim got all it wanted
   bool progress_changed_ = false;
-  std::deque<std::unique_ptr<Attempt>> queue_;          // claimed, not started
-  std::unordered_set<Attempt*> active_;                 // executing
-  std::vector<std::unique_ptr<Attempt>> finished_;      // executed or given back, not committed
-  std::vector<std::int64_t> recorded_;                  // outbox rows that may go
+  std::deque<std::unique_ptr<Attempt>> queue_;  // claimed, not started
+  std::unordered_set<Attempt*> active_;  // executing
+  std::vector<std::unique_ptr<Attempt>> finished_;  // executed or given back, not committed
+  std::vector<std::int64_t> recorded_;  // outbox rows that may go
   std::vector<LostRunner> lost_;
-  std::optional<Clock::time_point> due_;                // when the store's next scheduled task is
-  Clock::time_point last_start_;                        // of a queued task
+  std::optional<Clock::time_point> due_;  // when the store's next scheduled task is
+  Clock::time_point last_start_;  // of a queued task
   Clock::time_point last_progress_;
-  double seconds_per_task_ = 1;                         // moving average; decides how much to prefetch
+  double seconds_per_task_ = 1;  // moving average; decides how much to prefetch
   std::shared_ptr<ProgressBoard> board_;
   std::vector<std::thread> threads_;
 };

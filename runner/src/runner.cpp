@@ -38,7 +38,8 @@ RunnerLoop::RunnerLoop(LoopOptions options)
     throw Error(ErrorCode::invalid_argument, "RunnerOptions::lease: expected 50 ms to 1 day");
   }
   if (runner.max_lost == 0) throw Error(ErrorCode::invalid_argument, "RunnerOptions::max_lost: expected at least 1");
-  if (runner.backoff.initial.count() < 0 || runner.backoff.maximum < runner.backoff.initial || !(runner.backoff.multiplier >= 1)) {
+  if (runner.backoff.initial.count() < 0 || runner.backoff.maximum < runner.backoff.initial ||
+      !(runner.backoff.multiplier >= 1)) {
     throw Error(ErrorCode::invalid_argument,
                 "RunnerOptions::backoff: expected 0 <= initial <= maximum, and a multiplier of at least 1");
   }
@@ -81,7 +82,8 @@ void RunnerLoop::start_threads() {
       if (loop_waits_) wake_loop_.notify_one();
     });
   }
-  for (std::uint32_t i = 0; i < options_.runner.concurrency; ++i) threads_.emplace_back([this, i] { execute_tasks(i + 1); });
+  for (std::uint32_t i = 0; i < options_.runner.concurrency; ++i)
+    threads_.emplace_back([this, i] { execute_tasks(i + 1); });
   threads_.emplace_back([this] { keep_lease(); });
 }
 
@@ -184,7 +186,8 @@ void RunnerLoop::record(const std::vector<EnclosingSpan>& spans) {
 // How many tasks could be used now. Short ones are worth having in advance.
 std::size_t RunnerLoop::room() const noexcept {
   const double threads = options_.runner.concurrency;
-  const auto ahead = std::min(kMostPrefetched, static_cast<std::size_t>(kPrefetchedWork * threads / std::max(seconds_per_task_, 1e-7)));
+  const auto ahead = std::min(kMostPrefetched,
+                              static_cast<std::size_t>(kPrefetchedWork * threads / std::max(seconds_per_task_, 1e-7)));
   const std::size_t capacity = options_.runner.concurrency + (ahead > 1 ? ahead : 0);
   const std::size_t taken = active_.size() + queue_.size();
   return capacity > taken ? capacity - taken : 0;
@@ -262,11 +265,12 @@ void RunnerLoop::release_dead(std::unique_lock<std::mutex>& lock) {
   const WorkerId worker = worker_;
   lock.unlock();
   for (const LostRunner& l : lost) {
-    const Released released = patiently(
-        [&] { return options_.store->release(worker, l.runner, l.attempts, options_.runner.max_lost); });
+    const Released released =
+        patiently([&] { return options_.store->release(worker, l.runner, l.attempts, options_.runner.max_lost); });
     record(released.spans);
-    instrumentation_.logger().warning("released the tasks of a runner whose process has died",
-                                      {{names::kRunnerId, l.runner}, {"tasks", released.tasks}, {"failed", released.failed}});
+    instrumentation_.logger().warning(
+        "released the tasks of a runner whose process has died",
+        {{names::kRunnerId, l.runner}, {"tasks", released.tasks}, {"failed", released.failed}});
   }
   lock.lock();
 }
@@ -342,7 +346,8 @@ bool RunnerLoop::step(std::unique_lock<std::mutex>& lock, bool stopping) {
   claimed.reserve(result.claimed.size());
   for (ClaimedTask& task : result.claimed) {
     const TaskType& type = options_.tasks[task.type];
-    claimed.push_back(std::make_unique<Attempt>(std::move(task), type, instrumentation_, options_.runner.backoff, board_));
+    claimed.push_back(
+        std::make_unique<Attempt>(std::move(task), type, instrumentation_, options_.runner.backoff, board_));
   }
   lock.lock();
   if (!claimed.empty()) {

@@ -690,7 +690,8 @@ TEST_F(RunnerTest, TellsATaskThatItsLeaseWasLostAndRefusesItsResult) {
   // As if another had found this runner dead.
   const auto store = open_store(options().store);
   const auto tasks = client_.jobs().tasks(job.id);
-  const std::vector<LostAttempt> lost = {{.task = std::stoll(tasks[0].id), .end = tasks[0].started_at, .charged = true}};
+  const std::vector<LostAttempt> lost = {
+      {.task = std::stoll(tasks[0].id), .end = tasks[0].started_at, .charged = true}};
   const WorkerId by = store->join({.runner = "other", .name = {}, .host = {}, .tasks = {}});
   EXPECT_EQ(store->release(by, r.id(), lost, 3).tasks, 1u);
   run.join();

@@ -56,7 +56,9 @@ class StoreTest : public ::testing::TestWithParam<Engine> {
  protected:
   StoreTest() : store_(open()) {}
 
-  std::shared_ptr<Store> open() { return GetParam().open(directory_.path(), [this] { return clock_.now(); }); }
+  std::shared_ptr<Store> open() {
+    return GetParam().open(directory_.path(), [this] { return clock_.now(); });
+  }
 
   NewJob job(std::string name, std::uint32_t max_retries = 0) {
     NewJob j;
@@ -85,7 +87,11 @@ class StoreTest : public ::testing::TestWithParam<Engine> {
   }
 
   WorkerId join(Store& store, std::string runner = "runner", std::vector<TaskName> tasks = {kRoot, kChild}) {
-    return store.join({.runner = std::move(runner), .name = "test", .host = "host", .process_id = 1, .tasks = std::move(tasks),
+    return store.join({.runner = std::move(runner),
+                       .name = "test",
+                       .host = "host",
+                       .process_id = 1,
+                       .tasks = std::move(tasks),
                        .lease = 10s});
   }
 
@@ -110,7 +116,9 @@ class StoreTest : public ::testing::TestWithParam<Engine> {
     return f;
   }
 
-  Exchanged claim(WorkerId worker, std::size_t want = 100) { return store_->exchange({.worker = worker, .want = want}); }
+  Exchanged claim(WorkerId worker, std::size_t want = 100) {
+    return store_->exchange({.worker = worker, .want = want});
+  }
   Exchanged send(WorkerId worker, const std::vector<Finish>& finishes, std::size_t want = 100) {
     return store_->exchange({.worker = worker, .finishes = finishes, .want = want});
   }
@@ -252,7 +260,8 @@ TEST_P(StoreTest, HoldsADependantUntilWholeSubtreesAreDone) {
   const Exchanged dependant = send(worker, {computed(grandchild.claimed[0])});
   ASSERT_THAT(dependant.claimed, SizeIs(1));
   EXPECT_EQ(dependant.claimed[0].parent, root.task);
-  EXPECT_EQ(dependant.claimed[0].last_dependency, grandchild.claimed[0].parent_span) << "the subtasks/ span, as it has one";
+  EXPECT_EQ(dependant.claimed[0].last_dependency, grandchild.claimed[0].parent_span)
+      << "the subtasks/ span, as it has one";
   EXPECT_EQ(dependant.claimed[0].dependency_wait, 2s);
   EXPECT_EQ(dependant.claimed[0].queue_wait, 0s);
   EXPECT_THAT(dependant.closed, SizeIs(1));
@@ -459,7 +468,8 @@ TEST_P(StoreTest, ReleasesADeadRunnerAtOnceAndChargesTheGuiltyOnly) {
   ASSERT_THAT(e.claimed, SizeIs(3));
   clock_.advance(1s);
   // The first had crashed it, the second ran beside it, the third had not started.
-  const std::vector<LostAttempt> lost = {{e.claimed[0].task, clock_.now(), true}, {e.claimed[1].task, clock_.now(), false}};
+  const std::vector<LostAttempt> lost = {{e.claimed[0].task, clock_.now(), true},
+                                         {e.claimed[1].task, clock_.now(), false}};
   EXPECT_EQ(store_->release(alive, "dead", lost, 3).tasks, 3u);
   EXPECT_EQ(store_->release(alive, "dead", lost, 3).tasks, 0u);
   const Exchanged again = claim(alive);
@@ -534,8 +544,10 @@ TEST_P(StoreTest, SumsProgressOverTasksAndForgetsFailedAttempts) {
   const Job j = store_->submit(job("scene"));
   const WorkerId worker = join(*store_);
   const Exchanged e = send(worker, {computed(claim_one(worker), {{child(), child(NewTask::kNoGroup, {}, 1)}, {}})});
-  const std::vector<ProgressReport> reports = {{e.claimed[0].task, 1, "tiles", 2, 4}, {e.claimed[1].task, 1, "tiles", 1, 3},
-                                               {e.claimed[1].task, 1, "", 1, 1},      {e.claimed[1].task, 9, "old", 1, 1}};
+  const std::vector<ProgressReport> reports = {{e.claimed[0].task, 1, "tiles", 2, 4},
+                                               {e.claimed[1].task, 1, "tiles", 1, 3},
+                                               {e.claimed[1].task, 1, "", 1, 1},
+                                               {e.claimed[1].task, 9, "old", 1, 1}};
   (void)store_->exchange({.worker = worker, .progress = reports});
   EXPECT_THAT(store_->find(j.id)->progress, ElementsAre(ProgressCount{"", 1, 1}, ProgressCount{"tiles", 3, 7}));
   send(worker, {failed(e.claimed[1], 1s)});
@@ -606,7 +618,8 @@ TEST_P(StoreTest, KeepsItsCountsUnderManyThreads) {
   std::map<std::string, int> spans;
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t, store = t % 2 ? open() : store_] {
-      const WorkerId worker = store->join({.runner = std::to_string(t), .name = {}, .host = {}, .tasks = {kRoot, kChild}});
+      const WorkerId worker =
+          store->join({.runner = std::to_string(t), .name = {}, .host = {}, .tasks = {kRoot, kChild}});
       std::vector<Finish> finishes;
       while (done < kJobs * (2 * kChildren + 1) || !finishes.empty()) {
         Exchanged e = store->exchange({.worker = worker, .finishes = finishes, .want = 5});
@@ -638,13 +651,13 @@ TEST_P(StoreTest, KeepsItsCountsUnderManyThreads) {
   for (const Job& j : jobs) EXPECT_EQ(state_of(j), JobState::completed);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Sqlite, StoreTest,
-    ::testing::Values(Engine{"Sqlite",
-                             [](const std::string& directory, std::function<Timestamp()> clock) {
-                               return store::open_sqlite({.path = directory + "/store.db", .clock = std::move(clock)});
-                             }}),
-    [](const auto& engine) { return engine.param.name; });
+INSTANTIATE_TEST_SUITE_P(Sqlite, StoreTest,
+                         ::testing::Values(Engine{"Sqlite",
+                                                  [](const std::string& directory, std::function<Timestamp()> clock) {
+                                                    return store::open_sqlite(
+                                                        {.path = directory + "/store.db", .clock = std::move(clock)});
+                                                  }}),
+                         [](const auto& engine) { return engine.param.name; });
 
 // ------ what is SQLite's alone
 
@@ -707,7 +720,8 @@ TEST(SqliteStoreTest, SaysWhatIsWrongWithAFile) {
 }
 
 TEST(OpenStoreTest, SaysThatPostgresIsNotInThisVersionAndKeepsItsPasswordToItself) {
-  for (const char* url : {"postgresql://me:secret@host/db", "postgres://me:secret@host/db", "mysql://me:secret@host/db"}) {
+  for (const char* url :
+       {"postgresql://me:secret@host/db", "postgres://me:secret@host/db", "mysql://me:secret@host/db"}) {
     try {
       (void)open_store(url);
       FAIL() << "opened " << url;

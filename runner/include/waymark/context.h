@@ -65,7 +65,7 @@ struct SubtaskOptions {
 // several times a second at most.
 class Progress {
  public:
-  void add(std::uint64_t total) const;     // so much more to do
+  void add(std::uint64_t total) const;  // so much more to do
   void done(std::uint64_t count = 1) const;  // so much more of it done
 
  private:
@@ -110,7 +110,8 @@ class Context {
   [[nodiscard]] std::uint32_t attempt() const noexcept;  // 1 for the first
   [[nodiscard]] const JobRef& job() const noexcept;
   [[nodiscard]] const std::string& task_id() const noexcept;
-  // Asked to stop when the runner stops, when the job is stopped, and when the lease was lost (the result will be refused).
+  // Asked to stop when the runner stops, when the job is stopped, and when the lease was lost (the result will be
+  // refused).
   [[nodiscard]] std::stop_token stop_token() const noexcept;
 
  private:

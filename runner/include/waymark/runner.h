@@ -3,7 +3,8 @@
 // Hides: the loop, leases and their renewal, batching of claims and results, the telemetry of tasks.
 // Threads: a Runner's methods are called by one thread at a time, which becomes the loop. Task threads are its own.
 //   Several runners may share a store: in one process, and in several.
-// Failure: Error(store) when the store stays unusable for longer than the lease. What a task throws fails its attempt only.
+// Failure: Error(store) when the store stays unusable for longer than the lease. What a task throws fails its attempt
+//   only.
 #pragma once
 
 #include <chrono>
@@ -18,7 +19,8 @@ namespace waymark {
 
 struct RunnerOptions {
   std::uint32_t concurrency = 0;  // task threads; 0: as many as the machine has cores
-  // How long after a runner's last sign of life its tasks run again elsewhere, [50 ms, 1 day]. Renewed every third of it.
+  // How long after a runner's last sign of life its tasks run again elsewhere, [50 ms, 1 day]. It gives one every third
+  // of that.
   std::chrono::nanoseconds lease = std::chrono::seconds(30);
   // Before a failed attempt is repeated.
   RetryConfig backoff = {.initial = std::chrono::seconds(1), .maximum = std::chrono::minutes(5), .multiplier = 2.0};

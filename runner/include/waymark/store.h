@@ -1,8 +1,8 @@
 // Where jobs and tasks are kept, and the only thing that runners, submitters and commands share.
 //
-// A store is a state machine over tasks. Every call is one atomic step; the time is the store's own, and callers on other
-// machines need no clock in agreement with it. Work is claimed in batches. What a worker says about a task holds only
-// while that worker holds that attempt (the fence): after a lost lease it is refused.
+// A store is a state machine over tasks. Every call is one atomic step; the time is the store's own, and callers on
+// other machines need no clock in agreement with it. Work is claimed in batches. What a worker says about a task holds
+// only while that worker holds that attempt (the fence): after a lost lease it is refused.
 //
 //   scheduled --due--> ready --claim--> running --finish--> computed --last subtask done--> completed
 //   waiting --last dependency done--> ready                    running --failed, tries left--> scheduled
@@ -128,8 +128,8 @@ struct ProgressReport {
   std::uint64_t total = 0;
 };
 
-// A span around what several processes did, closed by the step that reported it. It stays in the store's outbox until it
-// was said to be recorded.
+// A span around what several processes did, closed by the step that reported it. It stays in the store's outbox until
+// it was said to be recorded.
 struct EnclosingSpan {
   std::int64_t id = 0;      // in the outbox
   std::shared_ptr<const JobRecord> job;
@@ -193,7 +193,8 @@ class Store {
   // Results first, then claims: what the results made ready can be among them.
   [[nodiscard]] virtual Exchanged exchange(const Exchange& exchange) = 0;
 
-  // Takes the tasks of workers whose lease has ended, each charged with the loss, and the outbox of workers that are gone.
+  // Takes the tasks of workers whose lease has ended, each charged with the loss, and the outbox of workers that are
+  // gone.
   [[nodiscard]] virtual Released sweep(WorkerId by, std::uint32_t max_lost) = 0;
   // The same for a runner that is known to be dead; only the attempts named as charged are.
   [[nodiscard]] virtual Released release(WorkerId by, std::string_view runner, std::span<const LostAttempt> lost,

@@ -43,8 +43,8 @@ class NonRetryable : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Thrown out of execute() by a task whose stop token asked it to stop: the attempt is given back to the store and counts
-// neither as a failure nor as a try. Returning instead says that the work is done.
+// Thrown out of execute() by a task whose stop token asked it to stop: the attempt is given back to the store and does
+// not count as a failure. Returning instead says that the work is done.
 class Stopped : public std::exception {
  public:
   [[nodiscard]] const char* what() const noexcept override { return "stopped on request"; }
@@ -76,9 +76,13 @@ namespace detail {
 template <class T>
 [[nodiscard]] const TaskName& task_name() {
   static const TaskName name = [] {
-    if constexpr (requires { { T::identifier() } -> std::convertible_to<TaskIdentifier>; }) {
+    if constexpr (requires {
+                    { T::identifier() } -> std::convertible_to<TaskIdentifier>;
+                  }) {
       return detail::checked_name(T::identifier());
-    } else if constexpr (requires { { T::identifier } -> std::convertible_to<TaskIdentifier>; }) {
+    } else if constexpr (requires {
+                           { T::identifier } -> std::convertible_to<TaskIdentifier>;
+                         }) {
       return detail::checked_name(T::identifier);
     } else {
       const std::string type = detail::unqualified_name(typeid(T));
@@ -106,21 +110,22 @@ template <class T>
 
 template <Task T>
 [[nodiscard]] TaskType task_type() {
-  return {task_name<T>(), [](std::string_view input, Context& context) {
-            if constexpr (std::is_empty_v<T>) {
-              (void)input;
-              T{}.execute(context);
-            } else {
-              auto task = [&] {
-                try {
-                  return nlohmann::json::parse(input).template get<T>();
-                } catch (const nlohmann::json::exception& e) {
-                  throw NonRetryable("the input of task " + task_name<T>().name + " does not fit its type: " + e.what());
-                }
-              }();
-              task.execute(context);
+  return {
+      task_name<T>(), [](std::string_view input, Context& context) {
+        if constexpr (std::is_empty_v<T>) {
+          (void)input;
+          T{}.execute(context);
+        } else {
+          auto task = [&] {
+            try {
+              return nlohmann::json::parse(input).template get<T>();
+            } catch (const nlohmann::json::exception& e) {
+              throw NonRetryable("the input of task " + task_name<T>().name + " does not fit its type: " + e.what());
             }
-          }};
+          }();
+          task.execute(context);
+        }
+      }};
 }
 
 }  // namespace waymark

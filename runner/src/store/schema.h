@@ -24,7 +24,7 @@ CREATE TABLE kind(
 CREATE TABLE job(
   id INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE, name TEXT NOT NULL,
   state INTEGER NOT NULL DEFAULT 0,
-  stopping INTEGER NOT NULL DEFAULT 0,      -- 1: it has failed, 2: it was canceled; finished when its last task has ended
+  stopping INTEGER NOT NULL DEFAULT 0,      -- 1: it has failed, 2: it was canceled; its last tasks still run
   open_roots INTEGER NOT NULL,
   tasks INTEGER NOT NULL, tasks_done INTEGER NOT NULL DEFAULT 0,
   submitted_at INTEGER NOT NULL, started_at INTEGER, finished_at INTEGER,

@@ -177,8 +177,10 @@ class SqliteStore final : public Store {
 
  private:
   Ns now() const {
-    return clock_ ? ns(clock_()) : std::chrono::duration_cast<std::chrono::nanoseconds>(
-                                       std::chrono::system_clock::now().time_since_epoch()).count();
+    return clock_ ? ns(clock_())
+                  : std::chrono::duration_cast<std::chrono::nanoseconds>(
+                        std::chrono::system_clock::now().time_since_epoch())
+                        .count();
   }
   Statement& sql(const char* text) { return writer_.sql(text); }
   void migrate();
@@ -513,8 +515,8 @@ bool SqliteStore::finish(WorkerId worker, const Finish& f, Ns now, Ends& ends) {
 void SqliteStore::close_span(WorkerId worker, EnclosingSpan span, std::vector<EnclosingSpan>& closed) {
   if (!span.job->span.sampled()) return;
   const auto parent = span.parent.valid() ? std::optional(number(span.parent)) : std::nullopt;
-  sql("INSERT INTO span_outbox(worker, job, task, span, parent, started_at, ended_at, outcome, error_type, error, tasks) "
-      "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+  sql("INSERT INTO span_outbox(worker, job, task, span, parent, started_at, ended_at, outcome, error_type, error, "
+      "tasks) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
       .run(worker ? std::optional(worker) : std::nullopt, span.job->number,
            span.task ? std::optional(span.task) : std::nullopt, number(span.span), parent, ns(span.start), ns(span.end),
            code(span.outcome), text_or_null(span.error_type), text_or_null(span.error), span.tasks);
@@ -530,7 +532,8 @@ void SqliteStore::settle(WorkerId worker, Ns now, Ends& ends, std::vector<Enclos
       Statement& s = sql(
           "UPDATE task SET open_children = open_children - ?1, closed_at = max(closed_at, ?2), broken = broken | ?3, "
           "state = iif(open_children = ?1 AND (broken | ?3) = 0, 4, state) WHERE id = ?4 "
-          "RETURNING open_children, job, parent, grp, depth, kind, parent_span, subtasks_span, ended_at, closed_at, broken");
+          "RETURNING open_children, job, parent, grp, depth, kind, parent_span, subtasks_span, ended_at, "
+          "closed_at, broken");
       s.bind(delta.count, delta.end, delta.broken, id);
       if (!s.step()) continue;
       const bool is_closed = s.integer(0) == 0;
@@ -545,9 +548,18 @@ void SqliteStore::settle(WorkerId worker, Ns now, Ends& ends, std::vector<Enclos
       const auto children = static_cast<std::uint64_t>(count.integer(0));
       count.reset();
       close_span(worker,
-                 {.job = job_record(position.job), .task = id, .name = kind(kind_id).first, .span = span_id(span),
-                  .parent = span_id(parent_span), .start = timestamp(start), .end = timestamp(end),
-                  .outcome = subtree_outcome(broken), .error_type = {}, .error = {}, .submitter = {}, .tasks = children},
+                 {.job = job_record(position.job),
+                  .task = id,
+                  .name = kind(kind_id).first,
+                  .span = span_id(span),
+                  .parent = span_id(parent_span),
+                  .start = timestamp(start),
+                  .end = timestamp(end),
+                  .outcome = subtree_outcome(broken),
+                  .error_type = {},
+                  .error = {},
+                  .submitter = {},
+                  .tasks = children},
                  closed);
       subtree_ended(position, end, span, broken, ends);
     }
@@ -574,9 +586,9 @@ void SqliteStore::settle(WorkerId worker, Ns now, Ends& ends, std::vector<Enclos
 
   // Finished jobs come last: stop_job() counts what is open anew.
   for (const auto& [id, delta] : std::exchange(ends.jobs, {})) {
-    Statement& s = sql(
-        "UPDATE job SET open_roots = open_roots - ?1, tasks_done = tasks_done + ?2, ended_at = max(ended_at, ?3) "
-        "WHERE id = ?4 RETURNING open_roots");
+    Statement& s =
+        sql("UPDATE job SET open_roots = open_roots - ?1, tasks_done = tasks_done + ?2, ended_at = max(ended_at, ?3) "
+            "WHERE id = ?4 RETURNING open_roots");
     s.bind(delta.roots, delta.done, delta.end, id);
     const bool finished = s.step() && s.integer(0) == 0 && delta.roots > 0;
     s.reset();
@@ -585,8 +597,8 @@ void SqliteStore::settle(WorkerId worker, Ns now, Ends& ends, std::vector<Enclos
   for (const std::int64_t job : std::exchange(ends.stopped, {})) stop_job(job, worker, now, ends, closed);
 }
 
-// Nothing of this job starts any more. Running tasks are asked to stop by whoever runs them; the job is finished, and its
-// span ended, when the last of them has.
+// Nothing of this job starts any more. Running tasks are asked to stop by whoever runs them; the job is finished, and
+// its span ended, when the last of them has.
 void SqliteStore::stop_job(std::int64_t job, WorkerId worker, Ns now, Ends& ends, std::vector<EnclosingSpan>& closed) {
   ends.tell = true;
   sql("UPDATE task SET state = 7 WHERE job = ? AND state IN (0, 1, 9)").run(job);
@@ -600,50 +612,60 @@ void SqliteStore::stop_job(std::int64_t job, WorkerId worker, Ns now, Ends& ends
     int broken;
   };
   std::vector<Open> computed;
-  Statement& list = sql(
-      "SELECT id, kind, parent_span, subtasks_span, ended_at FROM task "
-      "WHERE job = ? AND state = 3 AND open_children > 0 ORDER BY depth DESC");
+  Statement& list =
+      sql("SELECT id, kind, parent_span, subtasks_span, ended_at FROM task "
+          "WHERE job = ? AND state = 3 AND open_children > 0 ORDER BY depth DESC");
   for (list.bind(job); list.step();) {
     computed.push_back({list.integer(0), list.integer(1), list.integer(2), list.integer(3), list.integer(4), 0, 0});
   }
   for (Open& task : computed) {
-    Statement& count = sql(
-        "SELECT count(*) FILTER (WHERE state = 2 OR (state = 3 AND open_children > 0)), max(closed_at), "
-        "max(state = 5 OR (broken & 1)) | (max(state IN (7, 8) OR (broken & 2)) << 1), count(*) "
-        "FROM task WHERE job = ? AND parent = ?");
+    Statement& count =
+        sql("SELECT count(*) FILTER (WHERE state = 2 OR (state = 3 AND open_children > 0)), max(closed_at), "
+            "max(state = 5 OR (broken & 1)) | (max(state IN (7, 8) OR (broken & 2)) << 1), count(*) "
+            "FROM task WHERE job = ? AND parent = ?");
     count.bind(job, task.id).step();
     const std::int64_t open = count.integer(0);
     const Ns end = count.integer(1);
     const std::int64_t broken = count.integer(2);
     const auto children = static_cast<std::uint64_t>(count.integer(3));
     count.reset();
-    Statement& update = sql(
-        "UPDATE task SET open_children = ?1, closed_at = max(closed_at, ?2), broken = broken | ?3 WHERE id = ?4 "
-        "RETURNING closed_at, broken");
+    Statement& update =
+        sql("UPDATE task SET open_children = ?1, closed_at = max(closed_at, ?2), broken = broken | ?3 WHERE id = ?4 "
+            "RETURNING closed_at, broken");
     update.bind(open, end, broken, task.id).step();
     task.end = update.integer(0);
     task.broken = static_cast<int>(update.integer(1));
     update.reset();
     if (open > 0) continue;
     close_span(worker,
-               {.job = job_record(job), .task = task.id, .name = kind(task.kind).first, .span = span_id(task.span),
-                .parent = span_id(task.parent_span), .start = timestamp(task.start), .end = timestamp(task.end),
-                .outcome = subtree_outcome(task.broken), .error_type = {}, .error = {}, .submitter = {}, .tasks = children},
+               {.job = job_record(job),
+                .task = task.id,
+                .name = kind(task.kind).first,
+                .span = span_id(task.span),
+                .parent = span_id(task.parent_span),
+                .start = timestamp(task.start),
+                .end = timestamp(task.end),
+                .outcome = subtree_outcome(task.broken),
+                .error_type = {},
+                .error = {},
+                .submitter = {},
+                .tasks = children},
                closed);
   }
-  Statement& roots = sql(
-      "UPDATE job SET open_roots = (SELECT count(*) FROM task WHERE job = ?1 AND parent IS NULL "
-      "AND (state = 2 OR (state = 3 AND open_children > 0))) WHERE id = ?1 AND finished_at IS NULL RETURNING open_roots");
+  Statement& roots =
+      sql("UPDATE job SET open_roots = (SELECT count(*) FROM task WHERE job = ?1 AND parent IS NULL "
+          "AND (state = 2 OR (state = 3 AND open_children > 0))) WHERE id = ?1 AND finished_at IS NULL "
+          "RETURNING open_roots");
   const bool finished = roots.bind(job).step() && roots.integer(0) == 0;
   roots.reset();
   if (finished) finish_job(job, worker, now, ends, closed);
 }
 
 void SqliteStore::finish_job(std::int64_t id, WorkerId worker, Ns now, Ends& ends, std::vector<EnclosingSpan>& closed) {
-  Statement& s = sql(
-      "UPDATE job SET state = CASE stopping WHEN 0 THEN 2 WHEN 1 THEN 3 ELSE 4 END, finished_at = max(?, ended_at) "
-      "WHERE id = ? AND finished_at IS NULL "
-      "RETURNING stopping, submitted_at, ended_at, parent_span, submitter, error_type, error, tasks, finished_at");
+  Statement& s =
+      sql("UPDATE job SET state = CASE stopping WHEN 0 THEN 2 WHEN 1 THEN 3 ELSE 4 END, finished_at = max(?, ended_at) "
+          "WHERE id = ? AND finished_at IS NULL "
+          "RETURNING stopping, submitted_at, ended_at, parent_span, submitter, error_type, error, tasks, finished_at");
   s.bind(now, id);
   if (!s.step()) return;
   const auto stopping = static_cast<JobEnd>(s.integer(0));
@@ -676,13 +698,15 @@ WorkerId SqliteStore::join(const NewWorker& worker) {
     const Ns t = now();
     known.cluster = cluster_number(worker.cluster);
     known.tasks = worker.tasks;
-    sql("INSERT INTO worker(runner, name, host, pid, cluster, lease, joined_at, lease_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+    sql("INSERT INTO worker(runner, name, host, pid, cluster, lease, joined_at, lease_until) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
         .run(worker.runner, worker.name, worker.host, worker.process_id, known.cluster, worker.lease.count(), t,
              t + worker.lease.count());
     id = writer_.database.last_id();
     for (const TaskName& task : worker.tasks) {
       const Version v = version_of(task);
-      sql("INSERT INTO worker_task(worker, name, major, minor) VALUES (?, ?, ?, ?)").run(id, task.name, v.major, v.minor);
+      sql("INSERT INTO worker_task(worker, name, major, minor) VALUES (?, ?, ?, ?)")
+          .run(id, task.name, v.major, v.minor);
     }
   });
   workers_[id] = std::move(known);
@@ -746,9 +770,9 @@ void SqliteStore::refresh_kinds(Worker& worker) {
 }
 
 void SqliteStore::list_stopping(WorkerId worker, Exchanged& result) {
-  Statement& s = sql(
-      "SELECT t.id FROM job j CROSS JOIN task t ON t.job = j.id AND t.worker = ? AND t.state = 2 "
-      "WHERE j.stopping > 0 AND j.finished_at IS NULL");
+  Statement& s =
+      sql("SELECT t.id FROM job j CROSS JOIN task t ON t.job = j.id AND t.worker = ? AND t.state = 2 "
+          "WHERE j.stopping > 0 AND j.finished_at IS NULL");
   for (s.bind(worker); s.step();) result.stopping.push_back(s.integer(0));
 }
 
@@ -813,7 +837,8 @@ Exchanged SqliteStore::exchange(const Exchange& exchange) {
   }
   for (const Finish& f : exchange.finishes) {
     const auto held = held_.find(f.task);
-    if (held != held_.end() && held->second.worker == exchange.worker && held->second.attempt == f.attempt) held_.erase(held);
+    if (held != held_.end() && held->second.worker == exchange.worker && held->second.attempt == f.attempt)
+      held_.erase(held);
   }
   for (auto& [task, held] : std::exchange(claimed_, {})) held_.insert_or_assign(task, held);
   // Whoever waits elsewhere need not know of work that was taken at once.
@@ -848,9 +873,9 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
 
   result.claimed.reserve(n);
   for (const Candidate& candidate : found) {
-    Statement& s = sql(
-        "SELECT job, parent, grp, depth, attempt, failures, lost, max_retries, input, parent_span, span, dep_span, deps, "
-        "created_at, ready_at FROM task WHERE id = ?");
+    Statement& s =
+        sql("SELECT job, parent, grp, depth, attempt, failures, lost, max_retries, input, parent_span, span, dep_span, "
+            "deps, created_at, ready_at FROM task WHERE id = ?");
     s.bind(candidate.id).step();
     ClaimedTask task;
     task.task = candidate.id;
@@ -873,13 +898,18 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
     task.queue_wait = std::chrono::nanoseconds(std::max<Ns>(0, now - ready));
     if (task.dependencies > 0) task.dependency_wait = std::chrono::nanoseconds(std::max<Ns>(0, ready - created));
     const int depth = static_cast<int>(s.integer(3));
-    claimed_.insert_or_assign(
-        candidate.id, Held{.worker = exchange.worker, .attempt = task.attempt, .job = s.integer(0), .parent = task.parent,
-                           .group = s.integer(2), .cluster = worker.cluster, .depth = depth, .span = number(task.span)});
+    claimed_.insert_or_assign(candidate.id, Held{.worker = exchange.worker,
+                                                 .attempt = task.attempt,
+                                                 .job = s.integer(0),
+                                                 .parent = task.parent,
+                                                 .group = s.integer(2),
+                                                 .cluster = worker.cluster,
+                                                 .depth = depth,
+                                                 .span = number(task.span)});
     s.reset();
     sql("UPDATE task SET state = 2, attempt = ?, worker = ?, prev_span = ?, span = ?, started_at = ? WHERE id = ?")
-        .run(task.attempt, exchange.worker, task.attempt > 1 ? std::optional(previous) : std::nullopt, number(task.span),
-             now, candidate.id);
+        .run(task.attempt, exchange.worker, task.attempt > 1 ? std::optional(previous) : std::nullopt,
+             number(task.span), now, candidate.id);
     if (depth == 0 && task.attempt == 1) {
       sql("UPDATE job SET state = 1, started_at = ? WHERE id = ? AND state = 0").run(now, task.job->number);
     }
@@ -919,7 +949,8 @@ void SqliteStore::lose(WorkerId worker, const std::unordered_map<std::int64_t, L
       }
     }
     if (!started && !is_stopping(task.job)) {
-      sql("UPDATE task SET state = 1, ready_at = ?, attempt = attempt - 1, span = prev_span, worker = NULL WHERE id = ?")
+      sql("UPDATE task SET state = 1, ready_at = ?, attempt = attempt - 1, span = prev_span, worker = NULL "
+          "WHERE id = ?")
           .run(now, task.id);
       ++ends.made_ready;
       ++released.tasks;
@@ -963,8 +994,8 @@ void SqliteStore::lose(WorkerId worker, const std::unordered_map<std::int64_t, L
 void SqliteStore::take_leftovers(WorkerId by, std::vector<EnclosingSpan>& spans) {
   constexpr int kAtOnce = 1000;
   Statement& s = sql(
-      "SELECT o.id, o.job, o.task, o.span, o.parent, o.started_at, o.ended_at, o.outcome, o.error_type, o.error, o.tasks, "
-      "t.kind, j.submitter FROM span_outbox o JOIN job j ON j.id = o.job LEFT JOIN task t ON t.id = o.task "
+      "SELECT o.id, o.job, o.task, o.span, o.parent, o.started_at, o.ended_at, o.outcome, o.error_type, o.error, "
+      "o.tasks, t.kind, j.submitter FROM span_outbox o JOIN job j ON j.id = o.job LEFT JOIN task t ON t.id = o.task "
       "WHERE o.worker IS NULL OR o.worker NOT IN (SELECT id FROM worker) ORDER BY o.id LIMIT ?");
   const std::size_t first = spans.size();
   for (s.bind(kAtOnce); s.step();) {
@@ -994,9 +1025,9 @@ void SqliteStore::take_leftovers(WorkerId by, std::vector<EnclosingSpan>& spans)
 Released SqliteStore::sweep(WorkerId by, std::uint32_t max_lost) {
   const std::scoped_lock lock(writing_);
   Released released;
-  Statement& any = sql(
-      "SELECT EXISTS(SELECT 1 FROM worker WHERE lease_until < ?) OR EXISTS(SELECT 1 FROM span_outbox "
-      "WHERE worker IS NULL OR worker NOT IN (SELECT id FROM worker))");
+  Statement& any =
+      sql("SELECT EXISTS(SELECT 1 FROM worker WHERE lease_until < ?) OR EXISTS(SELECT 1 FROM span_outbox "
+          "WHERE worker IS NULL OR worker NOT IN (SELECT id FROM worker))");
   any.bind(now()).step();
   const bool needed = any.integer(0) != 0;
   any.reset();
@@ -1051,22 +1082,21 @@ bool SqliteStore::idle(WorkerId id) {
   bool waiting = false;
   for (const auto& [kind_id, type] : worker.kinds) {
     if (any(sql(kClaim).bind(worker.cluster, kind_id, 1))) return false;
-    if (any(sql("SELECT 1 FROM task WHERE state = 9 AND kind = ? AND cluster = ? LIMIT 1").bind(kind_id, worker.cluster))) {
-      return false;
+    for (const char* open : {"SELECT 1 FROM task WHERE state = 9 AND kind = ? AND cluster = ? LIMIT 1",
+                             "SELECT 1 FROM task WHERE state = 2 AND kind = ? AND cluster = ? LIMIT 1"}) {
+      if (any(sql(open).bind(kind_id, worker.cluster))) return false;
     }
-    if (any(sql("SELECT 1 FROM task WHERE state = 2 AND kind = ? AND cluster = ? LIMIT 1").bind(kind_id, worker.cluster))) {
-      return false;
-    }
-    waiting |= any(sql("SELECT 1 FROM task WHERE state = 0 AND kind = ? AND cluster = ? LIMIT 1")
-                       .bind(kind_id, worker.cluster));
+    waiting |= any(
+        sql("SELECT 1 FROM task WHERE state = 0 AND kind = ? AND cluster = ? LIMIT 1").bind(kind_id, worker.cluster));
   }
   if (!waiting) return true;
   // What it waits for is another runner's, if there is one: it runs, or would be taken by somebody.
   if (any(sql("SELECT 1 FROM task WHERE state = 2 LIMIT 1").bind())) return false;
   return !any(sql("SELECT 1 FROM worker w JOIN worker_task wt ON wt.worker = w.id JOIN kind k ON k.name = wt.name "
                   "AND k.major = wt.major AND k.minor <= wt.minor "
-                  "WHERE w.id <> ? AND (EXISTS(SELECT 1 FROM task WHERE state = 1 AND cluster = w.cluster AND kind = k.id) "
-                  "OR EXISTS(SELECT 1 FROM task WHERE state = 9 AND cluster = w.cluster AND kind = k.id)) LIMIT 1")
+                  "WHERE w.id <> ? AND ("
+                  "EXISTS(SELECT 1 FROM task WHERE state = 1 AND cluster = w.cluster AND kind = k.id) OR "
+                  "EXISTS(SELECT 1 FROM task WHERE state = 9 AND cluster = w.cluster AND kind = k.id)) LIMIT 1")
                   .bind(id));
 }
 
@@ -1075,8 +1105,8 @@ bool SqliteStore::idle(WorkerId id) {
 std::optional<Job> SqliteStore::find(std::string_view id) {
   const std::scoped_lock lock(reading_);
   Statement& s = reader_.sql(
-      "SELECT id, uid, name, state, submitted_at, started_at, finished_at, traceparent, error_type, error, failed_task, "
-      "tasks, tasks_done FROM job WHERE uid = ?");
+      "SELECT id, uid, name, state, submitted_at, started_at, finished_at, traceparent, error_type, error, "
+      "failed_task, tasks, tasks_done FROM job WHERE uid = ?");
   if (!s.bind(id).step()) return std::nullopt;
   const std::int64_t number = s.integer(0);
   Job job;
@@ -1093,10 +1123,11 @@ std::optional<Job> SqliteStore::find(std::string_view id) {
   job.tasks = static_cast<std::uint64_t>(s.integer(11));
   job.tasks_done = static_cast<std::uint64_t>(s.integer(12));
   s.reset();
-  Statement& p = reader_.sql("SELECT label, sum(done), sum(total) FROM progress WHERE job = ? GROUP BY label ORDER BY label");
+  Statement& p =
+      reader_.sql("SELECT label, sum(done), sum(total) FROM progress WHERE job = ? GROUP BY label ORDER BY label");
   for (p.bind(number); p.step();) {
-    job.progress.push_back({std::string(p.text(0)), static_cast<std::uint64_t>(p.integer(1)),
-                            static_cast<std::uint64_t>(p.integer(2))});
+    job.progress.push_back(
+        {std::string(p.text(0)), static_cast<std::uint64_t>(p.integer(1)), static_cast<std::uint64_t>(p.integer(2))});
   }
   return job;
 }
@@ -1132,7 +1163,7 @@ std::vector<TaskInfo> SqliteStore::tasks(std::string_view id) {
 void refuse_network_file_system(const std::string& path) {
   const auto slash = path.rfind('/');
   const std::string directory = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
-  struct statfs fs {};
+  struct statfs fs{};
   if (statfs(directory.c_str(), &fs) != 0) return;  // opening it will say why
   const char* name = nullptr;
   switch (static_cast<std::uint32_t>(fs.f_type)) {
@@ -1158,8 +1189,9 @@ std::string default_path() {
     const passwd* user = home && *home ? nullptr : getpwuid(getuid());
     if (user) home = user->pw_dir;
     if (!home || *home != '/') {
-      throw Error(ErrorCode::store, "store: neither XDG_STATE_HOME nor HOME names a directory for the default store: "
-                                    "set one, or give ClientOptions::store a path");
+      throw Error(ErrorCode::store,
+                  "store: neither XDG_STATE_HOME nor HOME names a directory for the default store: "
+                  "set one, or give ClientOptions::store a path");
     }
     directory = std::string(home) + "/.local/state";
   }

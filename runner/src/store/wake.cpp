@@ -49,7 +49,7 @@ sockaddr_un address(const std::string& path) {
 // Ours alone: others could otherwise wait in our name, or see who is there.
 bool own_directory(const std::string& path) {
   if (mkdir(path.c_str(), 0700) == 0) return true;
-  struct stat s {};
+  struct stat s{};
   return errno == EEXIST && lstat(path.c_str(), &s) == 0 && S_ISDIR(s.st_mode) && access(path.c_str(), W_OK) == 0;
 }
 
@@ -158,7 +158,7 @@ void Wake::notify() {
 
 void Wake::tell_other_processes() {
   const std::scoped_lock lock(peers_mutex_);
-  struct stat s {};
+  struct stat s{};
   if (stat(directory_.c_str(), &s) != 0) return;  // nobody waits
   const std::int64_t now = realtime();
   const std::int64_t changed = s.st_mtim.tv_sec * 1'000'000'000 + s.st_mtim.tv_nsec;

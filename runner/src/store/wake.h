@@ -1,9 +1,9 @@
 // How whoever waits for a store's file learns that it has changed.
 //
-// Watchers of the same process are called directly. Other processes bind a datagram socket each in a directory beside the
-// file (`<file>.wake`), and whoever commits sends every one of them a byte. Where that fails (a path that is too long
-// goes to a short directory instead; a file system without sockets), a look at the file's version every 50 to 250 ms
-// finds the change.
+// Watchers of the same process are called directly. Other processes bind a datagram socket each in a directory beside
+// the file (`<file>.wake`), and whoever commits sends every one of them a byte. Where that fails (a path that is too
+// long goes to a short directory instead; a file system without sockets), a look at the file's version every 50 to
+// 250 ms finds the change.
 //
 // Hides: sockets, the listening thread, the fallback.
 // Threads: any. The listening thread lives from the first watch() to the destructor.
@@ -51,19 +51,19 @@ class Wake {
   std::string directory_;
   std::function<std::int64_t()> version_;
 
-  std::mutex watchers_mutex_;             // held while watchers are called
+  std::mutex watchers_mutex_;  // held while watchers are called
   std::vector<std::weak_ptr<Watcher>> watchers_;
   bool started_ = false;
   std::thread thread_;
-  int stop_fd_ = -1;                      // an eventfd
+  int stop_fd_ = -1;  // an eventfd
   int socket_ = -1;
 
   std::mutex peers_mutex_;
-  std::string socket_path_;               // of `socket_`; empty where there is none
+  std::string socket_path_;  // of `socket_`; empty where there is none
   int send_socket_ = -1;
   std::vector<std::string> peers_;
-  timespec listed_{};                     // the directory's mtime when `peers_` was read
-  std::int64_t listed_at_ = 0;            // and when that was
+  timespec listed_{};  // the directory's mtime when `peers_` was read
+  std::int64_t listed_at_ = 0;  // and when that was
 };
 
 }  // namespace waymark::store

@@ -1,6 +1,7 @@
 // A runner in a process of its own: worker STORE STATE TRACES LEASE_MS TILE
 //
-// TILE says what becomes of tiles here: "compute"; "hang" (until the process is killed); "die" (the process kills itself).
+// TILE says what becomes of tiles here: "compute"; "hang" (until the process is killed); "die" (the process kills
+// itself).
 // Every tile that starts and ends is a line on standard output. STATE "" keeps telemetry in memory.
 #include <signal.h>
 #include <unistd.h>
