@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 
 #include "base/clock.h"
@@ -16,6 +17,9 @@
 
 namespace waymark::journal {
 namespace {
+
+// A greater one is damage: no process lives so long.
+constexpr std::uint64_t kGreatestPosition = std::uint64_t{1} << 62;
 
 std::string segment_name(std::uint64_t base) {
   char name[32];
@@ -289,10 +293,14 @@ void Journal::find_segments(const std::string& directory, bool memory) {
     SegmentHeader header;
     if (!segment->file->valid() || !segment->file->read_at(0, &header, sizeof header) || header.magic != kSegmentMagic ||
         !sealed(header) || header.version != kLayoutVersion || header.header_bytes != sizeof header ||
-        header.base > (std::uint64_t{1} << 62)) {
+        header.base > kGreatestPosition) {
       const std::uint64_t bytes = segment->file->valid() ? segment->file->size() : 0;
       extent_.damaged_bytes += bytes;
       if (bytes > 0) extent_.problem = segment->path + ": no segment of layout " + std::to_string(kLayoutVersion);
+      // What recovery adds must not take its place.
+      std::uint64_t base = 0;
+      std::from_chars(name.data(), name.data() + 16, base, 16);
+      if (base <= kGreatestPosition) end_.store(std::max(end_.load(std::memory_order_relaxed), base + bytes));
       continue;
     }
     segment->base = header.base;
@@ -621,7 +629,7 @@ void Journal::load_cursors(const std::string& path) {
       CursorSlot slot;
       if (!file.read_at((i * 2 + static_cast<unsigned>(copy)) * kCursorSlotBytes, &slot, sizeof slot)) continue;
       if (slot.magic == kCursorMagic && sealed(slot) && slot.signal < kSignals && slot.name_bytes <= sizeof slot.name &&
-          (best.magic == 0 || slot.generation > best.generation)) {
+          slot.position <= kGreatestPosition && (best.magic == 0 || slot.generation > best.generation)) {
         best = slot;
       }
     }
@@ -633,6 +641,8 @@ void Journal::load_cursors(const std::string& path) {
       state->lossy = best.lossy != 0;
       state->generation = best.generation;
       state->position.store(best.position, std::memory_order_relaxed);
+      // What recovery adds lies behind every cursor, also where the segments that it has passed can't be read.
+      end_.store(std::max(end_.load(std::memory_order_relaxed), best.position));
       state->outcome = {best.delivered, best.rejected, best.dropped, best.filtered};
       state->base_offered = best.base_offered;
       state->base_refused = best.base_refused;
