@@ -170,11 +170,19 @@ class DocumentsTest(unittest.TestCase):
 
     def test_links_between_documents_lead_somewhere(self):
         listed = subprocess.run(["git", "-C", ROOT, "ls-files", "*.md"], stdout=subprocess.PIPE, check=False, text=True)
-        for page in listed.stdout.split():
-            for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", read(page)):
+        prose = {page: re.sub(r"^```.*?^```$", "", read(page), flags=re.MULTILINE | re.DOTALL) for page in listed.stdout.split()}
+
+        def anchors(page):
+            return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+                    for heading in re.findall(r"^#+ (.*)$", prose[page], re.MULTILINE)}
+
+        for page, text in prose.items():
+            for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", text):
                 if "://" not in target:
-                    path = os.path.normpath(os.path.join(ROOT, os.path.dirname(page), target))
-                    self.assertTrue(os.path.exists(path), f"{page} links to {target}, which is not there")
+                    path = os.path.normpath(os.path.join(os.path.dirname(page), target)) if target else page
+                    self.assertTrue(os.path.exists(os.path.join(ROOT, path)), f"{page} links to {target}, which is not there")
+                    if anchor:
+                        self.assertIn(anchor, anchors(path), f"{page} links to {target}#{anchor}")
 
     def test_the_version_is_the_same_everywhere(self):
         version = re.search(r"project\(Waymark VERSION (\S+)", read("CMakeLists.txt")).group(1)
