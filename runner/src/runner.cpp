@@ -268,6 +268,7 @@ void RunnerLoop::release_dead(std::unique_lock<std::mutex>& lock) {
     const Released released =
         patiently([&] { return options_.store->release(worker, l.runner, l.attempts, options_.runner.max_lost); });
     record(released.spans);
+    if (released.tasks + released.failed == 0) continue;
     instrumentation_.logger().warning(
         "released the tasks of a runner whose process has died",
         {{names::kRunnerId, l.runner}, {"tasks", released.tasks}, {"failed", released.failed}});
