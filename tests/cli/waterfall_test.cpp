@@ -224,8 +224,18 @@ job/earth     1.00 s      +0 s  ────────────────
 │ └─read      100 ms   +100 ms      ▕████▋
 └─task/Gone   100 ms   +200 ms           ▐████▍
 
-? their parent span is not here
+? their parent span is not here (yet)
 )");
+}
+
+TEST(WaterfallTest, DrawsAJobThatIsStillRunning) {
+  Sketch sketch;
+  for (int i = 0; i < 20; ++i) {
+    sketch.span(99, "task/Tile", i * 100ms, i * 100ms + 50ms, {{"workflow.job.name", text("scene earth")}});
+  }
+  const std::string picture = sketch.draw();
+  EXPECT_THAT(picture, HasSubstr("abab  scene earth\n"));
+  EXPECT_THAT(picture, HasSubstr("└─… 18 more task/Tile, 900 ms in all"));
 }
 
 TEST(WaterfallTest, DrawsACircleOfParentsOnce) {

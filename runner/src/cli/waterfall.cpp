@@ -347,43 +347,46 @@ std::vector<Row> rows_of(const Trace& trace, bool all) {
     int depth = 0;
   };
   std::vector<Row> rows;
-  const auto draw = [&](std::vector<Waiting> stack) {
+  std::vector<Waiting> stack;
+  const auto push = [&](const std::vector<Node*>& children, const std::string& tree, const std::string& below, int depth) {
+    const auto items = fold(children, all);
+    const bool indent = depth < kDeepest;
+    for (auto item = items.rbegin(); item != items.rend(); ++item) {
+      const bool last = item == items.rbegin();
+      stack.push_back({*item, indent ? below + (last ? "└─" : "├─") : tree, indent ? below + (last ? "  " : "│ ") : below,
+                       depth + 1});
+    }
+  };
+  const auto draw = [&] {
     while (!stack.empty()) {
       const Waiting next = std::move(stack.back());
       stack.pop_back();
-      if (!next.item.node) {
-        nanoseconds sum(0);
-        for (const Node* node : next.item.folded) sum += node->duration();
-        Row row;
-        row.tree = next.tree;
-        row.name = "… " + std::to_string(next.item.folded.size()) + " more " +
-                   printable(next.item.folded.front()->span->name);
-        row.suffix = ", " + human_duration(sum) + " in all";
-        row.color = kDim;
-        row.folded = next.item.folded;
-        rows.push_back(std::move(row));
+      if (next.item.node) {
+        rows.push_back(row_of(*next.item.node, next.tree, next.below));
+        push(next.item.node->children, next.tree, next.below, next.depth);
         continue;
       }
-      rows.push_back(row_of(*next.item.node, next.tree, next.below));
-      const auto items = fold(next.item.node->children, all);
-      const bool indent = next.depth < kDeepest;
-      for (auto item = items.rbegin(); item != items.rend(); ++item) {
-        const bool last = item == items.rbegin();
-        const std::string& base = indent ? next.below : next.tree;
-        stack.push_back({*item, indent ? base + (last ? "└─" : "├─") : base,
-                         indent ? base + (last ? "  " : "│ ") : next.below, next.depth + 1});
-      }
+      nanoseconds sum(0);
+      for (const Node* node : next.item.folded) sum += node->duration();
+      Row row;
+      row.tree = next.tree;
+      row.name = "… " + std::to_string(next.item.folded.size()) + " more " + printable(next.item.folded.front()->span->name);
+      row.suffix = ", " + human_duration(sum) + " in all";
+      row.color = kDim;
+      row.folded = next.item.folded;
+      rows.push_back(std::move(row));
     }
   };
-  for (const Node* root : trace.roots) draw({{{root, {}}, "", "", 0}});
+  for (const Node* root : trace.roots) {
+    stack.push_back({{root, {}}, "", "", 0});
+    draw();
+  }
   if (!trace.orphans.empty()) {
     Row unknown;
     unknown.name = "?";
     rows.push_back(std::move(unknown));
-    for (const Node* orphan : trace.orphans) {
-      const bool last = orphan == trace.orphans.back();
-      draw({{{orphan, {}}, last ? "└─" : "├─", last ? "  " : "│ ", 1}});
-    }
+    push(trace.orphans, "", "", 0);
+    draw();
   }
   return rows;
 }
@@ -483,7 +486,7 @@ class Picture {
       notes.push_back(std::string(kLeaseLostMark) + " lease lost: another runner took the task over");
     }
     if (seen_.contains(kLogMark)) notes.push_back(std::string(kLogMark) + " log records");
-    if (seen_.contains("?")) notes.push_back("? their parent span is not here");
+    if (seen_.contains("?")) notes.push_back("? their parent span is not here (yet)");
     if (seen_.contains("░")) notes.push_back("░ folded (--all shows them)");
     if (!notes.empty()) text_ += '\n';
     list(notes, "   ", kDim);
@@ -533,11 +536,13 @@ class Picture {
         ++errors;
       }
     }
+    // The job's name: its own span's, else what any other says of it while that one is still to come.
     std::string title;
-    if (job) {
-      title = printable(find_string(job->span->attributes, kJobName));
-      if (title.empty()) title = printable(job->span->name);
+    if (job) title = printable(find_string(job->span->attributes, kJobName));
+    for (auto node = trace.nodes.begin(); title.empty() && node != trace.nodes.end(); ++node) {
+      title = printable(find_string((*node)->span->attributes, kJobName));
     }
+    if (title.empty() && job) title = printable(job->span->name);
     const std::string id = "trace " + trace.id.hex();
     line({{id + "  ", kDim}, {cut(title, width_ - columns(id) - 2), kBold}});
 
