@@ -1,5 +1,7 @@
 // The examples of docs/context.md.
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <thread>
 
@@ -72,6 +74,24 @@ TEST(ContextPage, CarriesBaggage) {
   context.baggage = context.baggage.set("tenant", "esa");
   waymark::ContextScope scope(context);
   EXPECT_EQ(current_context().baggage.get("tenant"), "esa");
+}
+
+TEST(ContextPage, AChildOfForkRecordsNothing) {
+  Recorded recorded;
+  const Tracer& tracer = recorded.tracer;
+  {
+    auto span = tracer.span("parent");
+    const pid_t child = fork();
+    if (child == 0) {
+      { auto inert = tracer.span("child"); }
+      span.end();
+      _exit(tracer.enabled() ? 1 : 0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0);
+  }
+  EXPECT_EQ(recorded.tree(), "parent\n");
 }
 
 }  // namespace

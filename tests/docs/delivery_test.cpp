@@ -1,7 +1,7 @@
 // The examples of docs/delivery.md.
 #include <gtest/gtest.h>
 
-#include <cstdio>
+#include <iostream>
 
 #include "docs/recorded.h"
 
@@ -28,7 +28,7 @@ TEST(DeliveryPage, TellsWhatWasRecovered) {
   waymark::Telemetry& telemetry = recorded.telemetry;
   telemetry.on_recovered([](const waymark::Recovered& found) {
     for (const waymark::InterruptedSpan& span : found.interrupted) {
-      std::fprintf(stderr, "process %llu died in %s\n", static_cast<unsigned long long>(found.process_id), span.name.c_str());
+      std::cerr << "process " << found.process_id << " died in " << span.name << '\n';
     }
   });
 }

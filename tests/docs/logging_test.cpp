@@ -14,7 +14,9 @@ namespace {
 const std::string scene_id = "S2A_1";
 
 [[maybe_unused]] void start() {
-  waymark::configure_otel_logging({.service = "tiles", .endpoint = "http://localhost:4318", .level = waymark::Severity::info});
+  waymark::configure_otel_logging({.service = "tiles",
+                                   .endpoint = "http://localhost:4318",
+                                   .level = waymark::Severity::info});
   waymark::configure_console_logging({.level = waymark::Severity::warning});
   const waymark::Logger log = waymark::logger("tiles");
 }

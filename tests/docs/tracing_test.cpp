@@ -13,9 +13,10 @@ const std::string scene_id = "S2A_1";
 
 [[noreturn]] void read(const std::string& scene) { throw std::runtime_error(scene + ": no such scene"); }
 
-[[maybe_unused]] void start() {
+[[maybe_unused]] waymark::Tracer start() {
   waymark::configure_otel_tracing({.service = "tiles", .endpoint = "http://localhost:4318"});
   const waymark::Tracer tracer = waymark::tracer("tiles", "1.4");
+  return tracer;
 }
 
 [[maybe_unused]] void hook() {
@@ -68,7 +69,8 @@ TEST(TracingPage, SpansHaveOptions) {
   {
     auto run = tracer.span("night run", {}, {.root = true});
     auto get = tracer.span("GET", {{"url.path", "/tiles/7"}}, {.kind = waymark::SpanKind::client});
-    auto again = tracer.span("GET", {}, {.parent = run.trace_context(), .links = {{get.context(), {{"why", "retry"}}}}});
+    auto again = tracer.span("GET", {}, {.parent = run.trace_context(),
+                                         .links = {{get.context(), {{"why", "retry"}}}}});
   }
   EXPECT_EQ(recorded.tree(), "night run\n  GET\n  GET -> GET\n");
 }

@@ -47,8 +47,8 @@ def code(cell):
 
 def fields(struct):
     """The members of a struct in the public headers."""
-    body = re.search(rf"^struct {struct} {{\n(.*?)^}};", sources("sdk/include/waymark/*.h", "runner/include/waymark/*.h"),
-                     re.MULTILINE | re.DOTALL).group(1)
+    headers = sources("sdk/include/waymark/*.h", "runner/include/waymark/*.h")
+    body = re.search(rf"^struct {struct} {{\n(.*?)^}};", headers, re.MULTILINE | re.DOTALL).group(1)
     return re.findall(r"^  (?!using|friend|enum)\w[^;=]*?(\w+)(?: = [^;]*)?;", body, re.MULTILINE)
 
 
@@ -115,7 +115,8 @@ class DocumentsTest(unittest.TestCase):
                 documented = [code(row[0])[0] for row in rows(page, f"### `{struct}`")]
                 self.assertEqual(documented, fields(struct), f"{page}: {struct}")
         documented = "".join(read(page) for page in pages())
-        for struct in re.findall(r"^struct (\w*(?:Options|Config)|Limits) {", sources("*/include/waymark/*.h"), re.MULTILINE):
+        headers = sources("*/include/waymark/*.h")
+        for struct in re.findall(r"^struct (\w*(?:Options|Config)|Limits) {", headers, re.MULTILINE):
             self.assertTrue(struct in documented, f"{struct} stands in no page")
 
     def test_endpoints_lead_where_the_table_says(self):
@@ -141,7 +142,8 @@ class DocumentsTest(unittest.TestCase):
         known = set(re.findall(r'"(wm-[a-z-]*)"', sources("sdk/src/**/*.cpp", "runner/src/**/*.cpp")))
         # A destination's thread has its signal's name.
         known = (known - {"wm-"}) | ({"wm-traces", "wm-logs"} if "wm-" in known else set())
-        documented = [re.sub("<n>", "", name) for row in rows("docs/threads.md") for name in code(row[0]) if name.startswith("wm-")]
+        names = [name for row in rows("docs/threads.md") for name in code(row[0])]
+        documented = [name.replace("<n>", "") for name in names if name.startswith("wm-")]
         self.assertEqual(sorted(documented), sorted(known))
 
     def test_what_delivery_promises_is_tested(self):
@@ -170,7 +172,8 @@ class DocumentsTest(unittest.TestCase):
 
     def test_links_between_documents_lead_somewhere(self):
         listed = subprocess.run(["git", "-C", ROOT, "ls-files", "*.md"], stdout=subprocess.PIPE, check=False, text=True)
-        prose = {page: re.sub(r"^```.*?^```$", "", read(page), flags=re.MULTILINE | re.DOTALL) for page in listed.stdout.split()}
+        prose = {page: re.sub(r"^```.*?^```$", "", read(page), flags=re.MULTILINE | re.DOTALL)
+                 for page in listed.stdout.split()}
 
         def anchors(page):
             return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
@@ -180,7 +183,8 @@ class DocumentsTest(unittest.TestCase):
             for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", text):
                 if "://" not in target:
                     path = os.path.normpath(os.path.join(os.path.dirname(page), target)) if target else page
-                    self.assertTrue(os.path.exists(os.path.join(ROOT, path)), f"{page} links to {target}, which is not there")
+                    there = os.path.exists(os.path.join(ROOT, path))
+                    self.assertTrue(there, f"{page} links to {target}, which is not there")
                     if anchor:
                         self.assertIn(anchor, anchors(path), f"{page} links to {target}#{anchor}")
 
