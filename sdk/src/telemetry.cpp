@@ -209,6 +209,7 @@ void Telemetry::Core::Parts::start(Config wanted) {
   if (!home.home.state.empty()) journal::write_identity(home.home, identity());
 
   recording.recorder = recorder.get();
+  recording.diagnostics = &diagnostics;
   recording.clock = &clock;
   recording.sampler = config.sampler;
   recording.ratio_threshold = detail::ratio_threshold(config.sampler.ratio);

@@ -117,9 +117,16 @@ TEST(LoggerTest, RecordsAreCopiedToTheSpanOnlyWhenAskedFor) {
   {
     auto span = with.tracer().span("s");
     with.logger().warning("look", {{"tile", 1}, {"body", "mine"}});
+    with.logger().bind({{"task", 7}, {"tile", 0}}).exception("failed", std::runtime_error("why"), {{"tile", 2}});
   }
   const json events = with.spans().at("s")["events"];
-  ASSERT_EQ(events.size(), 1u);
+  ASSERT_EQ(events.size(), 2u);
+  EXPECT_EQ(Recorded::attributes(events[1]), json({{"task", "7"},
+                                                   {"exception.type", "std::runtime_error"},
+                                                   {"exception.message", "why"},
+                                                   {"tile", "2"},
+                                                   {"body", "failed"},
+                                                   {"level", "error"}}));
   EXPECT_EQ(events[0]["name"], "log.message");
   EXPECT_EQ(Recorded::attributes(events[0]), json({{"tile", "1"}, {"body", "look"}, {"level", "warning"}}));
 

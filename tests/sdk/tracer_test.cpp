@@ -326,6 +326,10 @@ TEST(TracerTest, DescribesItsSampler) {
   HOLDS("TR-64");
   EXPECT_EQ((Sampler{SamplerKind::traceidratio, 0.0001}).description(), "TraceIdRatioBased{0.000100}");
   EXPECT_EQ((Sampler{SamplerKind::always_on}).description(), "AlwaysOnSampler");
+  EXPECT_EQ((Sampler{SamplerKind::parentbased_traceidratio, 0.5}).description(),
+            "ParentBased{root:TraceIdRatioBased{0.500000},remoteParentSampled:AlwaysOnSampler,"
+            "remoteParentNotSampled:AlwaysOffSampler,localParentSampled:AlwaysOnSampler,"
+            "localParentNotSampled:AlwaysOffSampler}");
 }
 
 TEST(TracerTest, ADetachedSpanMovesBetweenThreadsAndIsNotCurrent) {
@@ -461,6 +465,131 @@ TEST(TracerTest, ATracerOfATelemetryThatIsShutDownRecordsNothing) {
   auto span = tracer.span("late");
   EXPECT_FALSE(span.recording());
   EXPECT_FALSE(span.context().valid());
+}
+
+TEST(TracerTest, ASwitchedOffTracerLetsAContextThrough) {
+  HOLDS("TR-13");
+  Config config = testing::memory_config(testing::MemoryDestination());
+  config.disabled = true;
+  Telemetry off(config);
+  SpanOptions options;
+  options.parent = extract(Headers{{"traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}, {"baggage", "k=v"}});
+  {
+    auto span = off.tracer("t").span("s", {}, options);
+    EXPECT_FALSE(span.recording());
+    EXPECT_EQ(span.context(), options.parent->span) << "no new ids";
+    EXPECT_EQ(current_span().context(), options.parent->span);
+    auto inner = off.tracer("t").span("inner");
+    EXPECT_EQ(inner.context(), options.parent->span);
+    Headers headers;
+    inject(current_context(), headers);
+    EXPECT_EQ(headers.at("traceparent"), "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    EXPECT_EQ(headers.at("baggage"), "k=v");
+  }
+  EXPECT_FALSE(current_span().context().valid());
+  const DetachedSpan detached = off.tracer("t").start_span("d", {}, options);
+  EXPECT_EQ(detached.context(), options.parent->span);
+}
+
+TEST(TracerTest, WhatWasDroppedIsSaidOnce) {
+  HOLDS("TR-54");
+  std::vector<std::string> said;
+  Config config;
+  config.span_limits.attribute_count = 1;
+  config.error_handler = [&said](DiagnosticLevel, std::string_view message) { said.emplace_back(message); };
+  Recorded recorded(config);
+  for (int i = 0; i < 3; ++i) auto span = recorded.tracer().span("s", {{"a", 1}, {"b", 2}});
+  ASSERT_EQ(said.size(), 1u);
+  EXPECT_NE(said[0].find("limit"), std::string::npos);
+}
+
+TEST(TracerTest, AContextOutlivesTheEndAndASecondEndChangesNothing) {
+  HOLDS("TR-26");
+  Recorded recorded;
+  SpanContext context;
+  {
+    auto span = recorded.tracer().span("s");
+    context = span.context();
+    span.end(Timestamp(std::chrono::nanoseconds(INT64_C(2'000'000'000'000'000'000))));
+    span.end(Timestamp(std::chrono::nanoseconds(INT64_C(2'100'000'000'000'000'000))));
+    span.event("late").status(StatusCode::error).update_name("late");
+    span.record_exception(std::runtime_error("late"));
+    EXPECT_EQ(span.context(), context);
+    EXPECT_FALSE(span.recording());
+  }
+  const json span = recorded.spans().at("s");
+  EXPECT_EQ(span["endTimeUnixNano"], "2000000000000000000") << "TR-37";
+  EXPECT_FALSE(span.contains("events"));
+  EXPECT_FALSE(span.contains("status"));
+}
+
+TEST(TracerTest, EventsKeepTheirOrderAndTheirTimes) {
+  HOLDS("TR-29");
+  Recorded recorded;
+  {
+    auto span = recorded.tracer().span("s");
+    span.event("far future", {}, Timestamp(std::chrono::nanoseconds(INT64_C(4'000'000'000'000'000'000))));
+    span.event("long ago", {}, Timestamp(std::chrono::nanoseconds(1)));
+    span.event("now");
+  }
+  const json events = recorded.spans().at("s")["events"];
+  ASSERT_EQ(events.size(), 3u);
+  EXPECT_EQ(events[0]["timeUnixNano"], "4000000000000000000");
+  EXPECT_EQ(events[1]["timeUnixNano"], "1");
+  EXPECT_EQ(events[2]["name"], "now");
+}
+
+TEST(TracerTest, ALinkToNowhereStaysWhereItSaysSomething) {
+  HOLDS("TR-31");
+  Recorded recorded;
+  {
+    auto span = recorded.tracer().span("s");
+    span.link({}).link({}, {{"why", "kept"}});
+  }
+  const json links = recorded.spans().at("s")["links"];
+  ASSERT_EQ(links.size(), 1u);
+  EXPECT_EQ(links[0]["traceId"], std::string(32, '0'));
+}
+
+TEST(TracerTest, ARootForgetsWhatIsCurrent) {
+  HOLDS("TC-19");
+  Recorded recorded;
+  const ContextScope scope(TraceContext{*from_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "a=1"), {}});
+  SpanOptions options;
+  options.root = true;
+  { auto span = recorded.tracer().span("root", {}, options); }
+  const json span = recorded.spans().at("root");
+  EXPECT_FALSE(span.contains("parentSpanId"));
+  EXPECT_FALSE(span.contains("traceState"));
+  EXPECT_NE(span["traceId"], "4bf92f3577b34da6a3ce929d0e0e4736");
+}
+
+TEST(TracerTest, ScopesLeftOutOfOrderLeaveTheThreadUsable) {
+  HOLDS("TR-12");
+  Recorded recorded;
+  const TraceContext context{recorded.tracer().new_root("x"), {}};
+  {
+    const ContextScope outer(context);
+    { auto span = recorded.tracer().span("in"); }
+    EXPECT_EQ(current_context().span, context.span);
+  }
+  EXPECT_FALSE(current_context().span.valid());
+}
+
+TEST(TracerTest, AResourceHasNoAttributeLimit) {
+  HOLDS("TR-55");
+  testing::MemoryDestination memory;
+  Config config = testing::memory_config(memory);
+  for (int i = 0; i < 200; ++i) config.resource.set("k" + std::to_string(i), AnyValue{std::string(1000, 'v')});
+  config.span_limits.attribute_count = 1;
+  config.span_limits.attribute_value_length = 1;
+  Telemetry telemetry(config);
+  { auto span = telemetry.tracer("t").span("s"); }
+  ASSERT_TRUE(telemetry.force_flush(std::chrono::seconds(10)));
+  ASSERT_EQ(memory.spans().size(), 1u);
+  EXPECT_EQ(testing::Recorded::attributes(json::parse(testing::official_json(
+                Signal::traces, memory.requests(Signal::traces).at(0)))["resourceSpans"][0]["resource"])["k199"],
+            std::string(1000, 'v'));
 }
 
 TEST(TracerTest, ANewRootIsSampledByTheSampler) {

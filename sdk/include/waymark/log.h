@@ -51,7 +51,7 @@ class Logger {
   void warning(std::string_view message, Attributes attributes = {}) const noexcept { log(Severity::warning, message, attributes); }
   void error(std::string_view message, Attributes attributes = {}) const noexcept { log(Severity::error, message, attributes); }
   void critical(std::string_view message, Attributes attributes = {}) const noexcept { log(Severity::critical, message, attributes); }
-  // Severity error, with exception.type, exception.message and exception.stacktrace where there is one.
+  // Severity error, with exception.type and exception.message; the call's attributes win ("exception.stacktrace" is theirs).
   void exception(std::string_view message, const std::exception& exception, Attributes attributes = {}) const noexcept;
   void exception(std::string_view message, const std::exception_ptr& exception, Attributes attributes = {}) const noexcept;
 

@@ -65,7 +65,6 @@ struct OpenSpan {
   std::uint64_t seen_keys = 0;     // 64-bit Bloom filter over attribute keys
   std::uint32_t generation = 0;    // of the process, so that a span is inert after fork
   bool detached = false;
-  bool current = false;
   std::atomic_flag lock = {};
 };
 
@@ -83,8 +82,8 @@ class SpanHandle {
   SpanHandle& link(const SpanContext& context, Attributes attributes = {}) noexcept;
   // Ok > error > unset: ok is final, unset is ignored. The description is kept for errors only.
   SpanHandle& status(StatusCode code, std::string_view description = {}) noexcept;
-  // The event "exception" with exception.type, .message and, where the exception carries one, .stacktrace; `extra` wins.
-  // Does not set the status.
+  // The event "exception" with exception.type (demangled) and exception.message; `extra` is added and wins: a program that
+  // has the stack of a throw gives it as {"exception.stacktrace", text}. Does not set the status.
   SpanHandle& record_exception(const std::exception& exception, Attributes extra = {}) noexcept;
   SpanHandle& record_exception(const std::exception_ptr& exception, Attributes extra = {}) noexcept;
   SpanHandle& update_name(std::string_view name) noexcept;
@@ -125,6 +124,7 @@ class [[nodiscard]] Span : public SpanHandle {
 
  private:
   void begin(detail::TracerState* tracer, std::string_view name, Attributes attributes, const SpanOptions* options) noexcept;
+  void enter() noexcept;
   void finish() noexcept;
   detail::OpenSpan state_;
   int exceptions_ = 0;

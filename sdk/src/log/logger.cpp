@@ -130,19 +130,24 @@ void emit(LoggerState& logger, const std::string* bound, const LogRecord& record
   if (lane.is_shared) lane.lock.unlock();
 }
 
-// Copies the record to the current span, as Tilebox does. What the record itself says wins over the caller's attributes
-// of the same name.
-void copy_to_span(const LogRecord& record) noexcept {
-  SpanHandle span = current_span();
-  if (!span.recording()) return;
-  std::vector<Attribute> attributes;
-  attributes.reserve(record.attributes.size() + 2);
-  for (const Attribute& a : record.attributes) {
-    if (a.key != "body" && a.key != "level") attributes.push_back(a);
-  }
-  attributes.emplace_back("body", record.body);
-  attributes.emplace_back("level", record.severity_text.empty() ? severity_name(record.severity) : record.severity_text);
-  span.event("log.message", attributes, record.time);
+// Copies the record to the current span, as Tilebox does. What the record itself says wins over attributes of the same
+// name.
+void copy_to_span(const std::string* bound, const LogRecord& record) noexcept {
+  OpenSpan* span = current_recording();
+  if (span == nullptr) return;
+  const Recording& r = *span->tracer->recording_of;
+  std::vector<Attribute> own(record.attributes.begin(), record.attributes.end());
+  own.emplace_back("body", record.body);
+  own.emplace_back("level", record.severity_text.empty() ? severity_name(record.severity) : record.severity_text);
+  std::string encoded;
+  const std::uint32_t dropped = for_attributes(
+      bound, own, r.span_limits.event_attribute_count,
+      [&](std::string_view field) {
+        encoded.push_back(0x1a);
+        encoded.append(field.substr(1));
+      },
+      [&](const Attribute& a) { otlp::append_attribute(encoded, 0x1a, a.key, a.value, r.span_limits); });
+  add_encoded_event(*span, "log.message", record.time != Timestamp{} ? to_ns(record.time) : r.clock->now(), encoded, dropped);
 }
 
 }  // namespace
@@ -186,7 +191,7 @@ void Logger::log(Severity severity, std::string_view message, Attributes attribu
 void Logger::emit(const LogRecord& record) const noexcept {
   if (!enabled(record.severity)) return;
   detail::emit(*state_, bound_.get(), record);
-  if (state_->recording_of->logs_as_span_events.load(std::memory_order_relaxed)) detail::copy_to_span(record);
+  if (state_->recording_of->logs_as_span_events.load(std::memory_order_relaxed)) detail::copy_to_span(bound_.get(), record);
 }
 
 Logger Logger::bind(Attributes attributes) const {

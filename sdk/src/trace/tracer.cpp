@@ -98,8 +98,13 @@ bool live(const OpenSpan* span) noexcept {
          span->generation == process_generation.load(std::memory_order_relaxed);
 }
 
-void count(std::atomic<std::uint32_t>& counter, std::uint32_t n = 1) noexcept {
-  counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+// Counts what a limit, or a full record, left out. The first time it is said, so that nobody has to look for it.
+void count_dropped(Recording& r, std::atomic<std::uint32_t>& counter) noexcept {
+  counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  if (r.said_dropped.load(std::memory_order_relaxed) || r.said_dropped.exchange(true)) return;
+  r.diagnostics->say(DiagnosticLevel::warning,
+                     "a span's attribute, event or link was left out: a limit was reached, the key was empty, or the record "
+                     "was full; such spans count what they dropped, and this is said once");
 }
 
 // Whether the stream already holds an attribute with this key.
@@ -111,7 +116,7 @@ bool has_key(const journal::Recorder& recorder, const OpenSpan& span, std::strin
   journal::Recorder& recorder = *r.recorder;
   Block* block = span.block;
   if (key.empty()) {
-    count(block->dropped_attributes);
+    count_dropped(r, block->dropped_attributes);
     return;
   }
   std::string scratch;
@@ -120,14 +125,14 @@ bool has_key(const journal::Recorder& recorder, const OpenSpan& span, std::strin
   bool repeated = false;
   if ((span.seen_keys & bit) != 0) [[unlikely]] repeated = has_key(recorder, span, key);
   if (!repeated && block->attributes >= r.span_limits.attribute_count) {
-    count(block->dropped_attributes);
+    count_dropped(r, block->dropped_attributes);
     return;
   }
   const std::size_t bytes = otlp::size_attribute(key, value, r.span_limits);
   if (bytes <= journal::kBlockPayload) [[likely]] {
     char* p = recorder.reserve(block, bytes);
     if (p == nullptr) {
-      count(block->dropped_attributes);
+      count_dropped(r, block->dropped_attributes);
       return;
     }
     // Said before the bytes count: a reader must know that an earlier value stands behind them.
@@ -136,13 +141,13 @@ bool has_key(const journal::Recorder& recorder, const OpenSpan& span, std::strin
     recorder.commit(block, bytes);
   } else {
     if (bytes > journal::kMaximumRecordBytes) {
-      count(block->dropped_attributes);
+      count_dropped(r, block->dropped_attributes);
       return;
     }
     const std::unique_ptr<char[]> large(new (std::nothrow) char[bytes]);
     if (large) otlp::put_attribute(large.get(), kAttributeTag, key, value, r.span_limits);
     if (!large || !recorder.append(block, {large.get(), bytes}, repeated)) {
-      count(block->dropped_attributes);
+      count_dropped(r, block->dropped_attributes);
       return;
     }
   }
@@ -192,10 +197,6 @@ bool has_key(const journal::Recorder& recorder, const OpenSpan& span, std::strin
 }
 
 // Attributes of an event or a link: the last of a repeated key, no more than the limit.
-struct Encoded {
-  std::string bytes;
-  std::uint32_t dropped = 0;
-};
 void encode_attributes(std::string& out, char tag, Attributes attributes, const Limits& limits, std::uint32_t most,
                        std::uint32_t& dropped) {
   std::uint32_t kept = 0;
@@ -226,12 +227,12 @@ void append_field(std::string& out, char tag, std::string_view bytes) {
   out.append(bytes);
 }
 
-void add_event(OpenSpan& span, std::string_view name, Attributes attributes, std::uint64_t time_ns,
-               Attributes more = {}) noexcept {
+void append_event(OpenSpan& span, std::string_view name, std::uint64_t time_ns, std::string_view attributes,
+                  std::uint32_t dropped) noexcept {
   Recording& r = *span.tracer->recording_of;
   Block* block = span.block;
   if (block->events >= r.span_limits.event_count) {
-    count(block->dropped_events);
+    count_dropped(r, block->dropped_events);
     return;
   }
   std::string& event = scratch_buffer();
@@ -241,27 +242,36 @@ void add_event(OpenSpan& span, std::string_view name, Attributes attributes, std
   otlp::put_fixed64(time, time_ns);
   event.append(time, 8);
   append_field(event, 0x12, clean(name, clean_name));
-  std::uint32_t dropped = 0;
-  if (more.empty()) {
-    encode_attributes(event, 0x1a, attributes, r.span_limits, r.span_limits.event_attribute_count, dropped);
-  } else {
-    std::vector<Attribute> all(attributes.begin(), attributes.end());
-    all.insert(all.end(), more.begin(), more.end());
-    encode_attributes(event, 0x1a, all, r.span_limits, r.span_limits.event_attribute_count, dropped);
-  }
+  event.append(attributes);
   if (dropped > 0) {
     event.push_back(0x20);
     char digits[10];
     event.append(digits, static_cast<std::size_t>(otlp::put_varint(digits, dropped) - digits));
   }
-  std::string field;
-  field.reserve(event.size() + 8);
+  static thread_local std::string field;
+  field.clear();
   append_field(field, kEventTag, event);
   if (!r.recorder->append(block, field)) {
-    count(block->dropped_events);
+    count_dropped(r, block->dropped_events);
     return;
   }
   ++block->events;
+}
+
+void add_event(OpenSpan& span, std::string_view name, Attributes attributes, std::uint64_t time_ns,
+               Attributes more = {}) noexcept {
+  const Limits& limits = span.tracer->recording_of->span_limits;
+  static thread_local std::string encoded;
+  encoded.clear();
+  std::uint32_t dropped = 0;
+  if (more.empty()) {
+    encode_attributes(encoded, 0x1a, attributes, limits, limits.event_attribute_count, dropped);
+  } else {
+    std::vector<Attribute> all(attributes.begin(), attributes.end());
+    all.insert(all.end(), more.begin(), more.end());
+    encode_attributes(encoded, 0x1a, all, limits, limits.event_attribute_count, dropped);
+  }
+  append_event(span, name, time_ns, encoded, dropped);
 }
 
 void add_link(OpenSpan& span, const SpanContext& context, Attributes attributes) noexcept {
@@ -270,7 +280,7 @@ void add_link(OpenSpan& span, const SpanContext& context, Attributes attributes)
   // A link that points nowhere and says nothing is left out.
   if (!context.valid() && attributes.empty() && context.trace_state.empty()) return;
   if (block->links >= r.span_limits.link_count) {
-    count(block->dropped_links);
+    count_dropped(r, block->dropped_links);
     return;
   }
   std::string& link = scratch_buffer();
@@ -291,7 +301,7 @@ void add_link(OpenSpan& span, const SpanContext& context, Attributes attributes)
   field.reserve(link.size() + 8);
   append_field(field, kLinkTag, link);
   if (!r.recorder->append(block, field)) {
-    count(block->dropped_links);
+    count_dropped(r, block->dropped_links);
     return;
   }
   ++block->links;
@@ -403,6 +413,17 @@ std::string demangled(const std::type_info& type) {
 
 }  // namespace
 
+OpenSpan* current_recording() noexcept {
+  OpenSpan* span = current != nullptr ? current->open : nullptr;
+  return live(span) ? span : nullptr;
+}
+
+void add_encoded_event(OpenSpan& span, std::string_view name, std::uint64_t time_ns, std::string_view attributes,
+                       std::uint32_t dropped) noexcept {
+  const SpanLock lock(span);
+  if (live(&span)) append_event(span, name, time_ns, attributes, dropped);
+}
+
 std::string exception_type(const std::exception& e) { return demangled(typeid(e)); }
 std::string current_exception_type() {
   const std::type_info* type = abi::__cxa_current_exception_type();
@@ -494,11 +515,13 @@ SpanHandle& SpanHandle::update_name(std::string_view name) noexcept {
 
 const SpanContext& SpanHandle::context() const noexcept {
   static const SpanContext kNone;
-  return active_ != nullptr ? active_->span : kNone;
+  // One that is switched off stands for whatever is current, so that a trace passes through.
+  if (active_ != nullptr) return active_->span;
+  return detail::current != nullptr ? detail::current->span : kNone;
 }
 
 TraceContext SpanHandle::trace_context() const {
-  if (active_ == nullptr) return {};
+  if (active_ == nullptr) return current_context();
   return {active_->span, active_->baggage};
 }
 
@@ -507,17 +530,27 @@ SpanHandle current_span() noexcept {
 }
 
 Span::Span(detail::TracerState* tracer, std::string_view name, Attributes attributes, const SpanOptions* options) noexcept {
-  if (tracer != nullptr && tracer->recording.load(std::memory_order_acquire)) [[likely]] begin(tracer, name, attributes, options);
+  if (tracer != nullptr && tracer->recording.load(std::memory_order_acquire)) [[likely]] {
+    begin(tracer, name, attributes, options);
+  } else if (options != nullptr && options->parent) {
+    // Nothing is recorded, no id is made: the caller's context passes through.
+    state_.active.span = options->parent->span;
+    state_.active.baggage = options->parent->baggage;
+    enter();
+  }
+}
+
+void Span::enter() noexcept {
+  active_ = &state_.active;
+  exceptions_ = std::uncaught_exceptions();
+  state_.active.previous = detail::current;
+  detail::current = &state_.active;
 }
 
 void Span::begin(detail::TracerState* tracer, std::string_view name, Attributes attributes,
                  const SpanOptions* options) noexcept {
-  active_ = &state_.active;
   detail::open_span(state_, tracer, name, attributes, options, false);
-  exceptions_ = std::uncaught_exceptions();
-  state_.active.previous = detail::current;
-  state_.current = true;
-  detail::current = &state_.active;
+  enter();
 }
 
 void Span::end(Timestamp time) noexcept {
@@ -536,10 +569,17 @@ void Span::finish() noexcept {
 }
 
 DetachedSpan Tracer::start_span(std::string_view name, Attributes attributes, const SpanOptions& options) const noexcept {
-  if (state_ == nullptr || !state_->recording.load(std::memory_order_acquire)) return {};
+  const bool on = state_ != nullptr && state_->recording.load(std::memory_order_acquire);
+  if (!on && !options.parent) return {};
   auto* span = new (std::nothrow) detail::OpenSpan;
   if (span == nullptr) return {};
-  detail::open_span(*span, state_, name, attributes, &options, true);
+  if (on) {
+    detail::open_span(*span, state_, name, attributes, &options, true);
+  } else {
+    span->active.span = options.parent->span;
+    span->active.baggage = options.parent->baggage;
+    span->active.open = span;
+  }
   return DetachedSpan(span);
 }
 

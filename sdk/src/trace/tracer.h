@@ -10,6 +10,7 @@
 #include <string>
 
 #include "base/clock.h"
+#include "base/diagnostics.h"
 #include "journal/recorder.h"
 #include "waymark/config.h"
 #include "waymark/log.h"
@@ -29,6 +30,8 @@ struct Recording {
   Limits log_limits;
   std::atomic<bool> logs_as_span_events{false};
   std::atomic<std::uint8_t> minimum_severity{255};
+  Diagnostics* diagnostics = nullptr;
+  std::atomic<bool> said_dropped{false};
 };
 
 struct TracerState : TracerSwitch {
@@ -50,6 +53,12 @@ extern constinit thread_local ActiveContext* current;
 // The dynamic type of an exception, demangled; of the one being handled, empty where there is none.
 [[nodiscard]] std::string exception_type(const std::exception& exception);
 [[nodiscard]] std::string current_exception_type();
+
+// The current span where it records; adds an event to it whose attributes are encoded already, as Event.attributes fields
+// (tag 0x1a).
+[[nodiscard]] OpenSpan* current_recording() noexcept;
+void add_encoded_event(OpenSpan& span, std::string_view name, std::uint64_t time_ns, std::string_view attributes,
+                       std::uint32_t dropped) noexcept;
 
 // Bumped in a child of fork: spans of another generation are inert.
 extern std::atomic<std::uint32_t> process_generation;
