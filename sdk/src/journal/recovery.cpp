@@ -24,7 +24,9 @@
 namespace waymark::journal {
 namespace {
 
-constexpr int kAttempts = 3;  // recoveries that failed to parse, before a directory is set aside
+// Recoverers that died over a directory, before it is set aside. It may not have been the directory's fault: a program that
+// dies at every start dies while it recovers, too.
+constexpr int kAttempts = 10;
 
 std::string id_of(std::string_view body) {
   try {
@@ -35,14 +37,15 @@ std::string id_of(std::string_view body) {
   }
 }
 
-// The greatest time that a record speaks of.
-std::uint64_t time_of(Signal signal, std::string_view body) {
+// The greatest time that a record speaks of; null where it can't be read: a dying process may have written anywhere.
+std::optional<std::uint64_t> time_of(Signal signal, std::string_view body) {
   try {
+    if (signal == Signal::metrics) return 0;
     if (signal == Signal::traces) return to_ns(otlp::read_span(body).end);
     const ReadLog log = otlp::read_log(body);
     return std::max(to_ns(log.observed), to_ns(log.time));
   } catch (const Error&) {
-    return 0;
+    return std::nullopt;
   }
 }
 
@@ -196,8 +199,8 @@ std::optional<Closed> close_span(const DeadRecorder& recorder, const Block& bloc
   return closed;
 }
 
-// Appends what the recorder holds beyond the journal, and says what that was.
-void absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool apply_hook, Recovered& found, Totals& totals,
+// Appends what the recorder holds beyond the journal, and says what that was. False: the journal can't be written.
+bool absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool apply_hook, Recovered& found, Totals& totals,
             std::string& problem) {
   const Journal::Extent extent = journal.extent();
   std::uint64_t newest = recorder.header().alive_ns.load(std::memory_order_relaxed);
@@ -205,6 +208,7 @@ void absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
     if (record.signal == Signal::traces) ++found.finished_spans;
     if (record.signal == Signal::logs) ++found.log_records;
   };
+  bool written = true;
   const auto store = [&](Journal::Stretch stretch) {
     std::string kept;
     if (apply_hook && stretch.bytes > 0) {
@@ -214,7 +218,7 @@ void absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
       stretch.bytes = kept.size();
       for (std::size_t s = 0; s < kSignals; ++s) totals.hook_dropped[s] += result.dropped[s];
     }
-    if (stretch.bytes > 0 && !journal.append(stretch)) problem = "the journal cannot be written";
+    written = written && (stretch.bytes == 0 || journal.append(stretch));
   };
 
   for (std::uint32_t i = 0; i < recorder.lanes(); ++i) {
@@ -248,20 +252,32 @@ void absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
       stretch.lane = static_cast<std::uint16_t>(i);
       stretch.lane_begin = position;
       stretch.lane_end = position + length;
-      stretch.data = ring + offset;
       const bool news = position >= already;
+      std::string good;
+      std::size_t read = 0;
       const bool whole = for_each_record(ring + offset, length, 0, [&](const Record& record, std::size_t next) {
-        ++stretch.records[static_cast<std::size_t>(record.signal)];
-        ++totals.offered[static_cast<std::size_t>(record.signal)];
-        newest = std::max(newest, time_of(record.signal, record.body));
-        if (news) count(record);
-        stretch.bytes = next;
+        const auto signal = static_cast<std::size_t>(record.signal);
+        const std::optional<std::uint64_t> time = time_of(record.signal, record.body);
+        ++totals.offered[signal];
+        if (time) {
+          append_record(good, record.signal, record.scope, record.body);
+          ++stretch.records[signal];
+          newest = std::max(newest, *time);
+          if (news) count(record);
+        } else {
+          ++totals.refused[signal];
+          problem = "lane " + std::to_string(i) + " of the recorder is damaged at byte " + std::to_string(offset + read);
+          found.damaged_bytes += next - read;
+        }
+        read = next;
         return true;
       });
       if (!whole) {
-        problem = "lane " + std::to_string(i) + " of the recorder is damaged at byte " + std::to_string(offset + stretch.bytes);
-        found.damaged_bytes += length - stretch.bytes;
+        problem = "lane " + std::to_string(i) + " of the recorder is damaged at byte " + std::to_string(offset + read);
+        found.damaged_bytes += length - read;
       }
+      stretch.data = good.data();
+      stretch.bytes = good.size();
       if (news) store(stretch);
       position += length;
     }
@@ -296,9 +312,9 @@ void absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
     const std::optional<Closed> closed = close_span(recorder, block, newest);
     if (!closed) continue;
     ++totals.offered[static_cast<std::size_t>(Signal::traces)];
-    if (closed->interrupted) {
-      try {
-        ReadSpan span = otlp::read_span(closed->body);
+    try {
+      ReadSpan span = otlp::read_span(closed->body);
+      if (closed->interrupted) {
         InterruptedSpan interrupted;
         interrupted.context = span.context;
         interrupted.name = std::move(span.name);
@@ -309,12 +325,13 @@ void absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
         interrupted.crashed_here = recorder.header().crash_signal.load(std::memory_order_relaxed) != 0 &&
                                    recorder.header().crash_thread == closed->thread;
         found.interrupted.push_back(std::move(interrupted));
-      } catch (const Error& e) {
-        problem = e.what();
-        continue;
+      } else {
+        ++found.finished_spans;
       }
-    } else {
-      ++found.finished_spans;
+    } catch (const Error& e) {
+      ++totals.refused[static_cast<std::size_t>(Signal::traces)];
+      problem = "block " + std::to_string(i) + " of the recorder is damaged: " + e.what();
+      continue;
     }
     if (closed_before.contains(id_of(closed->body))) continue;
     append_record(records, Signal::traces, block.scope, closed->body);
@@ -322,6 +339,7 @@ void absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
     if (records.size() > kMaximumRecordBytes) flush();
   }
   if (!records.empty()) flush();
+  return written;
 }
 
 constexpr const char* kTotalsFile = "/totals";
@@ -402,15 +420,22 @@ std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_dir
   } else if (there && s.st_ino == identity->recorder_inode && identity->boot == boot_id()) {
     if (const auto recorder = DeadRecorder::read(recorder_path, problem)) {
       Totals totals;
-      absorb(*recorder, *result->journal, hook, identity->hook, found, totals, problem);
+      if (!absorb(*recorder, *result->journal, hook, identity->hook, found, totals, problem)) {
+        // The journal has said why. What is appended already is found there by whoever tries again.
+        diagnostics.say_limited("recovery " + id, DiagnosticLevel::error,
+                                "state directory " + result->home.state +
+                                    ": its journal cannot be written; it is left for a later recovery");
+        ::unlink(attempts_path.c_str());
+        return nullptr;
+      }
       result->fresh = true;
       found.damaged_bytes += result->journal->extent().damaged_bytes;
       if (problem.empty()) problem = result->journal->extent().problem;
       found.problem = problem;
       if (report) report(found);
       result->journal->set_totals(totals);
-      if (!store_totals(result->home, totals)) problem = "totals cannot be written";
-      ::unlink(recorder_path.c_str());
+      // Where the totals can't be kept, the recorder stays: from it they are found again.
+      if (store_totals(result->home, totals)) ::unlink(recorder_path.c_str());
     }
   } else if (!identity->closed) {
     problem = "its recorder " + recorder_path + " is gone" +
