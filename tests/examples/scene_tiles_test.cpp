@@ -6,18 +6,22 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <random>
+#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "pixels.h"
 #include "support/command.h"
+#include "waymark/client.h"
 #include "waymark/reader.h"
+#include "waymark/testing.h"
 
 namespace waymark {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using waymark::testing::CommandResult;
 
@@ -49,7 +53,8 @@ class SceneTilesTest : public ::testing::Test {
   }
   ~SceneTilesTest() override { fs::remove_all(directory); }
 
-  // Without what this machine's user may have set up for telemetry; a sanitizer must not catch the crash that is asked for.
+  // Without what this machine's user may have set up for telemetry; a sanitizer must not catch the crash that is asked
+  // for.
   static std::string environment() {
     return "env -u OTEL_TRACES_ENDPOINT -u OTEL_LOGS_ENDPOINT -u OTEL_EXPORTER_OTLP_ENDPOINT COLUMNS=100 "
            "ASAN_OPTIONS=\"$ASAN_OPTIONS:handle_segv=0\" TSAN_OPTIONS=\"$TSAN_OPTIONS:handle_segv=0\"";
@@ -97,29 +102,61 @@ TEST_F(SceneTilesTest, ItsTilesPutTogetherAgainEqualTheScene) {
   EXPECT_THAT(read(out / "picture" / "summary.json"), HasSubstr("\"excess_green\""));
 }
 
+// What a run left in `out`: its job's trace is one tree, every span lies inside its parent, the attempts are those that
+// the store counted, and every log record belongs to a span, but for what a runner says of itself. A span that was
+// delivered twice counts once.
+void expect_a_whole_trace(const fs::path& out) {
+  const ReadTelemetry traces = read_json_file((out / "traces.jsonl").string());
+  const ReadTelemetry logs = read_json_file((out / "logs.jsonl").string());
+  using Key = std::pair<TraceId, SpanId>;
+  std::map<Key, const ReadSpan*> spans;
+  for (const ReadSpan& span : traces.spans) spans.emplace(Key{span.context.trace_id, span.context.span_id}, &span);
+
+  testing::MemoryDestination memory;
+  Telemetry telemetry(testing::memory_config(memory));
+  Client client({.name = "judge", .store = (out / "store.db").string(), .telemetry = &telemetry});
+  std::string id;
+  std::ifstream(out / "job.id") >> id;
+  const Job job = client.jobs().find(id);
+  EXPECT_EQ(job.state, JobState::completed);
+
+  std::vector<std::string> roots;
+  std::map<std::pair<std::string, std::string>, std::uint32_t> attempts;  // by task id and span name
+  for (const auto& [key, span] : spans) {
+    if (key.first != job.trace_id) continue;
+    if (span->name.starts_with("task/")) {
+      ++attempts[{std::string(find_string(span->attributes, "task_id")), span->name}];
+    }
+    if (!span->parent.valid()) {
+      roots.push_back(span->name);
+      continue;
+    }
+    const auto parent = spans.find({key.first, span->parent});
+    ASSERT_NE(parent, spans.end()) << span->name;
+    EXPECT_LE(parent->second->start, span->start) << span->name << " in " << parent->second->name;
+    EXPECT_GE(parent->second->end, span->end) << span->name << " in " << parent->second->name;
+  }
+  EXPECT_THAT(roots, ElementsAre("job/scene tiles"));
+
+  std::map<std::pair<std::string, std::string>, std::uint32_t> stored;
+  for (const TaskInfo& task : client.jobs().tasks(id)) stored[{task.id, "task/" + task.name}] = task.attempts;
+  EXPECT_EQ(attempts, stored);
+
+  EXPECT_FALSE(logs.logs.empty());
+  for (const ReadLog& log : logs.logs) {
+    if (log.scope.name == "waymark.runner" && !log.trace_id.valid() && !log.span_id.valid()) continue;
+    EXPECT_TRUE(spans.contains({log.trace_id, log.span_id})) << to_text(log.body);
+  }
+}
+
 TEST_F(SceneTilesTest, ItsTraceIsOneTreeThatEnclosesWhatItHolds) {
   const fs::path out = directory / "out";
   const CommandResult result = run(out);
   ASSERT_EQ(result.exit_code, 0) << result.output;
+  expect_a_whole_trace(out);
   const ReadTelemetry telemetry = read_json_file((out / "traces.jsonl").string());
-  const ReadTelemetry logs = read_json_file((out / "logs.jsonl").string());
-
-  const auto jobs = named(telemetry, "job/scene tiles");
-  ASSERT_EQ(jobs.size(), 1u);
   EXPECT_EQ(named(telemetry, "task/Tile").size(), kTiles);
   EXPECT_EQ(named(telemetry, "statistics").size(), kTiles);
-  for (const ReadSpan& span : telemetry.spans) {
-    if (span.context.trace_id != jobs.front()->context.trace_id || &span == jobs.front()) continue;
-    const auto parent = std::ranges::find(telemetry.spans, span.parent, [](const ReadSpan& s) { return s.context.span_id; });
-    ASSERT_NE(parent, telemetry.spans.end()) << span.name;
-    EXPECT_LE(parent->start, span.start) << span.name;
-    EXPECT_GE(parent->end, span.end) << span.name;
-  }
-  for (const ReadLog& log : logs.logs) {
-    EXPECT_NE(std::ranges::find(telemetry.spans, log.span_id, [](const ReadSpan& s) { return s.context.span_id; }),
-              telemetry.spans.end())
-        << to_text(log.body);
-  }
 }
 
 TEST_F(SceneTilesTest, ACrashedRunnersJobIsFinishedByTheOtherWithTheSameResult) {
@@ -144,6 +181,7 @@ TEST_F(SceneTilesTest, ACrashedRunnersJobIsFinishedByTheOtherWithTheSameResult) 
   }
   EXPECT_EQ(files, 2 * kTiles + 4);
 
+  expect_a_whole_trace(out);
   const ReadTelemetry telemetry = read_json_file((out / "traces.jsonl").string());
   const auto statistics = named(telemetry, "statistics");
   const auto died = std::ranges::find_if(statistics, interrupted);
