@@ -1,20 +1,23 @@
 #!/usr/bin/env python3
 """OTLP requests through the official protobuf classes, as canonical JSON (ids as hex, 64-bit integers as strings).
 
-    decode.py traces|logs FILE [--delimited]     prints one line a request; FILE may be - for standard input
-    decode.py --serve                            answers tests/support/official.h on standard input and output
+    decode.py traces|logs FILE [--delimited | --json]   prints one line a request; FILE may be - for standard input
+    decode.py --serve                                   answers tests/support/official.h on standard input and output
 
-FILE holds one request, or with --delimited any number of them, each behind its length as a varint.
+FILE holds one request, or with --delimited any number of them, each behind its length as a varint, or with --json lines
+of OTLP JSON. What the classes do not know is an error.
 
 --serve reads frames (one byte of command, four bytes of length, little-endian, then as many bytes) and answers each with a
 frame of the same form, its first byte being "+" or, where the request can't be read, "-" and the reason:
     T, L      a traces or logs request      -> its canonical JSON
+    J, K      the same as OTLP JSON         -> its canonical JSON
     t, l      "SEED COUNT" as text          -> as many random requests, each behind its length as a varint
 """
 import argparse
 import base64
 import json
 import random
+import re
 import struct
 import sys
 
@@ -28,26 +31,39 @@ from google.protobuf.descriptor import FieldDescriptor as Field
 REQUESTS = {"traces": ExportTraceServiceRequest, "logs": ExportLogsServiceRequest}
 
 
-def hex_ids(record, *keys):
-    for key in keys:
-        if key in record:
-            record[key] = base64.b64decode(record[key]).hex()
+def change_ids(data, change):
+    """Puts change(id) in the place of every id: protobuf's JSON mapping has them as base64, OTLP as hex."""
+    holders = []
+    for resource in data.get("resourceSpans", []):
+        for scope in resource.get("scopeSpans", []):
+            for span in scope.get("spans", []):
+                holders += [span, *span.get("links", [])]
+    for resource in data.get("resourceLogs", []):
+        for scope in resource.get("scopeLogs", []):
+            holders += scope.get("logRecords", [])
+    for holder in holders:
+        for key in ("traceId", "spanId", "parentSpanId"):
+            if key in holder:
+                holder[key] = change(holder[key])
 
 
 def canonical_json(request):
     """protobuf's own JSON mapping, with OTLP's one exception: ids are hex."""
     data = json_format.MessageToDict(request, use_integers_for_enums=True)
-    for resource in data.get("resourceSpans", []):
-        for scope in resource.get("scopeSpans", []):
-            for span in scope.get("spans", []):
-                hex_ids(span, "traceId", "spanId", "parentSpanId")
-                for link in span.get("links", []):
-                    hex_ids(link, "traceId", "spanId")
-    for resource in data.get("resourceLogs", []):
-        for scope in resource.get("scopeLogs", []):
-            for record in scope.get("logRecords", []):
-                hex_ids(record, "traceId", "spanId")
+    change_ids(data, lambda value: base64.b64decode(value).hex())
     return json.dumps(data, sort_keys=True, ensure_ascii=False)
+
+
+def bytes_of_hex(value):
+    if not re.fullmatch("([0-9a-fA-F]{16}){0,2}", value):
+        raise ValueError(f"{value!r} is no id of 8 or 16 bytes as hex")
+    return base64.b64encode(bytes.fromhex(value)).decode()
+
+
+def parse_json(signal, line):
+    data = json.loads(line)
+    change_ids(data, bytes_of_hex)
+    return json_format.ParseDict(data, REQUESTS[signal](), ignore_unknown_fields=False)
 
 
 def parse(signal, data):
@@ -142,9 +158,11 @@ def read_exactly(stream, size):
 
 
 def answer(command, payload):
-    signal = "traces" if command in "Tt" else "logs"
+    signal = "traces" if command in "TtJ" else "logs"
     if command in "TL":
         return canonical_json(parse(signal, payload)).encode()
+    if command in "JK":
+        return canonical_json(parse_json(signal, payload)).encode()
     if command in "tl":
         seed, count = map(int, payload.split())
         filler = RandomMessages(seed)
@@ -174,7 +192,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("signal", nargs="?", choices=sorted(REQUESTS))
     parser.add_argument("file", nargs="?")
-    parser.add_argument("--delimited", action="store_true", help="FILE holds many requests, each behind its length")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--delimited", action="store_true", help="FILE holds many requests, each behind its length")
+    form.add_argument("--json", action="store_true", help="FILE holds lines of OTLP JSON, a request each")
     parser.add_argument("--serve", action="store_true", help="answer requests on standard input")
     arguments = parser.parse_args()
     if arguments.serve:
@@ -186,6 +206,10 @@ def main():
     else:
         with open(arguments.file, "rb") as file:
             data = file.read()
+    if arguments.json:
+        for line in data.splitlines():
+            print(canonical_json(parse_json(arguments.signal, line)))
+        return
     for request in delimited(data) if arguments.delimited else [data]:
         print(canonical_json(parse(arguments.signal, request)))
 

@@ -7,12 +7,14 @@
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "pixels.h"
 #include "support/command.h"
+#include "support/official.h"
 #include "waymark/client.h"
 #include "waymark/reader.h"
 #include "waymark/testing.h"
@@ -157,6 +159,21 @@ TEST_F(SceneTilesTest, ItsTraceIsOneTreeThatEnclosesWhatItHolds) {
   const ReadTelemetry telemetry = read_json_file((out / "traces.jsonl").string());
   EXPECT_EQ(named(telemetry, "task/Tile").size(), kTiles);
   EXPECT_EQ(named(telemetry, "statistics").size(), kTiles);
+}
+
+TEST_F(SceneTilesTest, ItsFilesAreWhatTheOfficialClassesWrite) {
+  const fs::path out = directory / "out";
+  const CommandResult result = run(out);
+  ASSERT_EQ(result.exit_code, 0) << result.output;
+  for (const Signal signal : {Signal::traces, Signal::logs}) {
+    const char* name = signal == Signal::traces ? "traces.jsonl" : "logs.jsonl";
+    std::ifstream file(out / name);
+    std::size_t lines = 0;
+    for (std::string line; std::getline(file, line); ++lines) {
+      EXPECT_EQ(nlohmann::json::parse(line), nlohmann::json::parse(testing::official_json_of_json(signal, line)));
+    }
+    EXPECT_GT(lines, 0u) << name;
+  }
 }
 
 TEST_F(SceneTilesTest, ACrashedRunnersJobIsFinishedByTheOtherWithTheSameResult) {

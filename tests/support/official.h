@@ -109,6 +109,11 @@ inline std::string official_json(Signal signal, const std::string& request) {
   return OfficialDecoder::instance().ask(signal == Signal::logs ? 'L' : 'T', request);
 }
 
+// The same of a request as OTLP JSON. Throws where the official classes do not know a field, or it has not their type.
+inline std::string official_json_of_json(Signal signal, const std::string& line) {
+  return OfficialDecoder::instance().ask(signal == Signal::logs ? 'K' : 'J', line);
+}
+
 // `count` random requests that the official classes have written; the same seed gives the same ones.
 inline std::vector<std::string> official_random(Signal signal, unsigned seed, unsigned count) {
   const std::string all = OfficialDecoder::instance().ask(signal == Signal::logs ? 'l' : 't',
