@@ -8,12 +8,14 @@
 #include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "pixels.h"
 #include "support/command.h"
+#include "support/http_server.h"
 #include "support/official.h"
 #include "waymark/client.h"
 #include "waymark/reader.h"
@@ -58,12 +60,16 @@ class SceneTilesTest : public ::testing::Test {
   // Without what this machine's user may have set up for telemetry; a sanitizer must not catch the crash that is asked
   // for.
   static std::string environment() {
-    return "env -u OTEL_TRACES_ENDPOINT -u OTEL_LOGS_ENDPOINT -u OTEL_EXPORTER_OTLP_ENDPOINT COLUMNS=100 "
+    return "env -u OTEL_TRACES_ENDPOINT -u OTEL_LOGS_ENDPOINT -u OTEL_EXPORTER_OTLP_ENDPOINT "
+           "-u OTEL_EXPORTER_OTLP_TRACES_ENDPOINT -u OTEL_EXPORTER_OTLP_LOGS_ENDPOINT COLUMNS=100 "
            "ASAN_OPTIONS=\"$ASAN_OPTIONS:handle_segv=0\" TSAN_OPTIONS=\"$TSAN_OPTIONS:handle_segv=0\"";
   }
-  CommandResult run(const fs::path& out) const {
-    return waymark::testing::run_command(
-        {WAYMARK_SCENE_TILES, image.string(), "--out", out.string(), "--tile", std::to_string(kTile)}, environment());
+  // `variables` are settings for the shell; `endpoint` is the option's value, if not empty.
+  CommandResult run(const fs::path& out, const std::string& variables = {}, const std::string& endpoint = {}) const {
+    std::vector<std::string> arguments = {WAYMARK_SCENE_TILES, image.string(), "--out", out.string(), "--tile",
+                                          std::to_string(kTile)};
+    if (!endpoint.empty()) arguments.insert(arguments.end(), {"--endpoint", endpoint});
+    return testing::run_command(arguments, environment() + " " + variables);
   }
 
   fs::path directory;
@@ -174,6 +180,68 @@ TEST_F(SceneTilesTest, ItsFilesAreWhatTheOfficialClassesWrite) {
     }
     EXPECT_GT(lines, 0u) << name;
   }
+}
+
+// The names of all spans and the bodies of all log records in requests of OTLP JSON.
+using Names = std::multiset<std::string>;
+void add_names(const std::string& request, Names& names) {
+  const auto json = nlohmann::json::parse(request);
+  for (const auto& resource : json.value("resourceSpans", nlohmann::json::array())) {
+    for (const auto& scope : resource.at("scopeSpans")) {
+      for (const auto& span : scope.at("spans")) names.insert(span.at("name").get<std::string>());
+    }
+  }
+  for (const auto& resource : json.value("resourceLogs", nlohmann::json::array())) {
+    for (const auto& scope : resource.at("scopeLogs")) {
+      for (const auto& log : scope.at("logRecords")) names.insert(log.at("body").at("stringValue").get<std::string>());
+    }
+  }
+}
+
+Names names_in(const fs::path& file) {
+  Names names;
+  std::ifstream lines(file);
+  for (std::string line; std::getline(lines, line);) add_names(line, names);
+  return names;
+}
+
+// What came in for the signal, decoded by the official classes.
+Names names_received(const testing::HttpServer& server, Signal signal) {
+  Names names;
+  for (const testing::HttpRequest& request : server.requests()) {
+    if (request.target == (signal == Signal::traces ? "/v1/traces" : "/v1/logs")) {
+      add_names(testing::official_json(signal, request.body), names);
+    }
+  }
+  return names;
+}
+
+TEST_F(SceneTilesTest, ItSendsToAnEndpointWhatItElseWritesToFiles) {
+  const CommandResult files = run(directory / "files");
+  ASSERT_EQ(files.exit_code, 0) << files.output;
+  const Names spans = names_in(directory / "files" / "traces.jsonl");
+  const Names logs = names_in(directory / "files" / "logs.jsonl");
+  EXPECT_EQ(spans.count("task/Tile"), kTiles);
+  EXPECT_EQ(logs.count("tile done"), kTiles);
+
+  testing::HttpServer both;
+  const CommandResult option = run(directory / "option", "", both.url(""));
+  ASSERT_EQ(option.exit_code, 0) << option.output;
+  EXPECT_EQ(names_received(both, Signal::traces), spans);
+  EXPECT_EQ(names_received(both, Signal::logs), logs);
+  EXPECT_FALSE(fs::exists(directory / "option" / "traces.jsonl"));
+
+  testing::HttpServer for_traces;
+  testing::HttpServer for_logs;
+  const CommandResult variables =
+      run(directory / "variables",
+          "OTEL_TRACES_ENDPOINT=" + for_traces.url("") + " OTEL_LOGS_ENDPOINT=" + for_logs.url(""));
+  ASSERT_EQ(variables.exit_code, 0) << variables.output;
+  EXPECT_EQ(names_received(for_traces, Signal::traces), spans);
+  EXPECT_EQ(names_received(for_traces, Signal::logs), Names());
+  EXPECT_EQ(names_received(for_logs, Signal::traces), Names());
+  EXPECT_EQ(names_received(for_logs, Signal::logs), logs);
+  EXPECT_FALSE(fs::exists(directory / "variables" / "logs.jsonl"));
 }
 
 TEST_F(SceneTilesTest, ACrashedRunnersJobIsFinishedByTheOtherWithTheSameResult) {
