@@ -9,15 +9,20 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "support/command.h"
+#include "support/http_server.h"
+#include "support/official.h"
 #include "waymark/telemetry.h"
 
 namespace waymark {
 namespace {
 
+using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
 using ::testing::Not;
@@ -164,6 +169,41 @@ TEST_F(CommandTest, RecoversWhatAKilledProcessLeft) {
   EXPECT_THAT(picture.output, HasSubstr("event last words"));
 
   EXPECT_EQ(waymark({"trace", state}).exit_code, 0);
+}
+
+TEST_F(CommandTest, RecoversToAnEndpoint) {
+  const std::string state = (directory / "state").string();
+  record_and_die(state);
+  const testing::HttpServer server;
+  const CommandResult result = waymark({"recover", state, "--endpoint", server.url("")});
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_THAT(result.output, HasSubstr("traces for nowhere: 2 delivered, 0 rejected, 0 dropped, 0 still to be sent"));
+  EXPECT_THAT(result.output, HasSubstr("logs for nowhere: 1 delivered, 0 rejected, 0 dropped, 0 still to be sent"));
+
+  std::map<std::string, nlohmann::json> spans;
+  std::vector<nlohmann::json> logs;
+  for (const testing::HttpRequest& request : server.requests()) {
+    const Signal signal = request.target == "/v1/traces" ? Signal::traces : Signal::logs;
+    const auto json = nlohmann::json::parse(testing::official_json(signal, request.body));
+    if (signal == Signal::traces) {
+      for (const auto& scope : json.at("resourceSpans").at(0).at("scopeSpans")) {
+        for (const auto& span : scope.at("spans")) EXPECT_TRUE(spans.emplace(span.at("name"), span).second) << span;
+      }
+    } else {
+      EXPECT_EQ(request.target, "/v1/logs");
+      for (const auto& scope : json.at("resourceLogs").at(0).at("scopeLogs")) {
+        for (const auto& log : scope.at("logRecords")) logs.push_back(log);
+      }
+    }
+  }
+  const auto interrupted = nlohmann::json::parse(R"({"key":"workflow.interrupted","value":{"boolValue":true}})");
+  ASSERT_EQ(spans.size(), 2u);
+  EXPECT_THAT(spans["done"].at("attributes"), Not(Contains(interrupted)));
+  EXPECT_THAT(spans["open"].at("attributes"), Contains(interrupted));
+  EXPECT_EQ(spans["open"].at("events").at(0).at("name"), "last words");
+  ASSERT_EQ(logs.size(), 1u);
+  EXPECT_EQ(logs[0].at("body").at("stringValue"), "still here");
+  EXPECT_EQ(logs[0].at("spanId"), spans["open"].at("spanId"));
 }
 
 TEST_F(CommandTest, LeavesWhatItHasNoDestinationFor) {
