@@ -27,6 +27,7 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using waymark::testing::CommandResult;
 
 // A smooth picture, so that its PNG files compress as real ones do; 6 x 4 tiles of 64 pixels, the last ones smaller.
@@ -70,6 +71,12 @@ class SceneTilesTest : public ::testing::Test {
                                           std::to_string(kTile)};
     if (!endpoint.empty()) arguments.insert(arguments.end(), {"--endpoint", endpoint});
     return testing::run_command(arguments, environment() + " " + variables);
+  }
+  // scripts/demo on this picture, with settings of its own.
+  CommandResult demo(const fs::path& out, const std::string& variables = {}) const {
+    return testing::run_command({WAYMARK_SOURCE_DIR "/scripts/demo"},
+                                environment() + " TILE=" + std::to_string(kTile) + " BUILD='" + WAYMARK_BINARY_DIR +
+                                    "' OUT='" + out.string() + "' IMAGE='" + image.string() + "' " + variables);
   }
 
   fs::path directory;
@@ -244,19 +251,34 @@ TEST_F(SceneTilesTest, ItSendsToAnEndpointWhatItElseWritesToFiles) {
   EXPECT_FALSE(fs::exists(directory / "variables" / "logs.jsonl"));
 }
 
+TEST_F(SceneTilesTest, TheDemoSaysWhereEverythingLiesAndHowToSeeItInJaeger) {
+  const fs::path out = directory / "out";
+  const CommandResult result = demo(out);
+  ASSERT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_THAT(result.output, HasSubstr("24 of 24 tiles"));
+  EXPECT_THAT(result.output, HasSubstr("job/scene tiles"));
+  EXPECT_THAT(result.output, Not(HasSubstr("attempt 2")));
+
+  const std::string telemetry = (out / "traces.jsonl").string() + " " + (out / "logs.jsonl").string();
+  const std::string again = WAYMARK_BINARY_DIR "/runner/waymark trace " + telemetry;
+  EXPECT_THAT(result.output, HasSubstr("\noutputs    " + (out / "picture" / "mosaic.png").string() +
+                                       "; beside it tiles/, level1.png, summary.json\n"));
+  EXPECT_THAT(result.output, HasSubstr("\ntelemetry  " + telemetry + "\n"));
+  EXPECT_THAT(result.output, HasSubstr("\nagain      " + again + "\n"));
+  EXPECT_THAT(result.output, HasSubstr("\nto Jaeger  OTEL_TRACES_ENDPOINT=http://localhost:4318 make demo\n"));
+  EXPECT_EQ(testing::run_command({"sh", "-c", again}).exit_code, 0);
+}
+
 TEST_F(SceneTilesTest, ACrashedRunnersJobIsFinishedByTheOtherWithTheSameResult) {
   const fs::path calm = directory / "calm";
   ASSERT_EQ(run(calm).exit_code, 0);
 
   const fs::path out = directory / "out";
-  const CommandResult demo = waymark::testing::run_command(
-      {WAYMARK_SOURCE_DIR "/scripts/demo"}, environment() + " FAULT=crash TILE=" + std::to_string(kTile) + " BUILD='" +
-                                                WAYMARK_BINARY_DIR + "' OUT='" + out.string() + "' IMAGE='" +
-                                                image.string() + "'");
-  ASSERT_EQ(demo.exit_code, 0) << demo.output;
-  EXPECT_THAT(demo.output, HasSubstr("died of SIGSEGV"));
-  EXPECT_THAT(demo.output, HasSubstr("task/Tile attempt 2"));
-  EXPECT_THAT(demo.output, HasSubstr("event band done  band=red"));
+  const CommandResult result = demo(out, "FAULT=crash");
+  ASSERT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_THAT(result.output, HasSubstr("died of SIGSEGV"));
+  EXPECT_THAT(result.output, HasSubstr("task/Tile attempt 2"));
+  EXPECT_THAT(result.output, HasSubstr("event band done  band=red"));
 
   std::size_t files = 0;
   for (const auto& file : fs::recursive_directory_iterator(calm / "picture")) {
@@ -270,7 +292,7 @@ TEST_F(SceneTilesTest, ACrashedRunnersJobIsFinishedByTheOtherWithTheSameResult) 
   const ReadTelemetry telemetry = read_json_file((out / "traces.jsonl").string());
   const auto statistics = named(telemetry, "statistics");
   const auto died = std::ranges::find_if(statistics, interrupted);
-  ASSERT_NE(died, statistics.end()) << demo.output;
+  ASSERT_NE(died, statistics.end()) << result.output;
   EXPECT_EQ((*died)->status, StatusCode::error);
   EXPECT_EQ((*died)->events.size(), 2u);
   const auto tiles = named(telemetry, "task/Tile");
