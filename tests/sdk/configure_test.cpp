@@ -3,84 +3,21 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <functional>
 #include <string>
 #include <vector>
 
+#include "sdk/process.h"
 #include "waymark/error.h"
 #include "waymark/reader.h"
-
-extern char** environ;
 
 namespace waymark {
 namespace {
 
-using ::testing::ExitedWithCode;
+using namespace waymark::testing;
 
-// A directory of the test's own, and an environment without anything that configures telemetry.
-class ConfigureTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    GTEST_FLAG_SET(death_test_style, "threadsafe");
-    // The child of a threadsafe death test comes through here too, and must find its parent's directory.
-    if (const char* inherited = std::getenv("WAYMARK_CONFIGURE_TEST_DIRECTORY")) {
-      directory_ = inherited;
-      return;
-    }
-    for (char** variable = environ; *variable;) {
-      const std::string name = std::string(*variable).substr(0, std::string(*variable).find('='));
-      if (name.starts_with("OTEL_") || name.starts_with("WAYMARK_") || name.starts_with("XDG_")) {
-        unsetenv(name.c_str());
-        variable = environ;
-      } else {
-        ++variable;
-      }
-    }
-    std::string pattern = std::filesystem::temp_directory_path() / "waymark-configure-XXXXXX";
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    directory_ = pattern;
-    owner_ = true;
-    setenv("WAYMARK_CONFIGURE_TEST_DIRECTORY", pattern.c_str(), 1);
-    setenv("WAYMARK_STATE_DIR", (pattern + "/state").c_str(), 1);
-  }
-  void TearDown() override {
-    if (!owner_) return;
-    unsetenv("WAYMARK_CONFIGURE_TEST_DIRECTORY");
-    unsetenv("WAYMARK_STATE_DIR");
-    std::filesystem::remove_all(directory_);
-  }
-  [[nodiscard]] std::string file(const std::string& name) const { return "file:" + (directory_ / name).string(); }
-  [[nodiscard]] ReadTelemetry read(const std::string& name) const { return read_json_file(directory_ / name); }
-
-  std::filesystem::path directory_;
-  bool owner_ = false;
-};
-
-// Inside the child: says what is wrong and ends it.
-void require(bool condition, const char* what) {
-  if (condition) return;
-  std::fprintf(stderr, "not so: %s\n", what);
-  std::_Exit(1);
-}
-
-ErrorCode code_of(const std::function<void()>& call, const std::string& named = {}) {
-  try {
-    call();
-  } catch (const Error& error) {
-    if (std::string(error.what()).find(named) == std::string::npos) {
-      std::fprintf(stderr, "'%s' is not in: %s\n", named.c_str(), error.what());
-      std::_Exit(1);
-    }
-    return error.code();
-  }
-  std::fprintf(stderr, "no error\n");
-  std::_Exit(1);
-}
-
-#define IN_A_PROCESS(...) EXPECT_EXIT({ __VA_ARGS__; std::exit(0); }, ExitedWithCode(0), "")
+class ConfigureTest : public InAProcess {};
 
 TEST_F(ConfigureTest, TwoCallsRecordSpansAndLogsOfOneService) {
   IN_A_PROCESS({
