@@ -3,28 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <cstdlib>
-#include <new>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "export/fake_journal.h"
+#include "support/allocations.h"
 #include "support/official.h"
 #include "waymark/reader.h"
-
-namespace {
-std::atomic<std::uint64_t> allocations{0};
-}
-
-void* operator new(std::size_t size) {
-  ++allocations;
-  if (void* p = std::malloc(size == 0 ? 1 : size)) return p;
-  throw std::bad_alloc();
-}
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 
 namespace waymark::delivery {
 namespace {
@@ -199,9 +185,9 @@ TEST_F(BatchTest, ABatchLikeTheLastOneAllocatesNothing) {
     cursor->acknowledge(batch.position(), {});
   }
   fill();
-  const auto before = allocations.load();
+  const auto before = testing::allocations;
   batch.cut(*cursor, *envelope, {});
-  EXPECT_EQ(allocations.load(), before);
+  EXPECT_EQ(testing::allocations, before);
   EXPECT_EQ(batch.records(), 100u);
 }
 

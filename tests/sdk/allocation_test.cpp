@@ -1,0 +1,62 @@
+// Recording takes nothing from the heap once a thread is warm.
+#include <gtest/gtest.h>
+
+#include "sdk/recorded.h"
+#include "support/allocations.h"
+
+namespace waymark {
+namespace {
+
+using testing::allocations;
+using testing::Recorded;
+
+constexpr int kWarm = 100;
+constexpr int kCounted = 1000;
+
+// What `record` allocates in kCounted calls, after kWarm that may.
+template <class F>
+std::uint64_t allocated_by(F record) {
+  for (int i = 0; i < kWarm; ++i) record(i);
+  const std::uint64_t before = allocations;
+  for (int i = 0; i < kCounted; ++i) record(i);
+  return allocations - before;
+}
+
+TEST(AllocationTest, TheCountCounts) {
+  EXPECT_EQ(allocated_by([](int i) { delete new int(i); }), static_cast<std::uint64_t>(kCounted));
+}
+
+TEST(AllocationTest, ASpanWithFiveAttributesAllocatesNothing) {
+  Recorded recorded;
+  const Tracer tracer = recorded.tracer();
+  const auto allocated = allocated_by([&](int i) {
+    auto span = tracer.span("read_bands", {{"bands", 4}, {"index", i}});
+    span.set("scene", "S2A_MSIL2A_20261121T101531").set("cloudy", i % 2 == 0).set("share", 0.25);
+  });
+  EXPECT_EQ(allocated, 0u);
+  EXPECT_EQ(recorded.telemetry().stats().spans, static_cast<std::uint64_t>(kWarm + kCounted));
+}
+
+TEST(AllocationTest, ASpanWithinASpanAllocatesNothing) {
+  Recorded recorded;
+  const Tracer tracer = recorded.tracer();
+  const auto allocated = allocated_by([&](int i) {
+    auto outer = tracer.span("tile");
+    auto inner = tracer.span("read_bands", {{"bands", 4}, {"index", i}, {"scene", "S2A"}, {"cloudy", true}, {"share", 0.25}});
+    inner.event("opened", {{"path", "B04.jp2"}}).status(StatusCode::error, "half of it is missing");
+  });
+  EXPECT_EQ(allocated, 0u);
+}
+
+TEST(AllocationTest, ALogRecordWithThreeAttributesAllocatesNothing) {
+  Recorded recorded;
+  const Logger logger = recorded.logger();
+  const auto allocated = allocated_by([&](int i) {
+    logger.info("tile read", {{"index", i}, {"scene", "S2A_MSIL2A_20261121T101531"}, {"share", 0.25}});
+  });
+  EXPECT_EQ(allocated, 0u);
+  EXPECT_EQ(recorded.telemetry().stats().log_records, static_cast<std::uint64_t>(kWarm + kCounted));
+}
+
+}  // namespace
+}  // namespace waymark
