@@ -78,16 +78,6 @@ void check(const JournalConfig& journal) {
   }
 }
 
-// All that record in this process, so that a child of fork can be made inert.
-struct Living {
-  std::mutex mutex;
-  std::vector<Telemetry::Core::Parts*> cores;
-};
-Living& living() {
-  static auto* all = new Living;
-  return *all;
-}
-
 }  // namespace
 
 struct Telemetry::Core::Parts {
@@ -143,6 +133,7 @@ struct Telemetry::Core::Parts {
     journal::Totals t;
     t.offered = recorder->offered();
     t.refused = recorder->refused();
+    t.waiting = recorder->waiting();
     for (const auto& lane : recorder->lanes()) {
       const auto& drained = lane->shared->drained[lane->shared->active.load(std::memory_order_acquire)];
       for (std::size_t s = 0; s < kSignals; ++s) t.hook_dropped[s] += drained.hook_dropped[s];
@@ -151,6 +142,8 @@ struct Telemetry::Core::Parts {
   }
 
   void start(Config wanted);
+  std::string open();
+  void undo();
   void add(DestinationConfig destination);
   std::size_t recover();
   void read_dead(const std::shared_ptr<Dead>& dead_one, Destination& destination);
@@ -180,33 +173,66 @@ void Telemetry::Core::Parts::start(Config wanted) {
   check(wanted.journal);
   for (const DestinationConfig& d : wanted.destinations) check(d);
   transport::initialize();
-  const std::scoped_lock lock(mutex);
-  if (started) throw Error(ErrorCode::invalid_argument, "Telemetry: started already");
-  config = std::move(wanted);
-  diagnostics.set_level(config.diagnostics);
-  if (config.error_handler) diagnostics.set_handler(config.error_handler);
-  clock = Clock(config.clock);
-  if (config.on_recovered) on_recovered.push_back(config.on_recovered);
-  if (config.disabled) {
+  std::string said;
+  {
+    const std::scoped_lock lock(mutex);
+    if (started) throw Error(ErrorCode::invalid_argument, "Telemetry: started already");
+    config = std::move(wanted);
+    diagnostics.set_level(config.diagnostics);
+    if (config.error_handler) diagnostics.set_handler(config.error_handler);
+    clock = Clock(config.clock);
+    if (config.disabled) {
+      started = true;
+      return;
+    }
+    try {
+      said = open();
+    } catch (...) {
+      undo();
+      throw;
+    }
+    if (config.on_recovered) on_recovered.push_back(config.on_recovered);
     started = true;
-    return;
+    recording.on.store(true, std::memory_order_release);
+    for (ScopeEntry& entry : scopes) attach(entry);
   }
+  // A handler may ask for whatever it likes: nothing is locked.
+  if (!said.empty()) diagnostics.say(DiagnosticLevel::warning, said + "; telemetry stays in memory and dies with the process");
+  if (!home.home.state.empty() && config.recover_siblings) {
+    auto made = std::make_unique<journal::SiblingWatch>(config.state_directory, [this] { recover(); }, diagnostics);
+    const std::scoped_lock lock(mutex);
+    if (!stopped) watch = std::move(made);
+  }
+}
+
+// Everything that start() needs from outside, with `mutex` held. Returns why there is no state directory, where one was
+// asked for.
+std::string Telemetry::Core::Parts::open() {
+  std::string said;
   config.journal.segment_bytes = std::max(config.journal.segment_bytes, 2 * config.recorder.ring_bytes);
-  try {
+  const auto make = [&] {
     home = journal::create_home(config.state_directory, config.recorder.place);
+    const std::string& memory = home.home.memory;
+    recorder = journal::Recorder::create(config.recorder, memory.empty() ? "" : memory + "/recorder", clock.now());
+    if (config.on_record) hook.set(config.on_record);
+    if (!home.home.state.empty() && !journal::write_identity(home.home, identity())) {
+      throw Error(ErrorCode::state_directory, "state directory " + config.state_directory + ": cannot be written: " +
+                                                  errno_text(errno));
+    }
+  };
+  try {
+    make();
   } catch (const Error& e) {
-    diagnostics.say(DiagnosticLevel::warning, std::string(e.what()) + "; telemetry stays in memory and dies with the process");
+    if (config.state_directory.empty()) throw;
+    said = e.what();
+    undo();
     config.state_directory.clear();
-    home = journal::create_home({}, config.recorder.place);
+    make();
   }
-  const std::string memory = home.home.memory;
-  recorder = journal::Recorder::create(config.recorder, memory.empty() ? "" : memory + "/recorder", clock.now());
   journal = std::make_shared<journal::Journal>(home.home, config.journal, diagnostics, [this] { return totals(); });
   std::string resource;
   for (const auto& [key, value] : config.resource.attributes()) otlp::append_attribute(resource, 0x0a, key, value);
   journal->set_resource(std::move(resource));
-  if (config.on_record) hook.set(config.on_record);
-  if (!home.home.state.empty()) journal::write_identity(home.home, identity());
 
   recording.recorder = recorder.get();
   recording.diagnostics = &diagnostics;
@@ -217,36 +243,35 @@ void Telemetry::Core::Parts::start(Config wanted) {
   recording.log_limits = config.log_limits;
   recording.small_values = config.span_limits.attribute_value_length >= 64;
   recording.logs_as_span_events.store(config.logs_as_span_events, std::memory_order_relaxed);
-  started = true;
+  detail::watch_for_fork();
+  recording.generation = detail::process_generation.load(std::memory_order_relaxed);
   collector = std::make_unique<journal::Collector>(*recorder, *journal, hook, clock, [this](const journal::Journaled& round) {
-    const std::scoped_lock destinations_lock(destinations_mutex);
+    const std::scoped_lock lock(destinations_mutex);
     for (std::size_t s = 0; s < kSignals; ++s) {
       if (round.records[s] == 0) continue;
       for (Destination* d : by_signal[s]) d->wake(round.records[s], round.bytes[s]);
     }
   });
-  for (const DestinationConfig& d : config.destinations) add(d);
-  recording.on.store(true, std::memory_order_release);
-  for (ScopeEntry& entry : scopes) attach(entry);
+  for (const DestinationConfig& d : std::vector<DestinationConfig>(config.destinations)) add(d);
+  return said;
+}
+
+// As if open() had not been called; with `mutex` held.
+void Telemetry::Core::Parts::undo() {
+  collector.reset();
   {
-    const std::scoped_lock all(living().mutex);
-    static const int registered = pthread_atfork(nullptr, nullptr, [] {
-      // The child of a process that records: its spans are inert, its switches off, and nothing of its parent's is touched.
-      detail::process_generation.fetch_add(1, std::memory_order_relaxed);
-      for (Parts* core : living().cores) {
-        core->recording.on.store(false, std::memory_order_relaxed);
-        for (ScopeEntry& entry : core->scopes) {
-          entry.tracer.recording.store(false, std::memory_order_relaxed);
-          entry.logger.minimum.store(255, std::memory_order_relaxed);
-        }
-      }
-    });
-    (void)registered;
-    living().cores.push_back(this);
+    const std::scoped_lock lock(destinations_mutex);
+    for (auto& list : by_signal) list.clear();
   }
-  if (!home.home.state.empty() && config.recover_siblings) {
-    watch = std::make_unique<journal::SiblingWatch>(config.state_directory, [this] { recover(); }, diagnostics);
+  destinations.clear();
+  journal.reset();
+  recorder.reset();
+  recording.recorder = nullptr;
+  if (!home.home.state.empty()) {
+    journal::remove_memory(home.home);
+    remove_tree(home.home.state);
   }
+  home = {};
 }
 
 // With `mutex` held.
@@ -254,6 +279,7 @@ void Telemetry::Core::Parts::add(DestinationConfig destination) {
   check(destination);
   const auto key = std::make_pair(destination.name, destination.signal);
   Destination* fresh = nullptr;
+  std::vector<std::shared_ptr<Dead>> waiting;
   {
     std::unique_lock lock(destinations_mutex);
     if (const auto found = destinations.find(key); found != destinations.end()) {
@@ -273,6 +299,9 @@ void Telemetry::Core::Parts::add(DestinationConfig destination) {
     fresh->add_source(journal, true);
     destinations.emplace(key, std::move(made));
     by_signal[static_cast<std::size_t>(destination.signal)].push_back(fresh);
+    // What is recovered from here on finds it in the map; what was before is read below. Each once.
+    const std::scoped_lock dead_lock(dead_mutex);
+    waiting = dead;
   }
   if (std::none_of(config.destinations.begin(), config.destinations.end(), [&](const DestinationConfig& d) {
         return d.name == destination.name && d.signal == destination.signal;
@@ -280,11 +309,6 @@ void Telemetry::Core::Parts::add(DestinationConfig destination) {
     config.destinations.push_back(destination);
   }
   update_severity();
-  std::vector<std::shared_ptr<Dead>> waiting;
-  {
-    const std::scoped_lock lock(dead_mutex);
-    waiting = dead;
-  }
   for (const auto& d : waiting) read_dead(d, *fresh);
 }
 
@@ -328,6 +352,8 @@ void Telemetry::Core::Parts::report(const Recovered& found) {
 std::size_t Telemetry::Core::Parts::recover() {
   if (home.home.state.empty()) return 0;
   const std::scoped_lock one(recovery_mutex);
+  // Before they are taken: those of a crash loop together stay within their bound.
+  journal::trim_dead(config.state_directory, config.journal.max_bytes, diagnostics);
   std::size_t taken = 0;
   for (const std::string& id : journal::list_homes(config.state_directory)) {
     if (id == home.home.id) continue;
@@ -368,6 +394,7 @@ void Telemetry::Core::Parts::source_done(const std::shared_ptr<journal::Source>&
     const auto found = std::find_if(dead.begin(), dead.end(), [&](const auto& d) { return d->source == source; });
     if (found == dead.end() || --(*found)->readers > 0) return;
     const auto cursors = (*found)->recovered->journal->cursors();
+    if ((*found)->recovered->journal->extent().cursors_missing) return;  // nobody knows who has got what
     if (std::any_of(cursors.begin(), cursors.end(), [](const auto& c) { return !c.done; })) return;
     finished = *found;
     dead.erase(found);
@@ -378,7 +405,11 @@ void Telemetry::Core::Parts::source_done(const std::shared_ptr<journal::Source>&
 // ---- flush and end
 
 bool Telemetry::Core::Parts::flush(Deadline deadline) {
-  if (!recorder) return true;
+  if (getpid() != owner) return true;  // a child of fork has recorded nothing
+  {
+    const std::scoped_lock lock(mutex);
+    if (!started || !recorder) return true;
+  }
   bool good = collector->flush(deadline);
   std::vector<Destination*> all;
   {
@@ -394,6 +425,7 @@ bool Telemetry::Core::Parts::flush(Deadline deadline) {
 
 bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
   const Deadline deadline = deadline_after(timeout);
+  if (getpid() != owner) return true;
   {
     const std::scoped_lock lock(mutex);
     if (!started || stopped) return clean;
@@ -404,10 +436,12 @@ bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
     }
     if (!recorder) return true;
   }
+  // A span that ends from here on stays in its block, finished, and is delivered after the next start.
+  recording.on.store(false, std::memory_order_release);
   watch.reset();
   recorder->set_waiting(false, {});
   bool good = collector->stop(deadline);
-  const std::size_t open = recorder->open_blocks();
+  const std::size_t open = recorder->open_records();
   std::vector<Destination*> all;
   {
     const std::scoped_lock lock(destinations_mutex);
@@ -435,13 +469,9 @@ bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
     diagnostics.say(DiagnosticLevel::warning,
                     std::to_string(open) + " spans were still open at shutdown; " +
                         (home.home.state.empty() ? "they are lost: there is no state directory"
-                                                 : "they are reported as interrupted after the next start"));
+                                                 : "they are reported after the next start"));
   }
-  recording.on.store(false, std::memory_order_release);
-  {
-    const std::scoped_lock all_cores(living().mutex);
-    std::erase(living().cores, this);
-  }
+  journal->stop_moving();
   if (!home.home.state.empty()) {
     const auto cursors = journal->cursors();
     const bool delivered = std::all_of(cursors.begin(), cursors.end(), [](const auto& c) { return c.done; });
@@ -449,15 +479,15 @@ bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
     const bool empty = open == 0 && std::all_of(recorder->lanes().begin(), recorder->lanes().end(), [](const auto& lane) {
                          return lane->shared->head.load() == lane->shared->tail.load();
                        });
-    if (empty) {
-      journal->close();
+    // Where something could not be moved to the state directory, the memory stays, and the identity still names it.
+    if (empty && !delivered) journal::store_totals(home.home, totals());
+    if (empty && journal->close()) {
       journal::Identity closed = identity();
       closed.closed = true;
-      journal::write_identity(home.home, closed);
-      if (delivered) {
-        journal::mark_delivered(home.home.state);
+      if (journal::write_identity(home.home, closed)) {
+        if (delivered) journal::mark_delivered(home.home.state);
+        journal::remove_memory(home.home);
       }
-      journal::remove_memory(home.home);
     }
     good = good && delivered && empty;
   }
@@ -505,7 +535,11 @@ void Telemetry::Core::set_on_record(OnRecord hook) {
   const std::scoped_lock lock(parts_->mutex);
   parts_->hook.set(std::move(hook));
   // Said in the identity before a record passes it, so that no recovery stores one that did not.
-  if (parts_->recorder && !parts_->home.home.state.empty()) journal::write_identity(parts_->home.home, parts_->identity());
+  if (parts_->recorder && !parts_->home.home.state.empty() &&
+      !journal::write_identity(parts_->home.home, parts_->identity())) {
+    throw Error(ErrorCode::state_directory, "on_record: " + parts_->home.home.state + "/identity cannot be written: " +
+                                                errno_text(errno) + "; after a crash, records would be stored unseen by it");
+  }
 }
 
 void Telemetry::Core::set_error_handler(ErrorHandler handler) { parts_->diagnostics.set_handler(std::move(handler)); }
@@ -525,6 +559,9 @@ namespace {
 ScopeEntry& entry_of(Telemetry::Core::Parts& parts, std::string_view name, std::string_view version,
                      std::string_view schema_url, Attributes attributes) {
   journal::Scope scope = encode_scope(name, version, schema_url, attributes);
+  if (name.empty()) {
+    parts.diagnostics.say_once("scope", DiagnosticLevel::warning, "a tracer or logger without a name was asked for");
+  }
   const std::scoped_lock lock(parts.mutex);
   for (ScopeEntry& entry : parts.scopes) {
     if (entry.scope.encoded == scope.encoded && entry.scope.schema_url == scope.schema_url) return entry;
@@ -533,8 +570,7 @@ ScopeEntry& entry_of(Telemetry::Core::Parts& parts, std::string_view name, std::
   entry.scope = std::move(scope);
   entry.tracer.recording_of = &parts.recording;
   entry.logger.recording_of = &parts.recording;
-  if (parts.recorder && !parts.stopped) parts.attach(entry);
-  if (name.empty()) parts.diagnostics.say_once("scope", DiagnosticLevel::warning, "a tracer or logger without a name was asked for");
+  if (parts.started && parts.recorder && !parts.stopped) parts.attach(entry);
   return entry;
 }
 
@@ -561,7 +597,7 @@ Stats Telemetry::stats() const {
   const journal::SignalCounts offered = parts.recorder->offered();
   stats.spans = offered[static_cast<std::size_t>(Signal::traces)];
   stats.log_records = offered[static_cast<std::size_t>(Signal::logs)];
-  stats.open_spans = parts.recorder->open_blocks();
+  stats.open_spans = parts.recorder->open_records();
   stats.journal_bytes = parts.journal->bytes();
   stats.recorder_bytes = parts.recorder->bytes();
   const std::scoped_lock lock(parts.destinations_mutex);

@@ -663,5 +663,32 @@ TEST_F(DestinationTest, ManyThreadsAtOnce) {
   expect_balanced(*destination);
 }
 
+TEST_F(DestinationTest, WhatAFullJournalTookWhileItWaitedIsNotSentAgain) {
+  std::vector<std::vector<std::string>> sent;
+  Heard calls;
+  DestinationConfig c = config();
+  c.output = Output::callback;
+  c.retry = {.initial = 1h, .maximum = 1h, .multiplier = 1.0};  // only a flush ends the pause
+  c.deliver = [&](Signal signal, std::string_view request) {
+    std::vector<std::string> names;
+    for (const ReadSpan& span : read_request(signal, request).spans) names.push_back(span.name);
+    sent.push_back(names);
+    calls.add("call");
+    return DeliveryResult{sent.size() == 1 ? Outcome::retry : Outcome::delivered, 0, {}};
+  };
+  const auto destination = open(c);
+  source->append(Signal::traces, span_bytes("oldest"));
+  source->append(Signal::traces, span_bytes("newer"));
+  const auto first = destination->begin_flush();
+  ASSERT_TRUE(calls.wait_for(1));
+  source->evict_one("backend", Signal::traces);
+  ASSERT_TRUE(destination->flush(in(kLong)));
+  EXPECT_THAT(sent, ElementsAre(ElementsAre("oldest", "newer"), ElementsAre("newer")));
+  const Counts counts = destination->stats().counts;
+  EXPECT_EQ(counts.delivered, 1u);
+  EXPECT_EQ(counts.dropped, 1u);
+  EXPECT_EQ(source->misuse(), 0);
+}
+
 }  // namespace
 }  // namespace waymark::delivery

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
@@ -71,6 +72,15 @@ class FakeSource final : public journal::Source {
     const std::lock_guard lock(state_->mutex);
     state_->cursors[{std::move(name), signal}].counts = counts;
   }
+  // A full journal takes the cursor's oldest record, as soon as nothing is in flight.
+  void evict_one(const std::string& name, Signal signal) {
+    std::unique_lock lock(state_->mutex);
+    Place& place = state_->cursors.at({name, signal});
+    state_->abandoned.wait(lock, [&] { return !place.reading; });
+    ++place.position;
+    ++place.counts.dropped;
+    place.evicted = true;
+  }
   void set_resource(std::string bytes) { resource_ = std::move(bytes); }
   void set_scope(std::uint16_t id, journal::Scope scope) { scopes_[id] = std::move(scope); }
   // Throws out of the next `times` calls of scope().
@@ -126,10 +136,12 @@ class FakeSource final : public journal::Source {
     std::uint64_t position = 0;
     std::uint64_t in_flight = 0;
     bool reading = false;
+    bool evicted = false;
     Counts counts;
   };
   struct State {
     mutable std::mutex mutex;
+    std::condition_variable abandoned;
     std::vector<Stored> records;
     std::map<Key, Place> cursors;
     std::uint64_t offered[kSignals] = {};
@@ -170,6 +182,18 @@ class FakeSource final : public journal::Source {
     void abandon() noexcept override {
       const std::lock_guard lock(state_->mutex);
       state_->cursors.at(key_).reading = false;
+      state_->abandoned.notify_all();
+    }
+    bool retake(std::uint64_t position) noexcept override {
+      const std::lock_guard lock(state_->mutex);
+      Place& place = state_->cursors.at(key_);
+      if (place.evicted) {
+        place.evicted = false;
+        return false;
+      }
+      if (place.reading || position != place.in_flight) ++state_->misuse;
+      place.reading = true;
+      return true;
     }
     std::uint64_t position() const noexcept override {
       const std::lock_guard lock(state_->mutex);

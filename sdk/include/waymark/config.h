@@ -126,6 +126,7 @@ struct Recovered {
   std::uint64_t damaged_bytes = 0;
   std::string problem;              // empty, or what could not be read and where
 };
+// Called by the thread that recovers, at least once for each directory; it must not shut its Telemetry down.
 using OnRecovered = std::function<void(const Recovered&)>;
 
 enum class DiagnosticLevel : std::uint8_t { none, error, warning, info, debug };

@@ -1,11 +1,11 @@
 #include "export/destination.h"
 
-#include <pthread.h>
 #include <signal.h>
 
 #include <algorithm>
 #include <exception>
 
+#include "base/thread.h"
 #include "journal/fault.h"
 #include "waymark/error.h"
 
@@ -205,7 +205,7 @@ std::shared_ptr<Destination::Reader> Destination::next() {
 }
 
 void Destination::run() noexcept {
-  pthread_setname_np(pthread_self(), ("wm-" + std::string(signal_name(signal_))).c_str());
+  begin_own_thread(("wm-" + std::string(signal_name(signal_))).c_str());
   while (const auto reader = next()) {
     try {
       if (!serve(reader)) break;
@@ -278,9 +278,17 @@ bool Destination::serve(const std::shared_ptr<Reader>& reader) {
     journal::hold_fault_open();
   }
 #endif
-  if (batch_.records() > 0 && !deliver(outcome)) {
-    cursor.abandon();
-    return false;
+  if (batch_.records() > 0) {
+    switch (deliver(cursor, outcome)) {
+      case Delivered::settled: break;
+      case Delivered::again: {
+        cursor.abandon();
+        const std::lock_guard lock(mutex_);
+        reader->look = true;
+        return true;
+      }
+      case Delivered::over: cursor.abandon(); return false;
+    }
   }
   if (batch_.taken_records() > 0 || batch_.position() != cursor.position()) {
     cursor.acknowledge(batch_.position(), outcome);
@@ -298,8 +306,9 @@ bool Destination::serve(const std::shared_ptr<Reader>& reader) {
   return true;
 }
 
-// Until the batch is settled: sent, refused, or given up.
-bool Destination::deliver(journal::Cursor::Outcome& outcome) {
+// Until the batch is settled: sent, refused, or given up. While it waits for its next try nothing is in flight, so that a
+// full journal may take the oldest under a dead backend, and goes on for the others.
+Destination::Delivered Destination::deliver(journal::Cursor& cursor, journal::Cursor::Outcome& outcome) {
   const std::uint64_t records = batch_.records();
   backoff_.reset();
   for (;;) {
@@ -308,7 +317,7 @@ bool Destination::deliver(journal::Cursor::Outcome& outcome) {
     bool last_chance = false;
     {
       const std::lock_guard lock(mutex_);
-      if (over()) return false;
+      if (over()) return Delivered::over;
       settings = settings_;
       sending_ = settings->sink;
       hurried = hurry_;
@@ -316,14 +325,14 @@ bool Destination::deliver(journal::Cursor::Outcome& outcome) {
     }
     if (unsupported_of_ == settings->number && now() < unsupported_until_) {
       outcome.rejected += records;
-      return true;
+      return Delivered::settled;
     }
     const Delivery delivery = settings->sink->send(batch_.pieces());
     {
       const std::lock_guard lock(mutex_);
       sending_.reset();
     }
-    if (delivery.aborted) return false;
+    if (delivery.aborted) return Delivered::over;
 
     switch (delivery.outcome) {
       case Outcome::delivered: {
@@ -337,7 +346,7 @@ bool Destination::deliver(journal::Cursor::Outcome& outcome) {
         } else if (!delivery.message.empty()) {
           note("partial", DiagnosticLevel::warning, "all accepted, with a warning: " + delivery.message);
         }
-        return true;
+        return Delivered::settled;
       }
       case Outcome::rejected:
         outcome.rejected += records;
@@ -355,7 +364,7 @@ bool Destination::deliver(journal::Cursor::Outcome& outcome) {
           note("rejected", DiagnosticLevel::warning,
                records_text(records) + " refused for good" + (delivery.message.empty() ? "" : ": " + delivery.message));
         }
-        return true;
+        return Delivered::settled;
       case Outcome::retry: break;
     }
 
@@ -363,9 +372,11 @@ bool Destination::deliver(journal::Cursor::Outcome& outcome) {
     note("retry", DiagnosticLevel::warning,
          "not delivered" + (delivery.message.empty() ? "" : " (" + delivery.message + ")") +
              (give_up ? "; given up, since this is the end" : "; trying again"));
-    if (give_up) return false;
+    if (give_up) return Delivered::over;
     const auto wait = backoff_.next(settings->config.retry, delivery.retry_after);
-    if (!pause(wait, delivery.retry_after.count() > 0, hurried, settings->number)) return false;
+    cursor.abandon();
+    if (!pause(wait, delivery.retry_after.count() > 0, hurried, settings->number)) return Delivered::over;
+    if (!cursor.retake(batch_.position())) return Delivered::again;
   }
 }
 

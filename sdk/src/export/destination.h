@@ -109,7 +109,8 @@ class Destination {
   [[nodiscard]] std::shared_ptr<Reader> next();
   // One batch of one reader. False: the stop leaves no time; the batch went back to the journal.
   [[nodiscard]] bool serve(const std::shared_ptr<Reader>& reader);
-  [[nodiscard]] bool deliver(journal::Cursor::Outcome& outcome);
+  enum class Delivered : std::uint8_t { settled, again, over };
+  [[nodiscard]] Delivered deliver(journal::Cursor& cursor, journal::Cursor::Outcome& outcome);
   [[nodiscard]] bool pause(std::chrono::nanoseconds wait, bool asked_for, std::uint64_t hurried, std::uint64_t settings);
   void finish(const std::shared_ptr<Reader>& reader);
   void note(std::string_view topic, DiagnosticLevel level, const std::string& message);

@@ -1,8 +1,5 @@
 #include "journal/collector.h"
 
-#include <pthread.h>
-#include <signal.h>
-
 #include "journal/fault.h"
 
 namespace waymark::journal {
@@ -35,11 +32,7 @@ bool Collector::anything() const noexcept {
 }
 
 void Collector::run() {
-  own_thread = true;
-  pthread_setname_np(pthread_self(), "wm-collector");
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_BLOCK, &all, nullptr);
+  begin_own_thread("wm-collector");
   auto last_work = std::chrono::steady_clock::now();
   for (;;) {
     const std::uint64_t asked = asked_.load(std::memory_order_acquire);
@@ -51,7 +44,7 @@ void Collector::run() {
       }
       return false;
     }();
-    const bool open = recorder_.open_blocks() > 0;
+    const bool open = recorder_.open_records() > 0;
     if (wrote || open) recorder_.header().alive_ns.store(clock_.now(), std::memory_order_release);
     if (wrote) {
       recorder_.freed();
@@ -60,7 +53,7 @@ void Collector::run() {
     }
     {
       const std::scoped_lock lock(mutex_);
-      blocked_ = left && !wrote;
+      blocked_ = refused_;
       done_ = asked;
     }
     drained_.notify_all();
@@ -75,13 +68,14 @@ void Collector::run() {
     } else {
       // Deep: the next record wakes it. An open one must be stamped meanwhile.
       recorder_.collector().sleep(true, open ? now + kStamp : Deadline::max(),
-                                  [&] { return flush_waits() || anything() || (!open && recorder_.open_blocks() > 0); });
+                                  [&] { return flush_waits() || anything() || (!open && recorder_.open_records() > 0); });
     }
   }
 }
 
 bool Collector::drain_all() {
   bool wrote = false;
+  refused_ = false;
   for (const auto& lane : recorder_.lanes()) wrote = drain(*lane) || wrote;
   return wrote;
 }
@@ -122,7 +116,10 @@ bool Collector::drain(Lane& lane) {
     shared.tail.store(tail + length, std::memory_order_release);
     if (tail > 0) hold_fault_open();
 #endif
-    if (stretch.bytes > 0 && !journal_.append(stretch)) return wrote;
+    if (stretch.bytes > 0 && !journal_.append(stretch)) {
+      refused_ = true;
+      return wrote;
+    }
     const std::uint32_t active = shared.active.load(std::memory_order_relaxed);
     const Drained& before = shared.drained[active];
     Drained& after = shared.drained[1 - active];

@@ -47,6 +47,7 @@ class Collector {
   const Clock& clock_;
   std::function<void(const Journaled&)> journaled_;
   Journaled round_;
+  bool refused_ = false;  // by the journal, in this round
   std::string kept_;  // what the hook left of a stretch
   std::mutex mutex_;
   std::condition_variable drained_;

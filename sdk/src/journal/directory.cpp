@@ -194,6 +194,7 @@ bool mark_delivered(const std::string& subdirectory) { return replace_file(subdi
 std::uint64_t directory_bytes(const std::string& subdirectory) {
   std::uint64_t bytes = 0;
   for (const std::string& name : list_directory(subdirectory)) {
+    if (name == "recorder") continue;  // freed by the recovery, whatever it held
     struct stat s {};
     if (::lstat((subdirectory + "/" + name).c_str(), &s) == 0) bytes += static_cast<std::uint64_t>(s.st_blocks) * 512;
   }

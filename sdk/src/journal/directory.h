@@ -60,6 +60,7 @@ bool write_identity(const Home& home, const Identity& identity);
 // A subdirectory that has nothing left to send says so in a file, so that nobody reads its journal again.
 [[nodiscard]] bool is_delivered(const std::string& subdirectory);
 bool mark_delivered(const std::string& subdirectory);
+// Of its journal: the recorder's memory is freed by whoever recovers it.
 [[nodiscard]] std::uint64_t directory_bytes(const std::string& subdirectory);
 void remove_memory(const Home& home);
 

@@ -1,8 +1,6 @@
 #include "journal/journal.h"
 
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,6 +10,7 @@
 #include <cstring>
 
 #include "base/clock.h"
+#include "base/thread.h"
 #include "journal/checksum.h"
 #include "journal/hook.h"
 
@@ -61,7 +60,8 @@ struct Journal::Segment {
   std::shared_ptr<const File> file;    // guarded by the journal's mutex; readers keep a copy
   std::string path;                    // empty: anonymous memory
   bool memory = false;
-  bool moving = false;
+  bool moving = false;                 // the mover has it, or will
+  bool move_failed = false;            // it could not be written to the state directory the last time
   bool verify = false;                 // its bytes have been out of our hands
   SignalCounts records{};              // in it, by signal
 };
@@ -91,20 +91,20 @@ class Journal::FileCursor final : public Cursor {
     }
     std::uint64_t position = state_->position.load(std::memory_order_relaxed);
     const std::uint64_t end = journal_.end();
-    std::uint64_t lost = 0;
+    lost_ = 0;
     bool go_on = true;
     while (go_on && position < end) {
-      std::shared_ptr<const File> file;
       SegmentPtr segment;
+      Place place;
       {
         const std::scoped_lock lock(journal_.mutex_);
         segment = journal_.segment_at(position);
-        if (segment) file = segment->file;
+        if (segment) place = {segment->file, segment->path, segment->base, segment->verify};
       }
       if (!segment) break;
       position = std::max(position, segment->base + sizeof(SegmentHeader));
       const std::uint64_t segment_end = std::min(end, segment->end.load(std::memory_order_acquire));
-      go_on = read_segment(*segment, *file, position, segment_end, take, lost);
+      go_on = read_segment(place, position, segment_end, take);
       if (go_on && position < segment_end) position = segment_end;
       if (position >= segment_end && segment_end < end) {
         const std::scoped_lock lock(journal_.mutex_);
@@ -114,26 +114,37 @@ class Journal::FileCursor final : public Cursor {
       }
     }
     const std::scoped_lock lock(journal_.mutex_);
-    state_->outcome.dropped += lost;
     state_->in_flight_end = position;
     return position;
   }
 
   void acknowledge(std::uint64_t position, const Outcome& outcome) noexcept override {
-    const std::scoped_lock lock(journal_.mutex_);
-    CursorState& s = *state_;
-    s.in_flight_end = 0;
-    s.outcome.delivered += outcome.delivered;
-    s.outcome.rejected += outcome.rejected;
-    s.outcome.dropped += outcome.dropped;
-    s.outcome.filtered += outcome.filtered;
-    s.position.store(std::max(position, s.position.load(std::memory_order_relaxed)), std::memory_order_release);
-    journal_.store_cursor(*this);
+    {
+      const std::scoped_lock lock(journal_.mutex_);
+      CursorState& s = *state_;
+      s.in_flight_end = 0;
+      s.outcome.delivered += outcome.delivered;
+      s.outcome.rejected += outcome.rejected;
+      s.outcome.dropped += outcome.dropped + lost_;
+      s.outcome.filtered += outcome.filtered;
+      s.position.store(std::max(position, s.position.load(std::memory_order_relaxed)), std::memory_order_release);
+      journal_.store_cursor(s);
+    }
+    lost_ = 0;
+    journal_.speak();
   }
 
   void abandon() noexcept override {
     const std::scoped_lock lock(journal_.mutex_);
     state_->in_flight_end = 0;
+    abandoned_at_ = state_->position.load(std::memory_order_relaxed);
+  }
+
+  bool retake(std::uint64_t position) noexcept override {
+    const std::scoped_lock lock(journal_.mutex_);
+    if (state_->position.load(std::memory_order_relaxed) != abandoned_at_) return false;
+    state_->in_flight_end = position;
+    return true;
   }
 
   std::uint64_t position() const noexcept override { return state_->position.load(std::memory_order_acquire); }
@@ -149,6 +160,7 @@ class Journal::FileCursor final : public Cursor {
     const auto s = static_cast<std::size_t>(state_->signal);
     const std::scoped_lock lock(journal_.mutex_);
     Counts c;
+    c.pending = totals.waiting[s];
     c.offered = totals.offered[s] - std::min(totals.offered[s], state_->base_offered);
     c.delivered = state_->outcome.delivered;
     c.rejected = state_->outcome.rejected;
@@ -165,9 +177,18 @@ class Journal::FileCursor final : public Cursor {
  private:
   friend class Journal;
 
+  // A segment's file as it is now; the mover may put another in its place meanwhile.
+  struct Place {
+    std::shared_ptr<const File> file;
+    std::string path;
+    std::uint64_t base = 0;
+    bool verify = false;
+  };
+
   // From `position` on, which becomes the place behind the last record taken. False: `take` has had enough.
-  bool read_segment(const Segment& segment, const File& file, std::uint64_t& position, std::uint64_t end,
-                    const std::function<bool(const Record&)>& take, std::uint64_t& lost) {
+  bool read_segment(const Place& segment, std::uint64_t& position, std::uint64_t end,
+                    const std::function<bool(const Record&)>& take) {
+    const File& file = *segment.file;
     const auto signal = static_cast<std::size_t>(state_->signal);
     std::uint64_t frame = frame_segment_ == segment.base && frame_ <= position ? frame_ : segment.base + sizeof(SegmentHeader);
     while (frame < end) {
@@ -203,7 +224,7 @@ class Journal::FileCursor final : public Cursor {
           return true;
         });
       } else {
-        lost += header.records[signal];
+        lost_ += header.records[signal];
       }
       if (!good) {
         journal_.diagnostics_.say_limited("damage", DiagnosticLevel::error,
@@ -222,6 +243,8 @@ class Journal::FileCursor final : public Cursor {
   Buffer buffer_;
   std::uint64_t frame_segment_ = UINT64_MAX;  // where the frame that the position lies in begins
   std::uint64_t frame_ = 0;
+  std::uint64_t lost_ = 0;          // damaged records of the last read; counted when it is acknowledged
+  std::uint64_t abandoned_at_ = 0;  // the position when the last batch was abandoned
 };
 
 Journal::Journal(Home home, JournalConfig config, Diagnostics& diagnostics, std::function<Totals()> totals)
@@ -272,12 +295,7 @@ void Journal::open_segments() {
 }
 
 Journal::~Journal() {
-  {
-    const std::scoped_lock lock(mutex_);
-    stopping_ = true;
-  }
-  move_.notify_all();
-  if (mover_.joinable()) mover_.join();
+  stop_moving();
 }
 
 // ---- segments
@@ -291,6 +309,7 @@ void Journal::find_segments(const std::string& directory, bool memory) {
     segment->verify = true;
     segment->file = std::make_shared<File>(File::open(segment->path, writable_ ? O_RDWR : O_RDONLY));
     SegmentHeader header;
+    if (!segment->file->valid() && errno != ENOENT) extent_.unreadable = true;
     if (!segment->file->valid() || !segment->file->read_at(0, &header, sizeof header) || header.magic != kSegmentMagic ||
         !sealed(header) || header.version != kLayoutVersion || header.header_bytes != sizeof header ||
         header.base > kGreatestPosition) {
@@ -331,8 +350,11 @@ bool Journal::scan(Segment& segment) {
                       checksum(data, header.bytes) == header.checksum;
     if (good) {
       if (header.lane != kNoLane) {
-        std::uint64_t& end = extent_.lanes[header.lane];
-        end = std::max(end, header.lane_end);
+        Extent::LastFrame& last = extent_.lanes[header.lane];
+        if (header.lane_end >= last.end) {
+          last = {header.lane_begin, header.lane_end, {}};
+          for (std::size_t s = 0; s < kSignals; ++s) last.records[s] = header.records[s];
+        }
       }
       for (std::size_t s = 0; s < kSignals; ++s) segment.records[s] += header.records[s];
     } else {
@@ -398,6 +420,25 @@ std::uint64_t Journal::count_records(const Segment& segment, std::uint64_t from,
 }
 
 bool Journal::append(const Stretch& stretch) {
+  const bool written = append_locked(stretch);
+  speak();
+  return written;
+}
+
+void Journal::note(std::string key, DiagnosticLevel level, std::string message) {
+  to_say_.push_back({std::move(key), level, std::move(message)});
+}
+
+void Journal::speak() {
+  std::vector<Message> messages;
+  {
+    const std::scoped_lock lock(mutex_);
+    messages.swap(to_say_);
+  }
+  for (const Message& m : messages) diagnostics_.say_limited(m.key, m.level, m.text);
+}
+
+bool Journal::append_locked(const Stretch& stretch) {
   const std::scoped_lock lock(mutex_);
   if (closed_) return false;
   const std::uint64_t need = sizeof(FrameHeader) + stretch.bytes;
@@ -420,7 +461,7 @@ bool Journal::append(const Stretch& stretch) {
   header.checksum = checksum(stretch.data, stretch.bytes);
   const iovec pieces[2] = {{&header, sizeof header}, {const_cast<void*>(stretch.data), stretch.bytes}};
   if (!segment->file->write_at(position - segment->base, pieces, 2)) {
-    diagnostics_.say_limited("write", DiagnosticLevel::error,
+    note("write", DiagnosticLevel::error,
                              "journal " + (segment->path.empty() ? "in memory" : segment->path) + ": cannot be written: " +
                                  errno_text(errno) + "; records wait in the recorder");
     return false;
@@ -457,7 +498,7 @@ bool Journal::roll() {
   std::memcpy(header.journal_id, home_.id.data(), std::min(home_.id.size(), sizeof header.journal_id));
   seal(header);
   if (!segment->file->valid() || !segment->file->write_at(0, &header, sizeof header)) {
-    diagnostics_.say_limited("write", DiagnosticLevel::error,
+    note("write", DiagnosticLevel::error,
                              "journal: no new segment " + segment->path + ": " + errno_text(errno) +
                                  "; records wait in the recorder");
     if (!segment->path.empty()) ::unlink(segment->path.c_str());
@@ -494,7 +535,7 @@ bool Journal::make_room() {
     if (in_place + 1 <= memory_limit - memory_limit / 4) break;
     if (!segment->memory) continue;
     --in_place;
-    if (segment->moving || !needed(*segment)) continue;
+    if (segment->moving || segment->move_failed || !needed(*segment)) continue;
     segment->moving = true;
     to_move_.push_back(segment);
     move_.notify_one();
@@ -504,9 +545,20 @@ bool Journal::make_room() {
     if (!needed(**oldest)) {
       ::unlink((*oldest)->path.c_str());
       segments_.erase(oldest);
-    } else if (!evict_oldest()) {
-      return false;
+      continue;
     }
+    // Where the disk is slow the rings hold what comes until the mover is done; where it is full, the oldest goes, one at a
+    // time.
+    if ((*oldest)->moving) return false;
+    const bool on_disk_before = oldest != segments_.begin();
+    const SegmentPtr waiting = *oldest;
+    if (!evict_oldest()) return false;
+    if (!on_disk_before) continue;
+    // It could not be written; with room on the disk it may be now.
+    waiting->moving = true;
+    to_move_.push_back(waiting);
+    move_.notify_one();
+    return false;
   }
   return true;
 }
@@ -526,10 +578,9 @@ bool Journal::evict_oldest() {
     const std::uint64_t lost = count_records(*oldest, position, cursor->signal);
     cursor->outcome.dropped += lost;
     cursor->position.store(end, std::memory_order_release);
-    FileCursor moved(*this, cursor);
-    store_cursor(moved);
+    store_cursor(*cursor);
     if (lost > 0) {
-      diagnostics_.say_limited("evict " + cursor->name, DiagnosticLevel::warning,
+      note("evict " + cursor->name, DiagnosticLevel::warning,
                                "destination " + cursor->name + " (" + std::string(signal_name(cursor->signal)) +
                                    "): the journal is full; " + std::to_string(lost) +
                                    " of the oldest records were dropped (raise journal.max_bytes, or see why it is slow)");
@@ -542,10 +593,7 @@ bool Journal::evict_oldest() {
 
 // The writer thread: full segments that are still needed, from tmpfs to the state directory.
 void Journal::move_segments() {
-  pthread_setname_np(pthread_self(), "wm-journal");
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_BLOCK, &all, nullptr);
+  begin_own_thread("wm-journal");
   std::unique_lock lock(mutex_);
   for (;;) {
     move_.wait(lock, [&] { return stopping_ || !to_move_.empty(); });
@@ -561,10 +609,13 @@ void Journal::move_segments() {
     auto file = std::make_shared<File>(copied ? File::open(to, O_RDWR) : File());
     lock.lock();
     segment->moving = false;
+    segment->move_failed = !copied || !file->valid();
     if (!copied || !file->valid()) {
+      lock.unlock();
       diagnostics_.say_limited("move", DiagnosticLevel::error,
                                "state directory " + home_.state + ": a segment cannot be written: " + errno_text(error) +
                                    "; telemetry stays in memory");
+      lock.lock();
       continue;
     }
     if (std::find(segments_.begin(), segments_.end(), segment) == segments_.end()) {
@@ -620,7 +671,11 @@ void Journal::set_totals(const Totals& totals) {
 
 void Journal::load_cursors(const std::string& path) {
   const File file = File::open(path, O_RDONLY);
-  if (!file.valid()) return;
+  if (!file.valid()) {
+    extent_.cursors_missing = true;
+    extent_.unreadable = extent_.unreadable || errno != ENOENT;
+    return;
+  }
   // The last pair may lack its second copy, or the room behind the slot.
   const std::uint64_t pairs = std::min<std::uint64_t>((file.size() + 2 * kCursorSlotBytes - 1) / (2 * kCursorSlotBytes), 1024);
   for (std::uint64_t i = 0; i < pairs; ++i) {
@@ -654,8 +709,7 @@ void Journal::load_cursors(const std::string& path) {
   std::erase_if(cursors_, [](const auto& c) { return c->generation == 0; });
 }
 
-void Journal::store_cursor(FileCursor& cursor) {
-  CursorState& s = *cursor.state_;
+void Journal::store_cursor(CursorState& s) {
   CursorSlot slot{};
   slot.magic = kCursorMagic;
   slot.generation = ++s.generation;
@@ -673,7 +727,7 @@ void Journal::store_cursor(FileCursor& cursor) {
   std::memcpy(slot.name, s.name.data(), slot.name_bytes);
   seal(slot);
   if (!cursor_file_.write_at((s.slot * 2 + s.generation % 2) * kCursorSlotBytes, &slot, sizeof slot)) {
-    diagnostics_.say_limited("cursor", DiagnosticLevel::error,
+    note("cursor", DiagnosticLevel::error,
                              "journal: the cursor of " + s.name + " cannot be written: " + errno_text(errno) +
                                  "; what it has got would be sent again after a crash");
   }
@@ -703,9 +757,8 @@ std::unique_ptr<Cursor> Journal::cursor(std::string_view name, Signal signal, bo
   // Everything journaled or lost before is not this cursor's; what waits in the rings is.
   state->base_offered = appended_[s] + state->base_refused + state->base_hook_dropped;
   cursors_.push_back(state);
-  auto cursor = std::make_unique<FileCursor>(*this, state);
-  store_cursor(*cursor);
-  return cursor;
+  store_cursor(*state);
+  return std::make_unique<FileCursor>(*this, state);
 }
 
 std::vector<Journal::CursorName> Journal::cursors() const {
@@ -781,66 +834,93 @@ Scope Journal::scope(std::uint16_t id) const {
 }
 
 void Journal::set_resource(std::string encoded) {
-  const std::scoped_lock lock(mutex_);
-  resource_ = std::move(encoded);
-  if (!write_definition(definitions_file_, definitions_bytes_, 0, 0, resource_, 0)) {
-    diagnostics_.say(DiagnosticLevel::error, "state directory " + home_.state + ": the resource cannot be written: " +
-                                                 errno_text(errno) + "; after a crash it would be missing");
+  {
+    const std::scoped_lock lock(mutex_);
+    resource_ = std::move(encoded);
+    if (!write_definition(definitions_file_, definitions_bytes_, 0, 0, resource_, 0)) {
+      note("resource", DiagnosticLevel::error, "state directory " + home_.state + ": the resource cannot be written: " +
+                                                   errno_text(errno) + "; after a crash it would be missing");
+    }
   }
+  speak();
 }
 
 std::uint16_t Journal::add_scope(const Scope& scope) {
-  const std::scoped_lock lock(mutex_);
-  for (std::size_t i = 0; i < scopes_.size(); ++i) {
-    if (scopes_[i].encoded == scope.encoded && scopes_[i].schema_url == scope.schema_url) return static_cast<std::uint16_t>(i);
+  std::uint16_t id = 0;
+  {
+    const std::scoped_lock lock(mutex_);
+    for (std::size_t i = 0; i < scopes_.size(); ++i) {
+      if (scopes_[i].encoded == scope.encoded && scopes_[i].schema_url == scope.schema_url) {
+        return static_cast<std::uint16_t>(i);
+      }
+    }
+    if (scopes_.size() >= UINT16_MAX) return UINT16_MAX - 1;
+    scopes_.push_back(scope);
+    id = static_cast<std::uint16_t>(scopes_.size() - 1);
+    if (!write_definition(definitions_file_, definitions_bytes_, 1, id, scope.encoded + scope.schema_url,
+                          scope.schema_url.size())) {
+      note("scope", DiagnosticLevel::error, "state directory " + home_.state + ": a scope cannot be written: " +
+                                                errno_text(errno) + "; after a crash its name would be missing");
+    }
   }
-  if (scopes_.size() >= UINT16_MAX) return UINT16_MAX - 1;
-  scopes_.push_back(scope);
-  const auto id = static_cast<std::uint16_t>(scopes_.size() - 1);
-  if (!write_definition(definitions_file_, definitions_bytes_, 1, id, scope.encoded + scope.schema_url,
-                        scope.schema_url.size())) {
-    diagnostics_.say(DiagnosticLevel::error, "state directory " + home_.state + ": a scope cannot be written: " +
-                                                 errno_text(errno) + "; after a crash its name would be missing");
-  }
+  speak();
   return id;
 }
 
 // ---- the end
 
-void Journal::close() {
+void Journal::stop_moving() {
   {
     const std::scoped_lock lock(mutex_);
-    if (closed_) return;
-    closed_ = true;
     stopping_ = true;
   }
   move_.notify_all();
   if (mover_.joinable()) mover_.join();
-  const std::scoped_lock lock(mutex_);
-  std::uint64_t kept = 0;
-  for (auto it = segments_.rbegin(); it != segments_.rend(); ++it) {
-    Segment& segment = **it;
-    const std::uint64_t bytes = segment.end.load(std::memory_order_relaxed) - segment.base;
-    if (segment.path.empty()) continue;
-    const bool keep = needed(segment) || kept + bytes <= config_.keep_bytes;
-    if (!keep) {
-      ::unlink(segment.path.c_str());
-      continue;
+}
+
+bool Journal::close() {
+  stop_moving();
+  bool whole = true;
+  {
+    const std::scoped_lock lock(mutex_);
+    if (closed_) return true;
+    closed_ = true;
+    std::uint64_t kept = 0;
+    for (auto it = segments_.rbegin(); it != segments_.rend(); ++it) {
+      Segment& segment = **it;
+      const std::uint64_t bytes = segment.end.load(std::memory_order_relaxed) - segment.base;
+      if (segment.path.empty()) continue;
+      const bool is_needed = needed(segment);
+      if (!is_needed && kept + bytes > config_.keep_bytes) {
+        ::unlink(segment.path.c_str());
+        continue;
+      }
+      kept += bytes;
+      if (!segment.memory) continue;
+      if (copy_file(segment.path, home_.state + "/" + segment_name(segment.base))) {
+        ::unlink(segment.path.c_str());
+      } else if (is_needed) {
+        whole = false;
+        note("close", DiagnosticLevel::error, "state directory " + home_.state + ": a segment cannot be written: " +
+                                                  errno_text(errno) + "; it stays at " + segment.path);
+      }
     }
-    kept += bytes;
-    if (!segment.memory) continue;
-    if (copy_file(segment.path, home_.state + "/" + segment_name(segment.base))) {
-      ::unlink(segment.path.c_str());
-    } else {
-      diagnostics_.say(DiagnosticLevel::error, "state directory " + home_.state + ": a segment cannot be written: " +
-                                                   errno_text(errno) + "; it stays at " + segment.path);
+    if (!home_.memory.empty() && home_.memory != home_.state && !home_.state.empty()) {
+      struct stat s {};
+      const std::string beside = home_.memory + "/cursors";
+      if (::stat(beside.c_str(), &s) == 0) {
+        if (copy_file(beside, home_.state + "/cursors")) {
+          if (whole) ::unlink(beside.c_str());
+        } else {
+          whole = false;
+          note("close", DiagnosticLevel::error, "state directory " + home_.state + ": the cursors cannot be written: " +
+                                                    errno_text(errno) + "; they stay at " + beside);
+        }
+      }
     }
   }
-  if (!home_.memory.empty() && home_.memory != home_.state && !home_.state.empty()) {
-    struct stat s {};
-    const std::string beside = home_.memory + "/cursors";
-    if (::stat(beside.c_str(), &s) == 0 && copy_file(beside, home_.state + "/cursors")) ::unlink(beside.c_str());
-  }
+  speak();
+  return whole;
 }
 
 }  // namespace waymark::journal

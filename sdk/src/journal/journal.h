@@ -64,6 +64,9 @@ class Cursor {
   virtual void acknowledge(std::uint64_t position, const Outcome& outcome) noexcept = 0;
   // Nothing is in flight any more; the position stays.
   virtual void abandon() noexcept = 0;
+  // What was read up to `position`, and abandoned while it waited to be sent again, is in flight once more. False where
+  // the journal has taken part of it meanwhile: what was read is not to be sent, but read anew.
+  [[nodiscard]] virtual bool retake(std::uint64_t position) noexcept = 0;
 
   // These may be called from any thread.
   [[nodiscard]] virtual std::uint64_t position() const noexcept = 0;
@@ -94,11 +97,13 @@ struct Home {
   std::string memory;  // the tmpfs directory, or `state`, or empty: anonymous memory
 };
 
-// What happened before the journal, counted since its process started: refused by full rings, dropped by the hook.
+// What happened before the journal, counted since its process started: refused by full rings, dropped by the hook, and
+// what is still in the rings.
 struct Totals {
   SignalCounts offered{};
   SignalCounts refused{};
   SignalCounts hook_dropped{};
+  SignalCounts waiting{};
 };
 
 class Journal final : public Source {
@@ -144,9 +149,16 @@ class Journal final : public Source {
   [[nodiscard]] std::uint64_t bytes() const;
   // For recovery: how far each lane is journaled, what recovery itself has closed, and what could not be read.
   struct Extent {
-    std::map<std::uint16_t, std::uint64_t> lanes;  // lane -> end of its last frame
+    struct LastFrame {
+      std::uint64_t begin = 0;
+      std::uint64_t end = 0;
+      SignalCounts records{};
+    };
+    std::map<std::uint16_t, LastFrame> lanes;  // positions in the lane
     std::uint64_t damaged_bytes = 0;
     std::string problem;
+    bool cursors_missing = false;  // nobody knows who has got what: nothing is done
+    bool unreadable = false;  // a file that is there could not be opened or read: nothing may be concluded from this
   };
   [[nodiscard]] Extent extent() const { return extent_; }
   // Every record from the oldest kept one on, whoever has read it.
@@ -154,15 +166,25 @@ class Journal final : public Source {
   void set_totals(const Totals& totals);
 
   // A clean end: what is still needed and, of what was delivered, the newest `keep_bytes` go to the state directory;
-  // the rest and the memory are freed. The journal can't be used afterwards.
-  void close();
+  // the rest is freed. The journal can't be used afterwards. False: something that is needed could not be moved, and lies
+  // where it was.
+  [[nodiscard]] bool close();
+  // Ends the thread that moves segments: before the directory is given up.
+  void stop_moving();
 
  private:
   struct Segment;
+  struct CursorState;
+  struct Message {
+    std::string key;
+    DiagnosticLevel level;
+    std::string text;
+  };
   class FileCursor;
   friend class FileCursor;
   using SegmentPtr = std::shared_ptr<Segment>;
 
+  bool append_locked(const Stretch& stretch);
   bool roll();
   bool make_room();
   bool evict_oldest();
@@ -174,7 +196,10 @@ class Journal final : public Source {
   void find_segments(const std::string& directory, bool memory);
   void open_segments();
   void load_cursors(const std::string& path);
-  void store_cursor(FileCursor& cursor);
+  void store_cursor(CursorState& cursor);
+  // Messages are made under the mutex and said without it: a handler may ask for stats().
+  void note(std::string key, DiagnosticLevel level, std::string message);
+  void speak();
   void open_definitions();
 
   Home home_;
@@ -188,7 +213,6 @@ class Journal final : public Source {
   std::atomic<std::uint64_t> end_{0};
   SignalCounts appended_{};
   Extent extent_;
-  struct CursorState;
   std::vector<std::shared_ptr<CursorState>> cursors_;
   File cursor_file_;
   File definitions_file_;
@@ -197,6 +221,7 @@ class Journal final : public Source {
   std::vector<Scope> scopes_;
   std::condition_variable move_;         // the mover has work
   std::vector<SegmentPtr> to_move_;
+  std::vector<Message> to_say_;
   bool stopping_ = false;
   bool closed_ = false;
   std::thread mover_;

@@ -63,8 +63,8 @@ inline constexpr std::size_t kHeaderBytes = 4096;
 // What the collector has taken out of a lane, in one flip: `active` says which of two is true.
 struct Drained {
   std::uint64_t position;  // = the ring's free end
-  SignalCounts records;       // journaled
-  SignalCounts hook_dropped;  // by on_record
+  std::atomic<std::uint64_t> records[kSignals];       // journaled
+  std::atomic<std::uint64_t> hook_dropped[kSignals];  // by on_record
 };
 
 // One lane. Positions count bytes since the lane was made and never wrap; a ring offset is position % ring_bytes.
@@ -132,12 +132,14 @@ struct BlockHeader {
   std::uint32_t tail;                     // the block that is written to
   std::uint32_t text_used;                // bytes of texts at this block's end
   std::uint32_t text_block;               // where texts go when they do not fit there; kNoBlock: none
+  std::uint32_t text_blocks;              // how many there are; at most kMaximumTextBlocks
   std::uint32_t attributes;
   std::uint32_t events;
   std::uint32_t links;
   std::uint32_t compact_at;               // stream bytes at which repeated keys are worth compacting
 };
 inline constexpr std::size_t kBlockPayload = kBlockBytes - sizeof(BlockHeader);
+inline constexpr std::uint32_t kMaximumTextBlocks = 4;
 inline constexpr std::size_t kMaximumTextBytes = 1536;  // of a name, a status message, a tracestate
 static_assert(kMaximumTextBytes <= kBlockPayload);
 

@@ -22,8 +22,6 @@ void SpinLock::pause() noexcept { sched_yield(); }
 
 namespace waymark::journal {
 
-constinit thread_local bool own_thread = false;
-
 namespace {
 
 // Which recorder a thread last recorded into, and its lane there.
@@ -42,11 +40,15 @@ std::unordered_map<std::uint64_t, Recorder*>& registry() {
   return *recorders;
 }
 
+// After a thread's lanes were given back, at its very end, what still records borrows a shared one each time.
+constinit thread_local bool lanes_gone = false;
+
 // All lanes of a thread, to be given back when it ends.
 struct ThreadLanes {
   std::vector<LentLane> lanes;
   ~ThreadLanes() {
     lent_lane = {};
+    lanes_gone = true;
     const std::scoped_lock lock(registry_mutex());
     for (const LentLane& lent : lanes) {
       const auto found = registry().find(lent.recorder);
@@ -174,6 +176,7 @@ Lane* Recorder::lane() noexcept {
 }
 
 Lane* Recorder::borrow_lane() noexcept {
+  if (lanes_gone) return lanes_.back().get();
   for (const LentLane& lent : thread_lanes.lanes) {
     if (lent.recorder == id_) {
       lent_lane = lent;
@@ -209,7 +212,7 @@ void Recorder::give_back(Lane* lane) noexcept {
 }
 
 Block* Recorder::take_block(Lane& lane) noexcept {
-  if (lane.is_shared || lane.free_blocks == 0) return take_pool_block();
+  if (lane.is_shared || lane.free_blocks == 0) return take_pool_record();
   Block* block = lane.blocks[--lane.free_blocks];
   lane.open.store(static_cast<std::uint32_t>(kLaneBlocks) - lane.free_blocks, std::memory_order_relaxed);
   const std::uint32_t index = index_of(block);
@@ -220,6 +223,7 @@ Block* Recorder::take_block(Lane& lane) noexcept {
   block->tail = index;
   block->text_used = 0;
   block->text_block = kNoBlock;
+  block->text_blocks = 0;
   return block;
 }
 
@@ -230,6 +234,12 @@ void Recorder::refuse(Signal signal) noexcept {
   if (lane.is_shared) lane.lock.lock();
   count_offered(lane, signal, true);
   if (lane.is_shared) lane.lock.unlock();
+}
+
+Block* Recorder::take_pool_record() noexcept {
+  Block* block = take_pool_block();
+  if (block != nullptr) pool_records_.fetch_add(1, std::memory_order_relaxed);
+  return block;
 }
 
 Block* Recorder::take_pool_block() noexcept {
@@ -248,6 +258,7 @@ Block* Recorder::take_pool_block() noexcept {
   block->tail = index;
   block->text_used = 0;
   block->text_block = kNoBlock;
+  block->text_blocks = 0;
   return block;
 }
 
@@ -277,8 +288,13 @@ void Recorder::release(Lane& lane, Block* block) noexcept {
   if (index < lanes_.size() * kLaneBlocks) {
     lane.blocks[lane.free_blocks++] = block;
     lane.open.store(static_cast<std::uint32_t>(kLaneBlocks) - lane.free_blocks, std::memory_order_relaxed);
+    if (!lane.is_shared && lane.free_blocks == kLaneBlocks && lane.shared->thread.load(std::memory_order_relaxed) == 0)
+        [[unlikely]] {
+      give_back(&lane);  // its thread has ended with this record open
+    }
   } else {
     give_pool_block(block);
+    pool_records_.fetch_sub(1, std::memory_order_relaxed);
   }
 }
 
@@ -378,12 +394,15 @@ Text Recorder::put_text(Block* block, std::string_view text) noexcept {
   // Once the stream has left the first block, its end is fixed: what is free there may be used.
   if (!fits(home)) {
     home = block->text_block == kNoBlock ? nullptr : at(block->text_block);
+    // A text that is changed again and again takes what it is given anew each time; a few blocks of it are enough.
+    if (home != nullptr && !fits(home) && block->text_blocks >= kMaximumTextBlocks) return 0;
     if (home == nullptr || !fits(home)) {
       home = take_pool_block();
       if (home == nullptr) return 0;
       home->state.store(static_cast<std::uint32_t>(BlockState::more), std::memory_order_relaxed);
       home->next.store(block->text_block, std::memory_order_relaxed);
       block->text_block = index_of(home);
+      ++block->text_blocks;
     }
   }
   home->text_used += static_cast<std::uint32_t>(text.size());
@@ -503,13 +522,20 @@ char* Recorder::ring_reserve(Lane& lane, Signal signal, std::uint16_t scope, std
     count_offered(lane, signal, true);
     return nullptr;
   }
-  std::uint64_t offset = lane.head % lane.ring_bytes;
-  const std::uint64_t filler = offset + need > lane.ring_bytes ? lane.ring_bytes - offset : 0;
-  const std::uint64_t after = lane.head + filler + need;
-  if (after - lane.known_tail > lane.ring_bytes / 2) [[unlikely]] {
+  std::uint64_t offset = 0;
+  std::uint64_t filler = 0;
+  for (Deadline deadline{};;) {
+    offset = lane.head % lane.ring_bytes;
+    filler = offset + need > lane.ring_bytes ? lane.ring_bytes - offset : 0;
+    const std::uint64_t after = lane.head + filler + need;
+    if (after - lane.known_tail <= lane.ring_bytes / 2) [[likely]] break;
     lane.known_tail = lane.shared->tail.load(std::memory_order_acquire);
     if (after - lane.known_tail > lane.ring_bytes / 2) collector_.wake();
-    if (after - lane.known_tail > lane.ring_bytes && !wait_for_room(lane, filler + need)) {
+    if (after - lane.known_tail <= lane.ring_bytes) break;
+    if (deadline == Deadline{}) {
+      deadline = deadline_after(std::chrono::nanoseconds(wait_limit_ns_.load(std::memory_order_relaxed)));
+    }
+    if (!may_wait() || !wait_for_room(lane, filler + need, deadline)) {
       count_offered(lane, signal, true);
       return nullptr;
     }
@@ -542,20 +568,27 @@ void Recorder::publish(Lane& lane, Signal) noexcept {
   collector_.poke();
 }
 
-bool Recorder::wait_for_room(Lane& lane, std::uint64_t need) noexcept {
-  if (!waits_.load(std::memory_order_relaxed) || own_thread) return false;
-  const Deadline deadline = deadline_after(std::chrono::nanoseconds(wait_limit_ns_.load(std::memory_order_relaxed)));
-  const auto room = [&] {
-    lane.known_tail = lane.shared->tail.load(std::memory_order_acquire);
-    return lane.head + need - lane.known_tail <= lane.ring_bytes;
-  };
-  std::unique_lock lock(room_mutex_);
-  waiters_.fetch_add(1, std::memory_order_seq_cst);
-  while (!room() && waits_.load(std::memory_order_relaxed)) {
-    if (room_.wait_until(lock, deadline) == std::cv_status::timeout) break;
+bool Recorder::may_wait() const noexcept { return waits_.load(std::memory_order_relaxed) && !own_thread; }
+
+// A shared lane's lock is not held meanwhile: who takes it then finds the ring full, and waits or is refused like us.
+bool Recorder::wait_for_room(Lane& lane, std::uint64_t need, Deadline deadline) noexcept {
+  const std::uint64_t wanted = lane.head + need - lane.ring_bytes;
+  if (lane.is_shared) lane.lock.unlock();
+  const auto room = [&] { return lane.shared->tail.load(std::memory_order_acquire) >= wanted; };
+  bool found = false;
+  {
+    std::unique_lock lock(room_mutex_);
+    waiters_.fetch_add(1, std::memory_order_seq_cst);
+    while (!(found = room()) && waits_.load(std::memory_order_relaxed)) {
+      if (room_.wait_until(lock, deadline) == std::cv_status::timeout) {
+        found = room();
+        break;
+      }
+    }
+    waiters_.fetch_sub(1, std::memory_order_relaxed);
   }
-  waiters_.fetch_sub(1, std::memory_order_relaxed);
-  return room();
+  if (lane.is_shared) lane.lock.lock();
+  return found;
 }
 
 void Recorder::freed() noexcept {
@@ -573,11 +606,33 @@ void Recorder::set_waiting(bool waits, std::chrono::nanoseconds limit) noexcept 
   }
 }
 
+std::size_t Recorder::open_records() const noexcept {
+  std::size_t open = pool_records_.load(std::memory_order_relaxed);
+  for (const auto& lane : lanes_) open += lane->open.load(std::memory_order_relaxed);
+  return open;
+}
+
 std::size_t Recorder::open_blocks() const noexcept {
   std::size_t open = 0;
   for (const auto& lane : lanes_) open += lane->open.load(std::memory_order_relaxed);
   const std::scoped_lock lock(pool_mutex_);
   return open + pool_blocks_ - pool_.size();
+}
+
+SignalCounts Recorder::waiting() const noexcept {
+  SignalCounts waiting{};
+  for (const auto& lane : lanes_) {
+    const Drained& drained = lane->shared->drained[lane->shared->active.load(std::memory_order_acquire)];
+    for (std::size_t s = 0; s < kSignals; ++s) {
+      const std::uint64_t offered = lane->offered[s].load(std::memory_order_relaxed);
+      const std::uint64_t refused = lane->shared->refused[s].load(std::memory_order_relaxed);
+      const std::uint64_t published = offered > refused ? offered - refused : 0;
+      const std::uint64_t taken = drained.records[s].load(std::memory_order_relaxed) +
+                                  drained.hook_dropped[s].load(std::memory_order_relaxed);
+      waiting[s] += published > taken ? published - taken : 0;
+    }
+  }
+  return waiting;
 }
 
 SignalCounts Recorder::offered() const noexcept {

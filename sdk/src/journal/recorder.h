@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "base/thread.h"
 #include "base/wakeup.h"
 #include "journal/layout.h"
 #include "otlp/span.h"
@@ -67,9 +68,6 @@ namespace waymark::journal {
 using detail::Block;
 using detail::Lane;
 
-// True on threads that are ours: they never wait for room.
-extern constinit thread_local bool own_thread;
-
 class Recorder {
  public:
   // `path` empty: anonymous memory that dies with the process.
@@ -84,7 +82,8 @@ class Recorder {
   // A block to make a record in: the lane's most recently freed one, else one of the pool; null where the pool is empty
   // (counted). Not yet visible to recovery: the caller fills it and stores `state`.
   [[nodiscard]] Block* take_block(Lane& lane) noexcept;
-  [[nodiscard]] Block* take_pool_block() noexcept;
+  // The same from the pool: for records that move between threads.
+  [[nodiscard]] Block* take_pool_record() noexcept;
   // Gives a record's blocks back. The record must be published or refused.
   void release(Lane& lane, Block* block) noexcept;
 
@@ -129,7 +128,12 @@ class Recorder {
   [[nodiscard]] RecorderHeader& header() noexcept { return *reinterpret_cast<RecorderHeader*>(memory_); }
   [[nodiscard]] Wakeup& collector() noexcept { return collector_; }
   void freed() noexcept;  // tells writers that wait
+  // Records in the making, however many blocks they have.
+  [[nodiscard]] std::size_t open_records() const noexcept;
+  // Blocks in use, chains and texts included.
   [[nodiscard]] std::size_t open_blocks() const noexcept;
+  // Finished records that the collector has not taken yet.
+  [[nodiscard]] SignalCounts waiting() const noexcept;
   [[nodiscard]] SignalCounts offered() const noexcept;
   [[nodiscard]] SignalCounts refused() const noexcept;
   [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
@@ -150,9 +154,11 @@ class Recorder {
   bool grow(Block* block) noexcept;
   void compact(Block* block) noexcept;
   void copy_stream(const Block* block, char* out) const noexcept;
+  [[nodiscard]] Block* take_pool_block() noexcept;
   void give_pool_block(Block* block) noexcept;
   void release_chain(std::uint32_t first) noexcept;
-  bool wait_for_room(Lane& lane, std::uint64_t need) noexcept;
+  [[nodiscard]] bool may_wait() const noexcept;
+  bool wait_for_room(Lane& lane, std::uint64_t need, Deadline deadline) noexcept;
 
   char* memory_ = nullptr;
   std::size_t bytes_ = 0;
@@ -165,6 +171,7 @@ class Recorder {
   mutable std::mutex pool_mutex_;
   std::vector<Block*> pool_;
   std::size_t pool_blocks_ = 0;
+  std::atomic<std::size_t> pool_records_{0};
   Wakeup collector_;
   std::atomic<bool> waits_{false};
   std::atomic<std::int64_t> wait_limit_ns_{0};

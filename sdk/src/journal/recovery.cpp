@@ -2,8 +2,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
@@ -15,6 +13,7 @@
 #include <cstring>
 #include <unordered_set>
 
+#include "base/thread.h"
 #include "journal/checksum.h"
 #include "journal/recorder.h"
 #include "otlp/reader.h"
@@ -27,6 +26,9 @@ namespace {
 // Recoverers that died over a directory, before it is set aside. It may not have been the directory's fault: a program that
 // dies at every start dies while it recovers, too.
 constexpr int kAttempts = 10;
+
+// Between two looks at the siblings, in milliseconds.
+constexpr int kRest = 500;
 
 std::string id_of(std::string_view body) {
   try {
@@ -42,8 +44,8 @@ std::optional<std::uint64_t> time_of(Signal signal, std::string_view body) {
   try {
     if (signal == Signal::metrics) return 0;
     if (signal == Signal::traces) return to_ns(otlp::read_span(body).end);
-    const ReadLog log = otlp::read_log(body);
-    return std::max(to_ns(log.observed), to_ns(log.time));
+    // Not its own time, which may be anything that its author wrote.
+    return to_ns(otlp::read_log(body).observed);
   } catch (const Error&) {
     return std::nullopt;
   }
@@ -241,7 +243,7 @@ bool absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
       continue;
     }
     const auto journaled = extent.lanes.find(static_cast<std::uint16_t>(i));
-    const std::uint64_t already = journaled == extent.lanes.end() ? 0 : journaled->second;
+    const std::uint64_t already = journaled == extent.lanes.end() ? 0 : journaled->second.end;
     std::uint64_t position = drained.position;
     while (position < head) {
       const std::uint64_t offset = position % lane.ring_bytes;
@@ -254,11 +256,13 @@ bool absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
       stretch.lane_end = position + length;
       const bool news = position >= already;
       std::string good;
+      SignalCounts in_ring{};
       std::size_t read = 0;
       const bool whole = for_each_record(ring + offset, length, 0, [&](const Record& record, std::size_t next) {
         const auto signal = static_cast<std::size_t>(record.signal);
         const std::optional<std::uint64_t> time = time_of(record.signal, record.body);
         ++totals.offered[signal];
+        ++in_ring[signal];
         if (time) {
           append_record(good, record.signal, record.scope, record.body);
           ++stretch.records[signal];
@@ -278,7 +282,15 @@ bool absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
       }
       stretch.data = good.data();
       stretch.bytes = good.size();
-      if (news) store(stretch);
+      if (news) {
+        store(stretch);
+      } else if (position == journaled->second.begin) {
+        // What the hook dropped of the frame that had not been counted yet.
+        for (std::size_t s = 0; s < kSignals; ++s) {
+          const std::uint64_t in_frame = journaled->second.records[s];
+          if (apply_hook && in_ring[s] > in_frame) totals.hook_dropped[s] += in_ring[s] - in_frame;
+        }
+      }
       position += length;
     }
   }
@@ -344,18 +356,20 @@ bool absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
 
 constexpr const char* kTotalsFile = "/totals";
 
-bool store_totals(const Home& home, const Totals& totals) {
-  return replace_file(home.state + kTotalsFile, {reinterpret_cast<const char*>(&totals), sizeof totals});
-}
 std::optional<Totals> load_totals(const Home& home) {
   const auto bytes = read_file(home.state + kTotalsFile, 4096);
   if (!bytes || bytes->size() != sizeof(Totals)) return std::nullopt;
   Totals totals;
   std::memcpy(&totals, bytes->data(), sizeof totals);
+  totals.waiting = {};  // nothing waits in a recorder that is gone
   return totals;
 }
 
 }  // namespace
+
+bool store_totals(const Home& home, const Totals& totals) {
+  return replace_file(home.state + kTotalsFile, {reinterpret_cast<const char*>(&totals), sizeof totals});
+}
 
 std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_directory, const std::string& id,
                                                     const JournalConfig& config, Hook& hook, Diagnostics& diagnostics,
@@ -364,26 +378,37 @@ std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_dir
   result->home.id = id;
   result->home.state = state_directory + "/" + id;
   if (is_delivered(result->home.state) || DirectoryLock::taken(result->home.state)) return nullptr;
-  result->lock = DirectoryLock::take(result->home.state);
-  if (!result->lock.valid() || is_delivered(result->home.state)) return nullptr;
-
-  const std::optional<Identity> identity = read_identity(result->home.state);
-  if (!identity || identity->version != kLayoutVersion) {
-    // Died before it had recorded anything, or written by another version.
-    if (!identity) {
-      remove_memory({id, result->home.state, memory_path(id)});
-      remove_tree(result->home.state);
-    } else {
+  // What is not ours to recover is left without touching its lock: giving a lock back wakes everyone who watches it.
+  const auto refused = [&](const std::optional<Identity>& identity) {
+    if (!identity) return false;
+    if (identity->version != kLayoutVersion) {
       diagnostics.say_once("version " + id, DiagnosticLevel::warning,
                            "state directory " + result->home.state + ": layout " + std::to_string(identity->version) +
                                ", this program reads " + std::to_string(kLayoutVersion) + "; left alone");
+      return true;
     }
-    return nullptr;
-  }
-  if (identity->hook && !hook.present()) {
+    if (!identity->hook || hook.present()) return false;
     diagnostics.say_once("hook " + id, DiagnosticLevel::warning,
                          "state directory " + result->home.state + ": its records must pass an on_record hook, and this " +
                              "process has none; left for one that has");
+    return true;
+  };
+  if (refused(read_identity(result->home.state))) return nullptr;
+  result->lock = DirectoryLock::take(result->home.state);
+  if (!result->lock.valid() || is_delivered(result->home.state)) return nullptr;
+  const std::optional<Identity> identity = read_identity(result->home.state);
+  if (refused(identity)) return nullptr;
+  if (!identity) {
+    struct stat s {};
+    if (::lstat((result->home.state + "/identity").c_str(), &s) == 0 || errno != ENOENT) {
+      diagnostics.say_limited("identity " + id, DiagnosticLevel::error,
+                              "state directory " + result->home.state + ": its identity can't be read (" + errno_text(errno) +
+                                  "); left for a later recovery");
+      return nullptr;
+    }
+    // Died before it had recorded anything.
+    remove_memory({id, result->home.state, memory_path(id)});
+    remove_tree(result->home.state);
     return nullptr;
   }
   const std::string attempts_path = result->home.state + "/attempts";
@@ -402,6 +427,14 @@ std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_dir
   result->home.memory = result->home.state;
   if (identity->memory != result->home.state && identity->memory.ends_with("/" + id)) result->home.memory = identity->memory;
   result->journal = std::make_unique<Journal>(Journal::Found{}, result->home, config, diagnostics);
+  if (result->journal->extent().unreadable) {
+    // Out of descriptors, say: what was not seen must not be taken for nothing.
+    diagnostics.say_limited("recovery " + id, DiagnosticLevel::error,
+                            "state directory " + result->home.state +
+                                ": not all of its files could be opened; left for a later recovery");
+    ::unlink(attempts_path.c_str());
+    return nullptr;
+  }
   Recovered& found = result->found;
   found.directory = id;
   found.process_id = identity->process_id;
@@ -428,6 +461,8 @@ std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_dir
         ::unlink(attempts_path.c_str());
         return nullptr;
       }
+      // It has been read: a recoverer that dies in what follows has not failed at it.
+      ::unlink(attempts_path.c_str());
       result->fresh = true;
       found.damaged_bytes += result->journal->extent().damaged_bytes;
       if (problem.empty()) problem = result->journal->extent().problem;
@@ -451,7 +486,7 @@ std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_dir
 }
 
 void finish_recovered(RecoveredJournal& recovered) {
-  recovered.journal->close();
+  if (!recovered.journal->close()) return;
   mark_delivered(recovered.home.state);
   remove_memory(recovered.home);
 }
@@ -468,7 +503,9 @@ void trim_dead(const std::string& state_directory, std::uint64_t max_bytes, Diag
     const std::string path = state_directory + "/" + id;
     if (DirectoryLock::taken(path)) continue;
     const auto identity = read_identity(path);
-    dead.push_back({path, directory_bytes(path), identity ? identity->started_ns : 0});
+    std::uint64_t bytes = directory_bytes(path);
+    if (identity && identity->memory != path) bytes += directory_bytes(identity->memory);
+    dead.push_back({path, bytes, identity ? identity->started_ns : 0});
     total += dead.back().bytes;
   }
   std::sort(dead.begin(), dead.end(), [](const Dead& a, const Dead& b) { return a.started < b.started; });
@@ -524,11 +561,7 @@ void SiblingWatch::watch_homes() {
 }
 
 void SiblingWatch::run() {
-  own_thread = true;
-  pthread_setname_np(pthread_self(), "wm-recovery");
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_BLOCK, &all, nullptr);
+  begin_own_thread("wm-recovery");
   // Whoever died before it was watched.
   died_();
   for (;;) {
@@ -542,7 +575,10 @@ void SiblingWatch::run() {
     }
     // Whatever it was: a new sibling may have died before it could be watched.
     watch_homes();
-    if (heard) died_();
+    if (!heard) continue;
+    died_();
+    // A directory that could not be recovered tells us of our own giving up: not more often than this.
+    if (::poll(&waits[1], 1, kRest) > 0) return;
   }
 }
 

@@ -32,6 +32,8 @@ struct RecoveredJournal {
                                                                  const JournalConfig& config, Hook& hook,
                                                                  Diagnostics& diagnostics,
                                                                  const std::function<void(const Recovered&)>& report);
+// Keeps what happened before the journal, for whoever delivers the rest when the recorder is gone.
+bool store_totals(const Home& home, const Totals& totals);
 // Everything has been delivered: keeps what `keep_bytes` allows, frees the rest and the memory.
 void finish_recovered(RecoveredJournal& recovered);
 // Removes the oldest dead subdirectories beyond `max_bytes` in all.

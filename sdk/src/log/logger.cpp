@@ -62,6 +62,7 @@ std::uint32_t for_attributes(const std::string* bound, Attributes own, std::uint
 
 void emit(LoggerState& logger, const std::string* bound, const LogRecord& record) noexcept {
   Recording& r = *logger.recording_of;
+  if (r.generation != process_generation.load(std::memory_order_relaxed)) return;
   static constexpr Limits kNoLimits{};
   std::string scratch[3];
   std::string_view severity_text = record.severity_text;

@@ -1,6 +1,7 @@
 #include "trace/tracer.h"
 
 #include <cxxabi.h>
+#include <pthread.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -15,6 +16,11 @@ namespace detail {
 
 constinit thread_local ActiveContext* current = nullptr;
 std::atomic<std::uint32_t> process_generation{1};
+
+void watch_for_fork() noexcept {
+  [[maybe_unused]] static const int registered =
+      pthread_atfork(nullptr, nullptr, [] { process_generation.fetch_add(1, std::memory_order_relaxed); });
+}
 
 std::uint64_t ratio_threshold(double ratio) noexcept {
   constexpr double kRange = 72057594037927936.0;  // 2^56
@@ -344,12 +350,12 @@ void open_span(OpenSpan& span, TracerState* tracer, std::string_view name, Attri
   }
   if (baggage != nullptr && !baggage->empty()) span.active.baggage = *baggage;
   const bool record = options != nullptr && options->sampled ? *options->sampled : sampled(r, parent, context.trace_id);
-  if (!record) return;
+  if (!record || span.generation != r.generation) return;
   context.flags |= SpanContext::kSampled;
 
   journal::Recorder& recorder = *r.recorder;
   span.lane = detached ? nullptr : recorder.lane();
-  Block* block = detached ? recorder.take_pool_block() : recorder.take_block(*span.lane);
+  Block* block = detached ? recorder.take_pool_record() : recorder.take_block(*span.lane);
   if (block == nullptr) {
     recorder.refuse(Signal::traces);
     return;
@@ -400,8 +406,14 @@ void close_span(OpenSpan& span, Timestamp time) noexcept {
   if (time == Timestamp{}) end = std::max(end, block->start_ns);
   Lane& lane = span.detached ? *recorder.lane() : *span.lane;
   if (lane.is_shared) lane.lock.lock();
-  if (r.on.load(std::memory_order_relaxed)) recorder.publish_span(lane, block, end);
-  recorder.release(lane, block);
+  if (r.on.load(std::memory_order_relaxed)) {
+    recorder.publish_span(lane, block, end);
+    recorder.release(lane, block);
+  } else {
+    // Shut down meanwhile: nobody drains the ring any more. The record stays in its block, finished, for the next start.
+    block->ring_lane = UINT32_MAX;
+    block->end_ns.store(end, std::memory_order_release);
+  }
   if (lane.is_shared) lane.lock.unlock();
 }
 
@@ -470,8 +482,10 @@ SpanHandle& SpanHandle::status(StatusCode code, std::string_view description) no
   if (code == StatusCode::unset || before == StatusCode::ok) return *this;
   if (code == StatusCode::error) {
     std::string scratch;
-    block->status_message.store(open()->tracer->recording_of->recorder->put_text(block, clean(description, scratch)),
-                                std::memory_order_release);
+    const std::string_view wanted = clean(description, scratch);
+    const journal::Text text = open()->tracer->recording_of->recorder->put_text(block, wanted);
+    // Where there is no room for another text, the earlier one says more than none.
+    if (text != 0 || wanted.empty()) block->status_message.store(text, std::memory_order_release);
   }
   block->status.store(static_cast<std::uint8_t>(code), std::memory_order_release);
   return *this;

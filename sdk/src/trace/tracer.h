@@ -21,6 +21,7 @@ namespace waymark::detail {
 // One for each Telemetry. It lives as long as its handles may: the process's for ever, others as long as the object.
 struct Recording {
   std::atomic<bool> on{false};
+  std::uint32_t generation = 0;       // of the process that started it: in a child of fork nothing is recorded
   journal::Recorder* recorder = nullptr;
   const Clock* clock = nullptr;
   Sampler sampler;
@@ -60,7 +61,8 @@ extern constinit thread_local ActiveContext* current;
 void add_encoded_event(OpenSpan& span, std::string_view name, std::uint64_t time_ns, std::string_view attributes,
                        std::uint32_t dropped) noexcept;
 
-// Bumped in a child of fork: spans of another generation are inert.
+// Bumped in a child of fork: spans and recordings of another generation are inert.
 extern std::atomic<std::uint32_t> process_generation;
+void watch_for_fork() noexcept;
 
 }  // namespace waymark::detail
