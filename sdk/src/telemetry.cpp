@@ -409,6 +409,7 @@ bool Telemetry::Core::Parts::flush(Deadline deadline) {
   {
     const std::scoped_lock lock(mutex);
     if (!started || !recorder) return true;
+    if (stopped) return clean;
   }
   bool good = collector->flush(deadline);
   std::vector<Destination*> all;
