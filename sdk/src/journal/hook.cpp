@@ -41,6 +41,12 @@ Hook::Result Hook::apply(const char* data, std::size_t bytes, const Source& sour
       scope.schema_url = encoded.schema_url;
       otlp::Edit edit(record.signal, record.body, scope);
       verdict = hook ? (*hook)(edit) : Verdict::keep;
+      if (verdict == Verdict::keep && otlp::field_size(edit.body().size()) > kMaximumFramed) {
+        verdict = Verdict::drop;
+        diagnostics_.say_limited("hook size", DiagnosticLevel::error,
+                                 "on_record made a record of " + std::to_string(edit.body().size()) +
+                                     " bytes, more than a record may have; it was dropped");
+      }
       if (verdict == Verdict::keep) append_record(kept, record.signal, record.scope, edit.body());
     } catch (const std::exception& e) {
       verdict = Verdict::drop;

@@ -36,7 +36,10 @@ class Hook {
   std::shared_ptr<const OnRecord> hook_;
 };
 
-// Appends one record with its header and padding, as it stands in rings and frames.
+// What a record's header can say of its size.
+inline constexpr std::size_t kMaximumFramed = (1u << 24) - 16;
+
+// Appends one record with its header and padding, as it stands in rings and frames. At most kMaximumFramed bytes framed.
 void append_record(std::string& out, Signal signal, std::uint16_t scope, std::string_view body);
 
 // Walks the records of a ring stretch or a frame, fillers left out: each(RecordHeader, framed, body, offset, next offset)
