@@ -1,6 +1,6 @@
 // A dead process's subdirectory, made of bytes that an input gives, and everything that is done with one.
 //
-// Hides: where it lies (tmpfs), its identity, and the checksums that an input can't be expected to guess.
+// Hides: where it lies, its identity, and the checksums that an input can't be expected to guess.
 // Threads: one.
 // Failure: aborts where the machine has no room for it.
 #pragma once
@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -111,18 +112,10 @@ class DeadHome {
 
  private:
   static constexpr const char* kId = "0123456789abcdef0123456789abcdef";
-  // One for each process: fuzzers run beside each other.
+  // In the working directory, which whoever runs the fuzzer puts on tmpfs and removes.
   static const std::string& state() {
-    struct Place {
-      Place() {
-        const bool memory = ::access("/dev/shm", W_OK) == 0;
-        path = (memory ? "/dev/shm/waymark-fuzz-" : "/tmp/waymark-fuzz-") + std::to_string(::getpid());
-      }
-      ~Place() { ::rmdir(path.c_str()); }
-      std::string path;
-    };
-    static const Place place;
-    return place.path;
+    static const std::string path = std::filesystem::current_path().string() + "/state";
+    return path;
   }
 };
 

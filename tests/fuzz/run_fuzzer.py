@@ -42,8 +42,9 @@ def main():
         print(f"{arguments.corpus} holds no seeds")
         return 1
 
-    # Nothing stays behind: an input that crashes is in the output, as base64.
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as work:
+    # Nothing stays behind: an input that crashes is in the output, as base64. Some fuzzers make files here: in memory.
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory) as work:
         grown = os.path.join(work, "grown")
         os.mkdir(grown)
         if arguments.planted:
