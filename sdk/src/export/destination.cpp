@@ -381,13 +381,15 @@ Destination::Delivered Destination::deliver(journal::Cursor& cursor, journal::Cu
 }
 
 bool Destination::pause(std::chrono::nanoseconds wait, bool asked_for, std::uint64_t hurried, std::uint64_t settings) {
-  const Deadline until = deadline_after(wait);
+  const auto since = now();
   std::unique_lock lock(mutex_);
   for (;;) {
     if (over()) return false;
     if (settings_->number != settings || (!asked_for && hurry_ != hurried)) return true;
+    const auto waited = now() - since;
+    if (waited >= wait) return true;
+    const Deadline until = deadline_after(wait - waited);
     if (stopping_ && until > stop_deadline_) return false;
-    if (std::chrono::steady_clock::now() >= until) return true;
     work_.wait_until(lock, until);
   }
 }

@@ -36,7 +36,8 @@ struct DestinationHooks {
   // On the destination's thread, once for each source that add_source() was told is dead: everything in it that this
   // destination has a cursor for is settled, and nothing here refers to it any more.
   std::function<void(const std::shared_ptr<journal::Source>&)> on_source_done = {};
-  // When a logs backend that takes no logs is tried again; tests put a clock of their own. None: the steady clock.
+  // What the waits for a backend are measured with: before a retry, and before one that takes no logs is asked again. Tests
+  // put a clock of their own. None: the steady clock.
   std::function<std::chrono::steady_clock::time_point()> now = {};
 };
 
