@@ -42,7 +42,8 @@ TEST(AllocationTest, ASpanWithinASpanAllocatesNothing) {
   const Tracer tracer = recorded.tracer();
   const auto allocated = allocated_by([&](int i) {
     auto outer = tracer.span("tile");
-    auto inner = tracer.span("read_bands", {{"bands", 4}, {"index", i}, {"scene", "S2A"}, {"cloudy", true}, {"share", 0.25}});
+    auto inner = tracer.span(
+        "read_bands", {{"bands", 4}, {"index", i}, {"scene", "S2A"}, {"cloudy", true}, {"share", 0.25}});
     inner.event("opened", {{"path", "B04.jp2"}}).status(StatusCode::error, "half of it is missing");
   });
   EXPECT_EQ(allocated, 0u);

@@ -1,4 +1,4 @@
-// The two calls of a program's start and a backend that speaks OTLP/HTTP: what arrives, as the official classes read it.
+// The two calls of a program's start, and a backend that speaks OTLP/HTTP: what arrives, by the official classes.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -68,7 +68,8 @@ void expect_whole_resource(const nlohmann::json& resource) {
   const auto text = [&](const char* key) { return attributes.value(key, std::string()); };
   EXPECT_EQ(text("service.name"), "sentinel-2-runner");
   EXPECT_EQ(text("service.namespace"), "waymark.workflows");
-  EXPECT_THAT(text("service.instance.id"), MatchesRegex("[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"));
+  EXPECT_THAT(text("service.instance.id"),
+              MatchesRegex("[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"));
   EXPECT_NE(text("service.version"), "");
   EXPECT_GT(std::stol(text("process.pid")), 1);
   EXPECT_NE(text("process.pid"), std::to_string(getpid())) << "the child's is meant";
@@ -139,8 +140,8 @@ TEST_F(BackendTest, ADeadEndpointHoldsUpTheEndForOneTry) {
   const auto begin = std::chrono::steady_clock::now();
   IN_A_PROCESS_THAT_SAYS(
       AllOf(Says("1 offered, 0 delivered, 0 rejected, 0 dropped, 0 filtered, 1 pending", 1),
-            HasSubstr("the pending ones are sent after the next start"), Says("not delivered", 1), HasSubstr("given up"),
-            Not(HasSubstr("trying again"))),
+            HasSubstr("the pending ones are sent after the next start"), Says("not delivered", 1),
+            HasSubstr("given up"), Not(HasSubstr("trying again"))),
       {
         configure_otel_tracing({.service = "runner", .endpoint = closed_endpoint(), .export_interval = 1h});
         auto span = tracer("test").span("work");
@@ -151,7 +152,8 @@ TEST_F(BackendTest, ADeadEndpointHoldsUpTheEndForOneTry) {
 
 TEST_F(BackendTest, WhatADeadEndpointDidNotTakeIsSentByTheNextProcess) {
   IN_A_PROCESS({
-    configure_otel_tracing({.service = "runner", .endpoint = closed_endpoint(), .export_interval = 1h, .name = "backend"});
+    configure_otel_tracing(
+        {.service = "runner", .endpoint = closed_endpoint(), .export_interval = 1h, .name = "backend"});
     { auto span = tracer("test").span("left behind"); }
   });
   IN_A_PROCESS({

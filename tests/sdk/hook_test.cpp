@@ -28,7 +28,8 @@ Config with_hook(OnRecord hook) {
 }
 
 Verdict drop_what_is_noise(RecordEditor& record) {
-  const bool noise = record.signal() == Signal::traces ? record.span()->name == "noise" : to_text(record.log()->body) == "noise";
+  const bool span = record.signal() == Signal::traces;
+  const bool noise = span ? record.span()->name == "noise" : to_text(record.log()->body) == "noise";
   return noise ? Verdict::drop : Verdict::keep;
 }
 
@@ -112,7 +113,9 @@ TEST(HookTest, WhatItRedactsIsNotOnTheWire) {
   EXPECT_EQ(Recorded::attributes(log), nlohmann::json({{"user", "somebody"}, {"index", "1"}, {"checked", true}}));
   EXPECT_EQ(log.at("spanId"), span.at("spanId"));
   for (const Signal signal : {Signal::traces, Signal::logs}) {
-    for (const std::string& request : recorded.memory().requests(signal)) EXPECT_EQ(request.find("q7-"), std::string::npos);
+    for (const std::string& request : recorded.memory().requests(signal)) {
+      EXPECT_EQ(request.find("q7-"), std::string::npos);
+    }
   }
   expect_counts(recorded.telemetry(), Signal::traces, 1, {.offered = 1, .delivered = 1});
 }
@@ -157,7 +160,8 @@ TEST_F(ConfiguredHookTest, NothingThatItRemovesReachesAFileOnThisMachine) {
     }
     require(force_flush(), "everything is settled");
     for (const DestinationStats& d : stats().destinations) {
-      require(d.counts.offered == 2 && d.counts.delivered == 1 && d.counts.filtered == 1, "one is kept, one is filtered");
+      const Counts& c = d.counts;
+      require(c.offered == 2 && c.delivered == 1 && c.filtered == 1, "one is kept, one is filtered");
     }
     require(shutdown(), "nothing is left");
   });
