@@ -141,18 +141,18 @@ void Instrumentation::record(const EnclosingSpan& enclosing) const {
 }
 
 Logger Instrumentation::runner_logger(const ClaimedTask& task) const {
-  return runner_logger_.bind({{names::kTaskId, std::to_string(task.task)},
-                              {names::kJobId, task.job->id},
-                              {names::kJobName, task.job->name},
-                              {names::kAttempt, task.attempt}});
+  return runner_logger_.pin({{names::kTaskId, std::to_string(task.task)},
+                             {names::kJobId, task.job->id},
+                             {names::kJobName, task.job->name},
+                             {names::kAttempt, task.attempt}});
 }
 
 Logger Instrumentation::task_logger(const ClaimedTask& task, const TaskName& name) const {
-  return task_logger_.bind({{names::kTaskId, std::to_string(task.task)},
-                            {names::kIdentifierName, name.name},
-                            {names::kJobId, task.job->id},
-                            {names::kJobName, task.job->name},
-                            {names::kAttempt, task.attempt}});
+  return task_logger_.pin({{names::kTaskId, std::to_string(task.task)},
+                           {names::kIdentifierName, name.name},
+                           {names::kJobId, task.job->id},
+                           {names::kJobName, task.job->name},
+                           {names::kAttempt, task.attempt}});
 }
 
 std::vector<LostRunner> lost_runners(const Recovered& recovered) {

@@ -350,7 +350,7 @@ TEST_F(RunnerTest, PutsIdsIntoEveryLogRecordOfATask) {
     EXPECT_EQ(text(record.attributes, "workflow.attempt"), "1") << body;
   }
   EXPECT_EQ(text(records["outside"].attributes, "task_id"), client_.jobs().tasks(job.id)[0].id);
-  EXPECT_EQ(text(records["inside"].attributes, "task_id"), "mine");
+  EXPECT_EQ(text(records["inside"].attributes, "task_id"), client_.jobs().tasks(job.id)[0].id) << "nobody overrides it";
 }
 
 TEST_F(RunnerTest, MakesTheAttemptTheCurrentSpanOfItsThread) {
@@ -375,6 +375,26 @@ TEST_F(RunnerTest, CarriesBaggageAndTraceStateToTasks) {
   }
   runner().run_all();
   EXPECT_EQ(tenant, "seven");
+}
+
+TEST_F(RunnerTest, AClientsNameLeavesTheResourceAlone) {
+  testing::MemoryDestination memory;
+  Config config = testing::memory_config(memory, "my-service");
+  config.resource.set("deployment.environment.name", AnyValue{std::string("test")});
+  Telemetry telemetry(std::move(config));
+  ClientOptions o = options();
+  o.telemetry = &telemetry;
+  o.name = "another name";
+  Client client(o);
+  client.jobs().submit("scene", ProcessScene{"S", 2});
+  client.runner<ProcessScene, Tile, Mosaic>().run_all();
+  ASSERT_TRUE(telemetry.force_flush(std::chrono::seconds(30)));
+  ASSERT_FALSE(memory.spans().empty());
+  for (const ReadSpan& span : memory.spans()) {
+    EXPECT_EQ(find_string(span.resource, "service.name"), "my-service");
+    EXPECT_EQ(find_string(span.resource, "deployment.environment.name"), "test");
+  }
+  for (const ReadLog& record : memory.logs()) EXPECT_EQ(find_string(record.resource, "service.name"), "my-service");
 }
 
 TEST_F(RunnerTest, RecordsNothingOfAJobThatIsNotSampled) {

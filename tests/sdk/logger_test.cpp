@@ -56,6 +56,23 @@ TEST(LoggerTest, BoundAttributesComeFirstAndTheCallsWin) {
             json({{"task", "2"}, {"attempt", "3"}, {"job", "mine"}, {"k", false}}));
 }
 
+TEST(LoggerTest, NothingOverridesAPinnedAttribute) {
+  Config config;
+  config.logs_as_span_events = true;
+  Recorded recorded(config);
+  {
+    auto span = recorded.tracer().span("s");
+    recorded.logger().bind({{"k", 1}}).pin({{"task_id", "t"}, {"k", 2}}).bind({{"task_id", "no"}, {"b", 1}}).info(
+        "x", {{"task_id", "mine"}, {"b", 2}});
+  }
+  const json expected({{"k", "2"}, {"task_id", "t"}, {"b", "2"}});
+  EXPECT_EQ(Recorded::attributes(recorded.logs().at("x")), expected);
+  json event = expected;
+  event["body"] = "x";
+  event["level"] = "info";
+  EXPECT_EQ(Recorded::attributes(recorded.spans().at("s")["events"][0]), event);
+}
+
 TEST(LoggerTest, LevelFiltersBeforeAnythingIsBuilt) {
   HOLDS("LG-31");
   testing::MemoryDestination memory;

@@ -45,6 +45,8 @@ class Logger {
 
   // A logger that adds these attributes to every record; those of the call win.
   [[nodiscard]] Logger bind(Attributes attributes) const;
+  // The same for attributes that nothing overrides: ids that others rely on.
+  [[nodiscard]] Logger pin(Attributes attributes) const;
 
   void debug(std::string_view message, Attributes attributes = {}) const noexcept { log(Severity::debug, message, attributes); }
   void info(std::string_view message, Attributes attributes = {}) const noexcept { log(Severity::info, message, attributes); }

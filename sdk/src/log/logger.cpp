@@ -10,46 +10,69 @@ namespace {
 
 constexpr char kAttributeTag = 0x32;
 
-// Calls `each` with every attribute that the record gets: the bound ones first, without those that the call has too; of
-// a key that is repeated in the call, the last.
+// In a logger's bound attributes a pinned one is told by this tag; on the wire both have kAttributeTag.
+constexpr char kPinnedTag = 0x33;
+
+// One field of the bound attributes: tag, length, 0x0a, key length, key, ...
+struct BoundField {
+  std::string_view bytes;
+  std::string_view key;
+  bool pinned;
+};
+BoundField next_bound(std::string_view& rest) noexcept {
+  std::size_t at = 1;
+  const auto varint = [&] {
+    std::uint64_t v = 0;
+    for (int shift = 0;; shift += 7) {
+      const auto byte = static_cast<unsigned char>(rest[at++]);
+      v |= static_cast<std::uint64_t>(byte & 0x7f) << shift;
+      if (byte < 0x80) return static_cast<std::size_t>(v);
+    }
+  };
+  const std::size_t length = varint();
+  const std::size_t end = at + length;
+  ++at;
+  const std::size_t key_length = varint();
+  const BoundField field{rest.substr(0, end), rest.substr(at, key_length), rest[0] == kPinnedTag};
+  rest.remove_prefix(end);
+  return field;
+}
+
+// Calls `each` with every attribute that the record gets: the bound ones first, without those that the call has too unless
+// they are pinned; of a key that is repeated in the call, the last. Returns how many the limit left out.
 template <class Bound, class Own>
 std::uint32_t for_attributes(const std::string* bound, Attributes own, std::uint32_t most, Bound&& each_bound, Own&& each_own) {
   std::uint32_t kept = 0;
   std::uint32_t dropped = 0;
+  bool any_pinned = false;
   if (bound != nullptr) {
     std::string_view rest = *bound;
     while (!rest.empty()) {
-      const auto varint = [&](std::size_t& at) {
-        std::uint64_t v = 0;
-        for (int shift = 0;; shift += 7) {
-          const auto byte = static_cast<unsigned char>(rest[at++]);
-          v |= static_cast<std::uint64_t>(byte & 0x7f) << shift;
-          if (byte < 0x80) return static_cast<std::size_t>(v);
-        }
-      };
-      std::size_t at = 1;
-      const std::size_t length = varint(at);
-      const std::size_t end = at + length;
-      ++at;
-      const std::size_t key_length = varint(at);
-      const std::string_view key = rest.substr(at, key_length);
+      const BoundField field = next_bound(rest);
+      any_pinned = any_pinned || field.pinned;
       bool repeated = false;
-      for (const Attribute& a : own) repeated = repeated || a.key == key;
-      if (!repeated) {
-        if (kept < most) {
-          each_bound(rest.substr(0, end));
-          ++kept;
-        } else {
-          ++dropped;
-        }
+      for (const Attribute& a : own) repeated = repeated || a.key == field.key;
+      if (repeated && !field.pinned) continue;
+      if (kept < most) {
+        each_bound(field.bytes);
+        ++kept;
+      } else {
+        ++dropped;
       }
-      rest.remove_prefix(end);
     }
   }
+  const auto pinned = [&](std::string_view key) {
+    std::string_view rest = *bound;
+    while (!rest.empty()) {
+      const BoundField field = next_bound(rest);
+      if (field.pinned && field.key == key) return true;
+    }
+    return false;
+  };
   for (const Attribute* a = own.begin(); a != own.end(); ++a) {
     bool last = true;
     for (const Attribute* b = a + 1; b != own.end() && last; ++b) last = b->key != a->key;
-    if (!last) continue;
+    if (!last || (any_pinned && pinned(a->key))) continue;
     if (a->key.empty() || kept >= most) {
       ++dropped;
       continue;
@@ -107,7 +130,12 @@ void emit(LoggerState& logger, const std::string* bound, const LogRecord& record
       p = otlp::put_any(p, record.body, kNoLimits);
     }
     for_attributes(
-        bound, record.attributes, r.log_limits.attribute_count, [&](std::string_view field) { p = otlp::put_bytes(p, field); },
+        bound, record.attributes, r.log_limits.attribute_count,
+        [&](std::string_view field) {
+          char* const begin = p;
+          p = otlp::put_bytes(p, field);
+          *begin = kAttributeTag;
+        },
         [&](const Attribute& a) {
           p = otlp::put_attribute(p, kAttributeTag, clean(a.key, scratch[2]), a.value, r.log_limits);
         });
@@ -195,15 +223,30 @@ void Logger::emit(const LogRecord& record) const noexcept {
   if (state_->recording_of->logs_as_span_events.load(std::memory_order_relaxed)) detail::copy_to_span(bound_.get(), record);
 }
 
+namespace {
+
+std::shared_ptr<const std::string> bound_to(const detail::LoggerState* state, const std::string* before, Attributes attributes,
+                                            char tag) {
+  auto encoded = std::make_shared<std::string>();
+  const Limits limits = state != nullptr ? state->recording_of->log_limits : Limits{};
+  detail::for_attributes(
+      before, attributes, UINT32_MAX, [&](std::string_view field) { encoded->append(field); },
+      [&](const Attribute& a) { otlp::append_attribute(*encoded, tag, a.key, a.value, limits); });
+  return encoded;
+}
+
+}  // namespace
+
 Logger Logger::bind(Attributes attributes) const {
   Logger bound(*this);
-  auto encoded = std::make_shared<std::string>();
-  const Limits limits = state_ != nullptr ? state_->recording_of->log_limits : Limits{};
-  detail::for_attributes(
-      bound_.get(), attributes, UINT32_MAX, [&](std::string_view field) { encoded->append(field); },
-      [&](const Attribute& a) { otlp::append_attribute(*encoded, detail::kAttributeTag, a.key, a.value, limits); });
-  bound.bound_ = std::move(encoded);
+  bound.bound_ = bound_to(state_, bound_.get(), attributes, detail::kAttributeTag);
   return bound;
+}
+
+Logger Logger::pin(Attributes attributes) const {
+  Logger pinned(*this);
+  pinned.bound_ = bound_to(state_, bound_.get(), attributes, detail::kPinnedTag);
+  return pinned;
 }
 
 namespace {
