@@ -494,6 +494,8 @@ bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
   }
   {
     const std::scoped_lock lock(dead_mutex);
+    // For whoever recovers them next. Our destinations keep the journals, and can still say what they counted.
+    for (const auto& d : dead) d->recovered->lock = {};
     dead.clear();
   }
   home.lock = {};

@@ -38,8 +38,11 @@ class ScratchDirectory {
     path_ = pattern;
   }
   ~ScratchDirectory() {
-    // What lies on tmpfs belongs to subdirectories of this one.
-    for (const std::string& id : list_homes(path_)) std::filesystem::remove_all(memory_path(id));
+    // What lies on tmpfs belongs to subdirectories of this one, also to those that were set aside.
+    for (const std::string& name : list_directory(path_)) {
+      const std::string id = name.substr(name.rfind('-') + 1);
+      if (is_home_name(id)) std::filesystem::remove_all(memory_path(id));
+    }
     std::filesystem::remove_all(path_);
   }
   ScratchDirectory(const ScratchDirectory&) = delete;

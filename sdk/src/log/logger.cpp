@@ -205,7 +205,8 @@ std::string_view severity_name(Severity severity) noexcept {
 bool Logger::enabled(Severity severity) const noexcept {
   if (state_ == nullptr) return false;
   const std::uint8_t minimum = state_->minimum.load(std::memory_order_acquire);
-  return severity == Severity::unspecified ? minimum != 255 : static_cast<std::uint8_t>(severity) >= minimum;
+  const bool wanted = severity == Severity::unspecified ? minimum != 255 : static_cast<std::uint8_t>(severity) >= minimum;
+  return wanted && state_->recording_of->generation == detail::process_generation.load(std::memory_order_relaxed);
 }
 
 void Logger::log(Severity severity, std::string_view message, Attributes attributes) const noexcept {

@@ -626,7 +626,10 @@ SpanContext Tracer::new_root(std::string_view) const noexcept {
   return context;
 }
 
-bool Tracer::enabled() const noexcept { return state_ != nullptr && state_->recording.load(std::memory_order_acquire); }
+bool Tracer::enabled() const noexcept {
+  return state_ != nullptr && state_->recording.load(std::memory_order_acquire) &&
+         state_->recording_of->generation == detail::process_generation.load(std::memory_order_relaxed);
+}
 
 // ---- context
 

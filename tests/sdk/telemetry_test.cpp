@@ -1,0 +1,629 @@
+#include "waymark/telemetry.h"
+
+#include <gmock/gmock.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "waymark/error.h"
+#include "waymark/testing.h"
+
+namespace waymark {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+using ::testing::UnorderedElementsAre;
+using testing::MemoryDestination;
+
+constexpr seconds kLong{30};
+
+std::vector<std::string> names(const std::vector<ReadSpan>& spans) {
+  std::vector<std::string> all;
+  for (const ReadSpan& span : spans) all.push_back(span.name);
+  return all;
+}
+std::vector<std::string> texts(const std::vector<ReadLog>& logs) {
+  std::vector<std::string> all;
+  for (const ReadLog& log : logs) all.push_back(to_text(log.body));
+  return all;
+}
+
+::testing::AssertionResult adds_up(const Counts& c) {
+  if (c.offered == c.delivered + c.rejected + c.dropped + c.filtered + c.pending) return ::testing::AssertionSuccess();
+  return ::testing::AssertionFailure() << c.offered << " offered, " << c.delivered << " delivered, " << c.rejected
+                                       << " rejected, " << c.dropped << " dropped, " << c.filtered << " filtered, "
+                                       << c.pending << " pending";
+}
+
+Counts counts_of(const Telemetry& telemetry, Signal signal, std::string_view name = "memory") {
+  for (const DestinationStats& d : telemetry.stats().destinations) {
+    if (d.signal == signal && d.name == name) return d.counts;
+  }
+  ADD_FAILURE() << "no destination " << name;
+  return {};
+}
+
+// A destination that nothing can be sent to.
+DestinationConfig unreachable(Signal signal, std::string name = "memory") {
+  DestinationConfig destination;
+  destination.name = std::move(name);
+  destination.signal = signal;
+  destination.output = Output::callback;
+  destination.deliver = [](Signal, std::string_view) { return DeliveryResult{Outcome::retry, 0, "nobody is there"}; };
+  return destination;
+}
+
+class TelemetryTest : public ::testing::Test {
+ protected:
+  TelemetryTest() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "waymark-test-XXXXXX").string();
+    if (mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("no temporary directory");
+    scratch = pattern;
+  }
+  ~TelemetryTest() override {
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(scratch + "/state", error)) {
+      std::filesystem::remove_all("/dev/shm/waymark-" + std::to_string(geteuid()) + "/" + entry.path().filename().string());
+    }
+    std::filesystem::remove_all(scratch);
+  }
+  // With a state directory, and `memory` for both signals.
+  Config config() {
+    Config c = testing::memory_config(memory);
+    c.state_directory = scratch + "/state";
+    c.recover_siblings = true;
+    c.recorder.max_bytes = 2 << 20;
+    c.error_handler = [this](DiagnosticLevel, std::string_view line) {
+      const std::scoped_lock lock(mutex);
+      said.emplace_back(line);
+    };
+    c.on_recovered = [this](const Recovered& found) {
+      const std::scoped_lock lock(mutex);
+      recovered.push_back(found);
+      changed.notify_all();
+    };
+    return c;
+  }
+  Config cut_off() {
+    Config c = config();
+    c.destinations = {unreachable(Signal::traces), unreachable(Signal::logs)};
+    return c;
+  }
+  bool wait_for_reports(std::size_t count) {
+    std::unique_lock lock(mutex);
+    return changed.wait_for(lock, kLong, [&] { return recovered.size() >= count; });
+  }
+  std::vector<std::string> lines() {
+    const std::scoped_lock lock(mutex);
+    return said;
+  }
+
+  std::string scratch;
+  MemoryDestination memory;
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::vector<std::string> said;
+  std::vector<Recovered> recovered;
+};
+
+TEST_F(TelemetryTest, AFlushDeliversWhatWasRecordedBefore) {
+  Telemetry telemetry(config());
+  { auto span = telemetry.tracer("t").span("one"); }
+  telemetry.logger("t").info("two");
+  EXPECT_TRUE(telemetry.force_flush(kLong));
+  EXPECT_THAT(names(memory.spans()), ElementsAre("one"));
+  EXPECT_THAT(texts(memory.logs()), ElementsAre("two"));
+  EXPECT_TRUE(adds_up(counts_of(telemetry, Signal::traces)));
+  EXPECT_EQ(counts_of(telemetry, Signal::traces).delivered, 1u);
+  EXPECT_EQ(telemetry.stats().spans, 1u);
+  EXPECT_EQ(telemetry.stats().log_records, 1u);
+}
+
+TEST_F(TelemetryTest, AFlushThatDoesNotGetThroughSaysSo) {
+  Telemetry telemetry(cut_off());
+  telemetry.logger("t").info("one");
+  EXPECT_FALSE(telemetry.force_flush(milliseconds(20)));
+  const Counts counts = counts_of(telemetry, Signal::logs);
+  EXPECT_EQ(counts.pending, 1u);
+  EXPECT_TRUE(adds_up(counts));
+}
+
+TEST_F(TelemetryTest, CountsAddUpWhileRecordsWaitInTheRecorder) {
+  Config c = cut_off();
+  std::atomic<bool> entered{false};
+  std::mutex hold;
+  c.on_record = [&](RecordEditor&) {
+    entered = true;
+    entered.notify_all();
+    const std::scoped_lock lock(hold);
+    return Verdict::keep;
+  };
+  std::unique_lock held(hold);
+  Telemetry telemetry(c);
+  for (int i = 0; i < 10; ++i) telemetry.logger("t").info("waits");
+  entered.wait(false);
+  const Counts counts = counts_of(telemetry, Signal::logs);
+  EXPECT_EQ(counts.offered, 10u);
+  EXPECT_EQ(counts.pending, 10u);
+  EXPECT_TRUE(adds_up(counts));
+  held.unlock();
+}
+
+TEST_F(TelemetryTest, AShutdownDeliversAndTheSecondDoesNothing) {
+  Telemetry telemetry(config());
+  const Tracer tracer = telemetry.tracer("t");
+  { auto span = tracer.span("one"); }
+  EXPECT_TRUE(telemetry.shutdown(kLong));
+  EXPECT_THAT(names(memory.spans()), ElementsAre("one"));
+  { auto span = tracer.span("too late"); }
+  telemetry.logger("t").info("too late");
+  EXPECT_FALSE(tracer.enabled());
+  EXPECT_TRUE(telemetry.shutdown(kLong));
+  EXPECT_TRUE(telemetry.force_flush(kLong));
+  EXPECT_THAT(memory.spans(), SizeIs(1));
+  EXPECT_EQ(telemetry.stats().spans, 1u);
+  EXPECT_TRUE(adds_up(counts_of(telemetry, Signal::traces)));
+  EXPECT_EQ(telemetry.recover(), 0u);
+  EXPECT_THROW(telemetry.add(memory.destination(Signal::logs, "late")), Error);
+}
+
+TEST_F(TelemetryTest, AShutdownSaysWhatBecameOfEveryRecordAndLeavesTheRest) {
+  {
+    Telemetry telemetry(cut_off());
+    for (int i = 0; i < 3; ++i) telemetry.logger("t").info(std::to_string(i));
+    EXPECT_FALSE(telemetry.shutdown(milliseconds(20)));
+    EXPECT_FALSE(telemetry.shutdown(kLong)) << "what the first one said";
+    EXPECT_TRUE(adds_up(counts_of(telemetry, Signal::logs)));
+  }
+  EXPECT_THAT(lines(), Contains(AllOf(HasSubstr("3 offered"), HasSubstr("3 pending"), HasSubstr("after the next start"))));
+  Telemetry next(config());
+  next.recover();
+  EXPECT_TRUE(next.force_flush(kLong));
+  EXPECT_THAT(texts(memory.logs()), ElementsAre("0", "1", "2"));
+  const Counts counts = counts_of(next, Signal::logs);
+  EXPECT_EQ(counts.offered, 3u);
+  EXPECT_EQ(counts.delivered, 3u);
+  EXPECT_TRUE(adds_up(counts));
+}
+
+TEST_F(TelemetryTest, WhatWasDroppedBeforeACleanEndStaysCounted) {
+  Config c = cut_off();
+  c.on_record = [](RecordEditor& record) {
+    return to_text(record.log()->body) == "drop" ? Verdict::drop : Verdict::keep;
+  };
+  {
+    Telemetry telemetry(c);
+    for (const char* text : {"keep", "drop", "keep", "drop"}) telemetry.logger("t").info(text);
+    EXPECT_FALSE(telemetry.shutdown(milliseconds(20)));
+  }
+  // A destination that comes later gets what is pending, and its counts hold.
+  c = config();
+  c.on_record = [](RecordEditor&) { return Verdict::keep; };
+  Telemetry next(c);
+  next.recover();
+  EXPECT_TRUE(next.force_flush(kLong));
+  EXPECT_THAT(texts(memory.logs()), ElementsAre("keep", "keep"));
+  const Counts counts = counts_of(next, Signal::logs);
+  EXPECT_EQ(counts.delivered, 2u);
+  EXPECT_TRUE(adds_up(counts));
+}
+
+TEST_F(TelemetryTest, ReplacingADestinationKeepsItsPlace) {
+  Config c = config();
+  c.destinations = {unreachable(Signal::logs)};
+  Telemetry telemetry(c);
+  telemetry.logger("t").info("before");
+  EXPECT_FALSE(telemetry.force_flush(milliseconds(20)));
+  telemetry.add(memory.destination(Signal::logs));
+  telemetry.logger("t").info("behind");
+  EXPECT_TRUE(telemetry.force_flush(kLong));
+  EXPECT_THAT(texts(memory.logs()), ElementsAre("before", "behind"));
+  EXPECT_THAT(telemetry.stats().destinations, SizeIs(1));
+  EXPECT_TRUE(adds_up(counts_of(telemetry, Signal::logs)));
+}
+
+TEST_F(TelemetryTest, ANewDestinationStartsAtTheNextRecord) {
+  Telemetry telemetry(config());
+  telemetry.logger("t").info("before");
+  EXPECT_TRUE(telemetry.force_flush(kLong));
+  MemoryDestination late;
+  telemetry.add(late.destination(Signal::logs, "late"));
+  telemetry.logger("t").info("behind");
+  EXPECT_TRUE(telemetry.force_flush(kLong));
+  EXPECT_THAT(texts(late.logs()), ElementsAre("behind"));
+  EXPECT_THAT(texts(memory.logs()), ElementsAre("before", "behind"));
+  EXPECT_EQ(counts_of(telemetry, Signal::logs, "late").offered, 1u);
+  EXPECT_TRUE(adds_up(counts_of(telemetry, Signal::logs, "late")));
+}
+
+TEST_F(TelemetryTest, TheHookKeepsDropsAndRedacts) {
+  Config c = config();
+  c.on_record = [](RecordEditor& record) {
+    if (record.span() != nullptr) {
+      if (record.span()->name == "drop") return Verdict::drop;
+      if (find(record.span()->attributes, "token") != nullptr) record.set_attribute("token", AnyValue{std::string("***")});
+      record.remove_attribute("internal");
+      if (record.span()->name == "rename") record.set_name("renamed");
+      return Verdict::keep;
+    }
+    EXPECT_EQ(record.scope().name, "t");
+    if (to_text(record.log()->body) == "secret") record.set_body(AnyValue{std::string("***")});
+    return to_text(record.log()->body) == "drop" ? Verdict::drop : Verdict::keep;
+  };
+  Telemetry telemetry(c);
+  const Tracer tracer = telemetry.tracer("t");
+  { auto span = tracer.span("keep", {{"token", "12345"}, {"internal", 1}, {"other", 2}}); }
+  { auto span = tracer.span("drop"); }
+  { auto span = tracer.span("rename"); }
+  telemetry.logger("t").info("secret");
+  telemetry.logger("t").info("drop");
+  EXPECT_TRUE(telemetry.force_flush(kLong));
+  EXPECT_THAT(names(memory.spans()), ElementsAre("keep", "renamed"));
+  const AnyMap attributes = memory.spans()[0].attributes;
+  EXPECT_EQ(find_string(attributes, "token"), "***");
+  EXPECT_EQ(find(attributes, "internal"), nullptr);
+  EXPECT_NE(find(attributes, "other"), nullptr);
+  EXPECT_THAT(texts(memory.logs()), ElementsAre("***"));
+  for (const Signal signal : {Signal::traces, Signal::logs}) {
+    EXPECT_EQ(counts_of(telemetry, signal).filtered, 1u);
+    EXPECT_TRUE(adds_up(counts_of(telemetry, signal)));
+  }
+}
+
+TEST_F(TelemetryTest, AHookThatThrowsDropsTheRecord) {
+  Config c = config();
+  c.on_record = [](RecordEditor& record) -> Verdict {
+    if (to_text(record.log()->body) == "bad") throw std::runtime_error("no such key");
+    return Verdict::keep;
+  };
+  Telemetry telemetry(c);
+  for (const char* text : {"good", "bad", "good"}) telemetry.logger("t").info(text);
+  EXPECT_TRUE(telemetry.force_flush(kLong));
+  EXPECT_THAT(texts(memory.logs()), ElementsAre("good", "good"));
+  EXPECT_EQ(counts_of(telemetry, Signal::logs).filtered, 1u);
+  EXPECT_THAT(lines(), Contains(HasSubstr("no such key")));
+}
+
+TEST_F(TelemetryTest, AHookMayMakeARecordLongerThanAnyMayBe) {
+  Config c = config();
+  c.on_record = [](RecordEditor& record) {
+    if (to_text(record.log()->body) == "blow up") record.set_body(AnyValue{std::string(20 << 20, 'x')});
+    return Verdict::keep;
+  };
+  Telemetry telemetry(c);
+  for (const char* text : {"one", "blow up", "two"}) telemetry.logger("t").info(text);
+  EXPECT_TRUE(telemetry.force_flush(kLong));
+  EXPECT_THAT(texts(memory.logs()), ElementsAre("one", "two"));
+  EXPECT_TRUE(adds_up(counts_of(telemetry, Signal::logs)));
+}
+
+TEST_F(TelemetryTest, ASpanThatIsOpenAtTheShutdownComesBackAsInterrupted) {
+  Telemetry telemetry(config());
+  DetachedSpan open = telemetry.tracer("t").start_span("open", {{"bands", 4}});
+  EXPECT_EQ(telemetry.stats().open_spans, 1u);
+  EXPECT_FALSE(telemetry.shutdown(kLong));
+  EXPECT_THAT(lines(), Contains(HasSubstr("still open at shutdown")));
+  Telemetry next(config());
+  ASSERT_TRUE(wait_for_reports(1));
+  next.recover();
+  EXPECT_TRUE(next.force_flush(kLong));
+  ASSERT_THAT(names(memory.spans()), ElementsAre("open"));
+  const ReadSpan span = memory.spans()[0];
+  EXPECT_EQ(span.status, StatusCode::error);
+  EXPECT_EQ(to_text(*find(span.attributes, "bands")), "4");
+  EXPECT_EQ(to_text(*find(span.attributes, "workflow.interrupted")), "true");
+  ASSERT_THAT(recovered[0].interrupted, SizeIs(1));
+  EXPECT_EQ(recovered[0].process_id, static_cast<std::uint64_t>(getpid()));
+}
+
+TEST_F(TelemetryTest, ASpanThatEndsAfterTheShutdownIsDeliveredAsItEnded) {
+  Telemetry telemetry(config());
+  DetachedSpan open = telemetry.tracer("t").start_span("ends late");
+  EXPECT_FALSE(telemetry.shutdown(kLong));
+  open.end();
+  Telemetry next(config());
+  ASSERT_TRUE(wait_for_reports(1));
+  next.recover();
+  EXPECT_TRUE(next.force_flush(kLong));
+  ASSERT_THAT(names(memory.spans()), ElementsAre("ends late"));
+  EXPECT_EQ(memory.spans()[0].status, StatusCode::unset);
+  EXPECT_EQ(recovered[0].finished_spans, 1u);
+}
+
+TEST_F(TelemetryTest, OnRecoveredHearsAlsoOfWhatWasFoundBeforeItWasSet) {
+  Telemetry telemetry(config());
+  DetachedSpan open = telemetry.tracer("t").start_span("open");
+  telemetry.shutdown(kLong);
+  Telemetry next(config());
+  ASSERT_TRUE(wait_for_reports(1));
+  std::vector<std::string> heard;
+  next.on_recovered([&](const Recovered& found) { heard.push_back(found.interrupted.at(0).name); });
+  EXPECT_THAT(heard, ElementsAre("open"));
+}
+
+TEST_F(TelemetryTest, ACallbackThatThrowsDoesNotStopRecovery) {
+  {
+    Telemetry telemetry(cut_off());
+    telemetry.logger("t").info("one");
+    DetachedSpan open = telemetry.tracer("t").start_span("open");
+    telemetry.shutdown(milliseconds(1));
+  }
+  Config c = config();
+  c.on_recovered = [](const Recovered&) { throw std::runtime_error("no store"); };
+  Telemetry next(c);
+  next.recover();
+  EXPECT_TRUE(next.force_flush(kLong));
+  EXPECT_THAT(texts(memory.logs()), ElementsAre("one"));
+  EXPECT_THAT(lines(), Contains(HasSubstr("no store")));
+}
+
+TEST_F(TelemetryTest, SeveralInOneProcessDoNotTouchEachOther) {
+  MemoryDestination other_memory;
+  Config other_config = config();
+  other_config.destinations = {other_memory.destination(Signal::traces), other_memory.destination(Signal::logs)};
+  Telemetry one(config());
+  Telemetry other(other_config);
+  EXPECT_NE(one.directory(), other.directory());
+  const Tracer tracer = one.tracer("t");
+  const Tracer other_tracer = other.tracer("t");
+  for (int i = 0; i < 10; ++i) {
+    auto span = tracer.span("one");
+    auto inner = other_tracer.span("other");
+  }
+  EXPECT_EQ(one.recover() + other.recover(), 0u) << "both live";
+  EXPECT_TRUE(one.force_flush(kLong));
+  EXPECT_TRUE(other.force_flush(kLong));
+  EXPECT_EQ(names(memory.spans()), std::vector<std::string>(10, "one"));
+  EXPECT_EQ(names(other_memory.spans()), std::vector<std::string>(10, "other"));
+  EXPECT_TRUE(one.shutdown(kLong));
+  { auto inner = other_tracer.span("still"); }
+  EXPECT_TRUE(other.force_flush(kLong));
+  EXPECT_THAT(names(other_memory.spans()), Contains("still"));
+}
+
+TEST_F(TelemetryTest, ASiblingInTheSameProcessTakesOverWhatIsLeft) {
+  Telemetry sibling(config());
+  Telemetry telemetry(cut_off());
+  telemetry.logger("t").info("left");
+  DetachedSpan open = telemetry.tracer("t").start_span("open");
+  telemetry.shutdown(milliseconds(1));
+  ASSERT_TRUE(wait_for_reports(1)) << "the lock's end is heard";
+  sibling.recover();
+  EXPECT_TRUE(sibling.force_flush(kLong));
+  EXPECT_THAT(texts(memory.logs()), ElementsAre("left"));
+  EXPECT_THAT(names(memory.spans()), ElementsAre("open"));
+}
+
+TEST_F(TelemetryTest, WhatNobodyHasADestinationForWaitsForOne) {
+  {
+    Config c = config();
+    c.destinations = {unreachable(Signal::logs, "elsewhere")};
+    Telemetry telemetry(c);
+    telemetry.logger("t").info("left");
+    telemetry.shutdown(milliseconds(1));
+  }
+  Telemetry next(config());
+  next.recover();
+  EXPECT_TRUE(next.force_flush(kLong));
+  EXPECT_THAT(memory.logs(), IsEmpty());
+  MemoryDestination elsewhere;
+  next.add(elsewhere.destination(Signal::logs, "elsewhere"));
+  EXPECT_TRUE(next.force_flush(kLong));
+  EXPECT_THAT(texts(elsewhere.logs()), ElementsAre("left"));
+  EXPECT_TRUE(next.shutdown(kLong));
+}
+
+TEST_F(TelemetryTest, StatsCanBeAskedForWhateverWasLeftPending) {
+  {
+    Telemetry telemetry(cut_off());
+    telemetry.logger("t").info("left");
+    telemetry.shutdown(milliseconds(1));
+  }
+  Telemetry next(cut_off());
+  next.recover();
+  EXPECT_FALSE(next.force_flush(milliseconds(20)));
+  EXPECT_EQ(counts_of(next, Signal::logs).pending, 1u);
+  EXPECT_FALSE(next.shutdown(milliseconds(20)));
+  EXPECT_EQ(counts_of(next, Signal::logs).pending, 1u);
+  // While that one is only shut down, a third may have what it left.
+  Telemetry third(config());
+  third.recover();
+  EXPECT_TRUE(third.force_flush(kLong));
+  EXPECT_THAT(texts(memory.logs()), ElementsAre("left"));
+  (void)next.stats();
+}
+
+TEST_F(TelemetryTest, ThreadsMayComeAndGo) {
+  Telemetry telemetry(config());
+  const Tracer tracer = telemetry.tracer("t");
+  for (int i = 0; i < 100; ++i) {
+    std::thread([&] { auto span = tracer.span("short"); }).join();
+  }
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 20; ++i) {
+    threads.emplace_back([&] {
+      for (int n = 0; n < 50; ++n) auto span = tracer.span("at once");
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_TRUE(telemetry.force_flush(kLong));
+  EXPECT_THAT(memory.spans(), SizeIs(1100));
+}
+
+TEST_F(TelemetryTest, AThreadMayOutliveItsTelemetry) {
+  std::optional<Telemetry> telemetry(config());
+  std::atomic<int> step{0};
+  std::thread thread([&] {
+    { auto span = telemetry->tracer("t").span("recorded"); }
+    step = 1;
+    step.notify_all();
+    step.wait(1);
+  });
+  step.wait(0);
+  EXPECT_TRUE(telemetry->shutdown(kLong));
+  telemetry.reset();
+  step = 2;
+  step.notify_all();
+  thread.join();
+  EXPECT_THAT(names(memory.spans()), ElementsAre("recorded"));
+}
+
+TEST_F(TelemetryTest, AChildOfForkIsInertAndItsParentUnaffected) {
+  Telemetry telemetry(config());
+  const Tracer tracer = telemetry.tracer("t");
+  const Logger logger = telemetry.logger("t");
+  {
+    auto span = tracer.span("parent");
+    logger.info("before the fork");
+    const pid_t child = fork();
+    if (child == 0) {
+      span.set("from", "the child");
+      span.end();
+      { auto own = tracer.span("child"); }
+      logger.info("child");
+      _exit(tracer.enabled() || logger.enabled(Severity::info) ? 1 : 0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    span.set("from", "the parent");
+  }
+  EXPECT_TRUE(telemetry.force_flush(kLong));
+  EXPECT_THAT(names(memory.spans()), ElementsAre("parent"));
+  EXPECT_EQ(find_string(memory.spans()[0].attributes, "from"), "the parent");
+  EXPECT_THAT(texts(memory.logs()), ElementsAre("before the fork"));
+  EXPECT_THAT(recovered, IsEmpty()) << "the child's end is not ours";
+  Telemetry sibling(config());
+  EXPECT_EQ(sibling.recover(), 0u) << "the parent still has its lock";
+}
+
+TEST_F(TelemetryTest, WithoutAStateDirectoryEverythingStaysInMemory) {
+  Config c = config();
+  c.state_directory.clear();
+  Telemetry telemetry(c);
+  EXPECT_EQ(telemetry.directory(), "");
+  telemetry.logger("t").info("one");
+  EXPECT_TRUE(telemetry.force_flush(kLong));
+  EXPECT_THAT(texts(memory.logs()), ElementsAre("one"));
+  EXPECT_EQ(telemetry.recover(), 0u);
+}
+
+TEST_F(TelemetryTest, AStateDirectoryThatCannotBeHadIsSaidOnceAndTelemetryGoesOn) {
+  Config c = config();
+  std::ofstream(scratch + "/file") << "x";
+  c.state_directory = scratch + "/file/state";
+  Telemetry telemetry(c);
+  EXPECT_EQ(telemetry.directory(), "");
+  EXPECT_THAT(lines(), Contains(AllOf(HasSubstr(c.state_directory), HasSubstr("stays in memory"))));
+  telemetry.logger("t").info("one");
+  EXPECT_TRUE(telemetry.force_flush(kLong));
+  EXPECT_THAT(texts(memory.logs()), ElementsAre("one"));
+}
+
+TEST_F(TelemetryTest, ADisabledOneRecordsNothing) {
+  Config c = config();
+  c.disabled = true;
+  Telemetry telemetry(c);
+  EXPECT_FALSE(telemetry.tracer("t").enabled());
+  { auto span = telemetry.tracer("t").span("one"); }
+  EXPECT_TRUE(telemetry.force_flush(kLong));
+  EXPECT_TRUE(telemetry.shutdown(kLong));
+  EXPECT_FALSE(std::filesystem::exists(c.state_directory));
+}
+
+TEST_F(TelemetryTest, ItsDirectoryShowsWhatItRecordedWhileItLivesAndAfter) {
+  Telemetry telemetry(config());
+  { auto span = telemetry.tracer("t").span("one"); }
+  EXPECT_TRUE(telemetry.force_flush(kLong));
+  EXPECT_THAT(names(read_state_directory(scratch + "/state").spans), ElementsAre("one"));
+  EXPECT_THAT(names(read_state_directory(telemetry.directory()).spans), ElementsAre("one"));
+  EXPECT_TRUE(telemetry.shutdown(kLong));
+  const ReadTelemetry kept = read_state_directory(scratch + "/state");
+  EXPECT_THAT(names(kept.spans), ElementsAre("one")) << "kept, to be looked at";
+  EXPECT_EQ(kept.spans[0].scope.name, "t");
+  EXPECT_EQ(find_string(kept.spans[0].resource, "service.name"), "test");
+}
+
+TEST_F(TelemetryTest, ALosslessDestinationGetsEverythingHoweverSlowItIs) {
+  Config c = config();
+  c.recorder.max_bytes = 1 << 20;
+  c.journal.segment_bytes = 1 << 20;
+  c.journal.max_bytes = c.journal.memory_bytes = 2 << 20;
+  c.journal.block_timeout = seconds(60);
+  for (DestinationConfig& d : c.destinations) {
+    d.lossy = false;
+    d.batch.max_bytes = 16 * 1024;
+  }
+  Telemetry telemetry(c);
+  const Logger logger = telemetry.logger("t");
+  const std::string text(1000, 'x');
+  constexpr std::size_t kRecords = 8000;  // four times what the journal holds
+  for (std::size_t i = 0; i < kRecords; ++i) logger.info(text);
+  EXPECT_TRUE(telemetry.force_flush(seconds(60)));
+  const Counts counts = counts_of(telemetry, Signal::logs);
+  EXPECT_EQ(counts.delivered, kRecords);
+  EXPECT_EQ(counts.dropped, 0u);
+  EXPECT_TRUE(adds_up(counts));
+}
+
+TEST_F(TelemetryTest, ALossyJournalDropsAndCountsAndNeverWaits) {
+  Config c = cut_off();
+  c.recorder.max_bytes = 1 << 20;
+  c.journal.segment_bytes = 1 << 20;
+  c.journal.max_bytes = c.journal.memory_bytes = 2 << 20;
+  Telemetry telemetry(c);
+  const Logger logger = telemetry.logger("t");
+  const std::string text(1000, 'x');
+  constexpr std::size_t kRecords = 8000;
+  for (std::size_t i = 0; i < kRecords; ++i) logger.info(text);
+  EXPECT_FALSE(telemetry.shutdown(milliseconds(1)));
+  const Counts counts = counts_of(telemetry, Signal::logs);
+  EXPECT_EQ(counts.offered, kRecords);
+  EXPECT_GT(counts.dropped, 0u);
+  EXPECT_EQ(counts.delivered, 0u);
+  EXPECT_TRUE(adds_up(counts));
+}
+
+TEST_F(TelemetryTest, WhatARecordMayNotHoldIsCountedOnIt) {
+  Config c = config();
+  c.span_limits.attribute_count = 10'000;
+  Telemetry telemetry(c);
+  {
+    auto span = telemetry.tracer("t").span("too long");
+    for (int i = 0; i < 400; ++i) span.set("key" + std::to_string(i), std::string(1000, 'x'));
+  }
+  EXPECT_TRUE(telemetry.force_flush(kLong));
+  ASSERT_THAT(memory.spans(), SizeIs(1));
+  const ReadSpan span = memory.spans()[0];
+  EXPECT_GT(span.dropped_attributes, 0u);
+  EXPECT_EQ(span.attributes.size() + span.dropped_attributes, 400u);
+}
+
+TEST_F(TelemetryTest, ConfigurationOutOfRangeIsRefusedByName) {
+  Config c = config();
+  c.journal.segment_bytes = 1;
+  EXPECT_THROW(Telemetry{c}, Error);
+  c = config();
+  c.destinations[0].batch.max_bytes = 1;
+  EXPECT_THROW(Telemetry{c}, Error);
+  c = config();
+  c.destinations[0].deliver = nullptr;
+  EXPECT_THROW(Telemetry{c}, Error);
+}
+
+}  // namespace
+}  // namespace waymark
