@@ -67,14 +67,22 @@ void check(const DestinationConfig& destination) {
   }
 }
 
-void check(const JournalConfig& journal) {
+// What one ring holds is written in one piece.
+std::size_t segment_bytes(const JournalConfig& journal, const RecorderConfig& recorder) {
+  return std::max(journal.segment_bytes, 2 * recorder.ring_bytes);
+}
+
+void check(const JournalConfig& journal, const RecorderConfig& recorder) {
   if (journal.segment_bytes < (1u << 20) || journal.segment_bytes > (1u << 30)) {
     throw Error(ErrorCode::invalid_argument, "journal.segment_bytes: " + std::to_string(journal.segment_bytes) +
                                                  ": expected 1048576 to 1073741824");
   }
-  if (journal.max_bytes < 2 * journal.segment_bytes || journal.memory_bytes < 2 * journal.segment_bytes) {
-    throw Error(ErrorCode::invalid_argument, "journal.max_bytes and journal.memory_bytes: expected at least two segments (" +
-                                                 std::to_string(2 * journal.segment_bytes) + " bytes)");
+  // With one, there would be no room before its last record is delivered.
+  const std::size_t least = 2 * segment_bytes(journal, recorder);
+  if (journal.max_bytes < least || journal.memory_bytes < least) {
+    throw Error(ErrorCode::invalid_argument,
+                "journal.max_bytes and journal.memory_bytes: expected at least two segments (" + std::to_string(least) +
+                    " bytes: a segment is journal.segment_bytes, and at least twice recorder.ring_bytes)");
   }
 }
 
@@ -170,7 +178,7 @@ journal::Identity Telemetry::Core::Parts::identity() const {
 }
 
 void Telemetry::Core::Parts::start(Config wanted) {
-  check(wanted.journal);
+  check(wanted.journal, wanted.recorder);
   for (const DestinationConfig& d : wanted.destinations) check(d);
   transport::initialize();
   std::string said;
@@ -209,7 +217,7 @@ void Telemetry::Core::Parts::start(Config wanted) {
 // asked for.
 std::string Telemetry::Core::Parts::open() {
   std::string said;
-  config.journal.segment_bytes = std::max(config.journal.segment_bytes, 2 * config.recorder.ring_bytes);
+  config.journal.segment_bytes = segment_bytes(config.journal, config.recorder);
   const auto make = [&] {
     home = journal::create_home(config.state_directory, config.recorder.place);
     const std::string& memory = home.home.memory;

@@ -140,6 +140,7 @@ TEST_F(TelemetryTest, AFlushThatDoesNotGetThroughSaysSo) {
   const Counts counts = counts_of(telemetry, Signal::logs);
   EXPECT_EQ(counts.pending, 1u);
   EXPECT_TRUE(adds_up(counts));
+  telemetry.shutdown(milliseconds(1));
 }
 
 TEST_F(TelemetryTest, CountsAddUpWhileRecordsWaitInTheRecorder) {
@@ -161,6 +162,7 @@ TEST_F(TelemetryTest, CountsAddUpWhileRecordsWaitInTheRecorder) {
   EXPECT_EQ(counts.pending, 10u);
   EXPECT_TRUE(adds_up(counts));
   held.unlock();
+  telemetry.shutdown(milliseconds(1));
 }
 
 TEST_F(TelemetryTest, AShutdownDeliversAndTheSecondDoesNothing) {
@@ -561,6 +563,7 @@ TEST_F(TelemetryTest, ItsDirectoryShowsWhatItRecordedWhileItLivesAndAfter) {
 TEST_F(TelemetryTest, ALosslessDestinationGetsEverythingHoweverSlowItIs) {
   Config c = config();
   c.recorder.max_bytes = 1 << 20;
+  c.recorder.ring_bytes = 512 * 1024;
   c.journal.segment_bytes = 1 << 20;
   c.journal.max_bytes = c.journal.memory_bytes = 2 << 20;
   c.journal.block_timeout = seconds(60);
@@ -583,6 +586,7 @@ TEST_F(TelemetryTest, ALosslessDestinationGetsEverythingHoweverSlowItIs) {
 TEST_F(TelemetryTest, ALossyJournalDropsAndCountsAndNeverWaits) {
   Config c = cut_off();
   c.recorder.max_bytes = 1 << 20;
+  c.recorder.ring_bytes = 512 * 1024;
   c.journal.segment_bytes = 1 << 20;
   c.journal.max_bytes = c.journal.memory_bytes = 2 << 20;
   Telemetry telemetry(c);
@@ -616,6 +620,10 @@ TEST_F(TelemetryTest, WhatARecordMayNotHoldIsCountedOnIt) {
 TEST_F(TelemetryTest, ConfigurationOutOfRangeIsRefusedByName) {
   Config c = config();
   c.journal.segment_bytes = 1;
+  EXPECT_THROW(Telemetry{c}, Error);
+  c = config();
+  c.journal.max_bytes = 8 << 20;
+  c.recorder.ring_bytes = 4 << 20;  // which a segment must hold twice, and the journal two segments
   EXPECT_THROW(Telemetry{c}, Error);
   c = config();
   c.destinations[0].batch.max_bytes = 1;
