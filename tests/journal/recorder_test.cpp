@@ -304,12 +304,13 @@ TEST_F(RecorderTest, AWriterThatWaitsGoesOnWhenThereIsRoom) {
   }
   recorder->set_waiting(true, std::chrono::hours(1));
   bool good = false;
-  std::thread writer([&] { good = put(*recorder, "waited"); });  // the lane is shared
+  const std::string waited(1000, 'w');  // as large as the others: it does not fit before there is room
+  std::thread writer([&] { good = put(*recorder, waited); });  // the lane is shared
   take(lane);
   recorder->freed();
   writer.join();
   EXPECT_TRUE(good);
-  EXPECT_THAT(take(lane), ElementsAre("waited"));
+  EXPECT_THAT(take(lane), ElementsAre(waited));
 }
 
 TEST_F(RecorderTest, NobodyWaitsOnceWaitingIsOver) {

@@ -97,8 +97,8 @@ TEST(TracerTest, OptionsSetKindParentIdsTimesAndLinks) {
   options.parent = remote;
   options.span_id = *SpanId::from_hex("1111111111111111");
   options.start = Timestamp(std::chrono::nanoseconds(1'700'000'000'000'000'001));
-  SpanContext linked = remote.span;
-  options.links = {{linked, {{"why", "because"}}}};
+  const std::vector<Attribute> why{{"why", "because"}};
+  options.links = {{remote.span, why}};
   {
     auto span = recorded.tracer().span("explicit", {}, options);
     span.end(Timestamp(std::chrono::nanoseconds(1'700'000'000'000'000'005)));

@@ -30,7 +30,7 @@ enum class StatusCode : std::uint8_t { unset = 0, ok = 1, error = 2 };
 
 struct Link {
   SpanContext context;
-  Attributes attributes;
+  Attributes attributes;  // a view: what it views must live until the call that takes the link
 };
 
 // How a span starts, where the default won't do. Attributes and links given at the start are seen by samplers.
