@@ -73,6 +73,19 @@ void count_offered(Lane& lane, Signal signal, bool refused) noexcept {
   counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
 }
 
+// A block as it is taken: its own first and only one, with nothing in it.
+Block* empty(Block* block, std::uint32_t index) noexcept {
+  block->next.store(kNoBlock, std::memory_order_relaxed);
+  block->used.store(0, std::memory_order_relaxed);
+  block->committed.store(0, std::memory_order_relaxed);
+  block->body.store(index, std::memory_order_relaxed);
+  block->tail = index;
+  block->text_used = 0;
+  block->text_block = kNoBlock;
+  block->text_blocks = 0;
+  return block;
+}
+
 std::size_t page_aligned(std::size_t bytes) noexcept { return (bytes + 4095) & ~std::size_t{4095}; }
 
 }  // namespace
@@ -215,16 +228,7 @@ Block* Recorder::take_block(Lane& lane) noexcept {
   if (lane.is_shared || lane.free_blocks == 0) return take_pool_record();
   Block* block = lane.blocks[--lane.free_blocks];
   lane.open.store(static_cast<std::uint32_t>(kLaneBlocks) - lane.free_blocks, std::memory_order_relaxed);
-  const std::uint32_t index = index_of(block);
-  block->next.store(kNoBlock, std::memory_order_relaxed);
-  block->used.store(0, std::memory_order_relaxed);
-  block->committed.store(0, std::memory_order_relaxed);
-  block->body.store(index, std::memory_order_relaxed);
-  block->tail = index;
-  block->text_used = 0;
-  block->text_block = kNoBlock;
-  block->text_blocks = 0;
-  return block;
+  return empty(block, index_of(block));
 }
 
 std::uint32_t Recorder::thread() noexcept { return thread_id(); }
@@ -250,16 +254,7 @@ Block* Recorder::take_pool_block() noexcept {
     block = pool_.back();
     pool_.pop_back();
   }
-  const std::uint32_t index = index_of(block);
-  block->next.store(kNoBlock, std::memory_order_relaxed);
-  block->used.store(0, std::memory_order_relaxed);
-  block->committed.store(0, std::memory_order_relaxed);
-  block->body.store(index, std::memory_order_relaxed);
-  block->tail = index;
-  block->text_used = 0;
-  block->text_block = kNoBlock;
-  block->text_blocks = 0;
-  return block;
+  return empty(block, index_of(block));
 }
 
 void Recorder::give_pool_block(Block* block) noexcept {
