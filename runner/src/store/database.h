@@ -63,8 +63,9 @@ class Statement {
   void bind_one(int index, const std::string& value) { bind_one(index, std::string_view(value)); }
   void bind_one(int index, const char* value) { bind_one(index, std::string_view(value)); }
   void bind_one(int index, std::nullptr_t);
+  // Not inlined: GCC 12 then takes the empty one's storage for uninitialized.
   template <class T>
-  void bind_one(int index, const std::optional<T>& value) {
+  [[gnu::noinline]] void bind_one(int index, const std::optional<T>& value) {
     if (value) {
       bind_one(index, *value);
     } else {
