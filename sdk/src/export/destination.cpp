@@ -117,6 +117,8 @@ void Destination::add_source(std::shared_ptr<journal::Source> source, bool live)
   auto reader = std::make_shared<Reader>();
   reader->source = std::move(source);
   reader->live = live;
+  // A live one's cursor starts at its end; wake() tells of what comes.
+  reader->look = !live;
   {
     const std::lock_guard lock(mutex_);
     reader->lossy = settings_->config.lossy;
