@@ -494,8 +494,9 @@ bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
       journal::Identity closed = identity();
       closed.closed = true;
       if (journal::write_identity(home.home, closed)) {
-        if (delivered) journal::mark_delivered(home.home.state);
+        // Nobody looks at a delivered one again: its memory goes first.
         journal::remove_memory(home.home);
+        if (delivered) journal::mark_delivered(home.home.state);
       }
     }
     good = good && delivered && empty;

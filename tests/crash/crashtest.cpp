@@ -1,10 +1,10 @@
-// The crash test: a process that records is killed at a random instant, somebody recovers what it left, and what the sink
-// got is compared with what the process had told before it died.
+// The crash test: a process that records is killed at a random instant, somebody recovers what it left, and what the
+// sink got is compared with what the process had told before it died.
 //
 //   crashtest [--kills N] [--seed S]
 //
-// The last line counts: `crashtest: kills=50 finished_lost=0 open_lost=0 corrupt=0 duplicates=N`. Exit code 0 if nothing
-// was lost, overtaken or left behind, else 1; every deviation is said on standard error.
+// The last line counts: `crashtest: kills=50 finished_lost=0 open_lost=0 corrupt=0 duplicates=N`. Exit code 0 if
+// nothing was lost, overtaken or left behind, else 1; every deviation is said on standard error.
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -57,7 +57,8 @@ enum class When { at_start, sending, unanswered, idle, rings_full };
 enum class How { next_start, sibling, command, killed_recoverers };
 constexpr unsigned kInstants = 5;
 constexpr unsigned kWays = 4;  // no common divisor: by turns, all pairs come
-constexpr const char* kWhenNames[] = {"at its start", "while sending", "with requests unanswered", "while idle", "after its rings were full"};
+constexpr const char* kWhenNames[] = {"at its start", "while sending", "with requests unanswered", "while idle",
+                                      "after its rings were full"};
 constexpr const char* kHowNames[] = {"the next start", "a sibling", "a command", "recoverers that die"};
 
 using Random = std::mt19937_64;
@@ -212,12 +213,13 @@ std::string deliver(Telemetry& telemetry) {
   if (!telemetry.force_flush(kPatience)) wrong += " not everything was delivered in time;";
   for (const DestinationStats& d : telemetry.stats().destinations) {
     const Counts& c = d.counts;
-    const std::string counts = " (" + std::string(signal_name(d.signal)) + ": " + std::to_string(c.offered) + " offered, " +
-                               std::to_string(c.delivered) + " delivered, " + std::to_string(c.rejected) + " rejected, " +
-                               std::to_string(c.dropped) + " dropped, " + std::to_string(c.filtered) + " filtered, " +
-                               std::to_string(c.pending) + " pending)";
-    if (c.offered != c.delivered + c.rejected + c.dropped + c.filtered + c.pending) wrong += " the counts do not add up" + counts + ";";
-    if (c.dropped + c.rejected + c.filtered + c.pending != 0) wrong += " not everything counts as delivered" + counts + ";";
+    const std::string counts = " (" + std::string(signal_name(d.signal)) + ": " + std::to_string(c.offered) +
+                               " offered, " + std::to_string(c.delivered) + " delivered, " +
+                               std::to_string(c.rejected) + " rejected, " + std::to_string(c.dropped) + " dropped, " +
+                               std::to_string(c.filtered) + " filtered, " + std::to_string(c.pending) + " pending);";
+    const std::uint64_t other = c.rejected + c.dropped + c.filtered + c.pending;
+    if (c.offered != c.delivered + other) wrong += " the counts do not add up" + counts;
+    if (other != 0) wrong += " not everything counts as delivered" + counts;
     if (!d.last_error.empty()) wrong += " " + d.last_error + ";";
   }
   if (!telemetry.shutdown(kPatience)) wrong += " the shutdown left something behind;";
@@ -310,7 +312,8 @@ Round run_round(std::uint64_t number, Random& random) {
       spin(microseconds(between(random, 0, 30'000)));
     } else {
       // All three rings hold what 20,000 messages speak of.
-      const std::uint64_t enough = when == When::rings_full ? between(random, 25'000, 40'000) : between(random, 200, 6000);
+      const bool full = when == When::rings_full;
+      const std::uint64_t enough = full ? between(random, 25'000, 40'000) : between(random, 200, 6000);
       told.take(ledger, kStalled, [&] { return told.messages >= enough; });
       spin(microseconds(between(random, 0, 500)));
     }
@@ -334,7 +337,9 @@ Round run_round(std::uint64_t number, Random& random) {
     }
     case How::sibling:
       if (told.ready_told && !recovered.wait(kPatience)) wrong += " the sibling recovered nothing;";
-      if (told.ready_told && std::chrono::steady_clock::now() - dead_since > kSiblingLimit) wrong += " the sibling was late;";
+      if (told.ready_told && std::chrono::steady_clock::now() - dead_since > kSiblingLimit) {
+        wrong += " the sibling was late;";
+      }
       wrong += deliver(*sibling);
       sibling.reset();
       break;
@@ -378,15 +383,14 @@ Round run_round(std::uint64_t number, Random& random) {
   round.verdict = ledger.judge();
   round.good = round.verdict.good() && wrong.empty();
   if (!round.good) {
-    std::fprintf(stderr,
-                 "crashtest: round %llu (killed %s, recovered by %s%s%s):%s %llu of %llu finished lost, %llu of %llu open "
-                 "lost, %llu corrupt, %llu out of order\n",
-                 static_cast<unsigned long long>(number), kWhenNames[static_cast<int>(when)], kHowNames[static_cast<int>(how)],
-                 files ? ", to files" : "", setting.recorder_in_state ? ", recorder in the state directory" : "", wrong.c_str(),
-                 static_cast<unsigned long long>(round.verdict.finished_lost), static_cast<unsigned long long>(round.verdict.finished),
-                 static_cast<unsigned long long>(round.verdict.open_lost), static_cast<unsigned long long>(round.verdict.open),
-                 static_cast<unsigned long long>(round.verdict.corrupt),
-                 static_cast<unsigned long long>(round.verdict.disordered));
+    const Verdict& v = round.verdict;
+    std::string line = "crashtest: round " + std::to_string(number) + " (killed " + kWhenNames[static_cast<int>(when)] +
+                       ", recovered by " + kHowNames[static_cast<int>(how)] + (files ? ", to files" : "");
+    line += std::string(setting.recorder_in_state ? ", recorder in the state directory" : "") + "):" + wrong + " ";
+    line += std::to_string(v.finished_lost) + " of " + std::to_string(v.finished) + " finished lost, ";
+    line += std::to_string(v.open_lost) + " of " + std::to_string(v.open) + " open lost, ";
+    line += std::to_string(v.corrupt) + " corrupt, " + std::to_string(v.disordered) + " out of order\n";
+    std::fputs(line.c_str(), stderr);
   }
   std::error_code error;
   std::filesystem::remove_all(work, error);
@@ -414,7 +418,8 @@ int run(std::uint64_t kills, std::uint64_t seed) {
 }
 
 int usage(std::string_view problem) {
-  std::fprintf(stderr, "crashtest: %.*s; expected [--kills N] [--seed S]\n", static_cast<int>(problem.size()), problem.data());
+  std::fprintf(stderr, "crashtest: %.*s; expected [--kills N] [--seed S]\n", static_cast<int>(problem.size()),
+               problem.data());
   return 2;
 }
 

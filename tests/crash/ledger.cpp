@@ -28,8 +28,8 @@ Verdict& Verdict::operator+=(const Verdict& other) {
 void Ledger::say(std::uint64_t& counter, std::string_view what, std::uint64_t number) {
   ++counter;
   if (++said_ > 5) return;
-  std::fprintf(stderr, "crashtest: %.*s: thread %u, %s %llu\n", static_cast<int>(what.size()), what.data(), thread_of(number),
-               is_outer(number) ? "outer" : "inner",
+  std::fprintf(stderr, "crashtest: %.*s: thread %u, %s %llu\n", static_cast<int>(what.size()), what.data(),
+               thread_of(number), is_outer(number) ? "outer" : "inner",
                static_cast<unsigned long long>(number & ((std::uint64_t{1} << 47) - 1)));
 }
 
@@ -99,7 +99,8 @@ void Ledger::take(const ReadSpan& span) {
 void Ledger::take(const ReadLog& log) {
   const auto number = integer(log.attributes, "number");
   if (!number || to_text(log.body) != text_of(*number) || log.severity != static_cast<std::uint8_t>(Severity::info) ||
-      find_string(log.resource, "service.name") != "crash-test" || log.scope.name != "crash test" || !log.span_id.valid()) {
+      find_string(log.resource, "service.name") != "crash-test" || log.scope.name != "crash test" ||
+      !log.span_id.valid()) {
     say(verdict_.corrupt, "a log record that says something else than was recorded", number.value_or(0));
     return;
   }
@@ -125,13 +126,17 @@ std::string_view Ledger::wrong_attribute(const AnyMap& attributes, std::uint64_t
     return "the attribute large is missing or wrong";
   }
   const auto again = integer(attributes, "again");
-  if (was(kAgainTwo) ? again != 2 : was(kAgainOne) && again != 1 && again != 2) return "the attribute again is missing or wrong";
+  if (was(kAgainTwo) ? again != 2 : was(kAgainOne) && again != 1 && again != 2) {
+    return "the attribute again is missing or wrong";
+  }
   return {};
 }
 
 Verdict Ledger::judge() {
   for (const auto& [number, entry] : spans_) {
-    if (entry.as_finished > 0 && entry.as_interrupted > 0) say(verdict_.corrupt, "a span finished and interrupted", number);
+    if (entry.as_finished > 0 && entry.as_interrupted > 0) {
+      say(verdict_.corrupt, "a span finished and interrupted", number);
+    }
     for (const AnyMap& attributes : entry.attributes) {
       // Told or not, what was delivered is right; what was told to be set is checked below.
       if (!entry.opened && find(attributes, "text") == nullptr) continue;
@@ -145,7 +150,9 @@ Verdict Ledger::judge() {
     } else if (entry.opened) {
       ++verdict_.open;
       if (entry.attributes.empty()) say(verdict_.open_lost, "an open span was not reported", number);
-      if (entry.as_finished > 0 && !entry.ending) say(verdict_.open_lost, "an open span was delivered as finished", number);
+      if (entry.as_finished > 0 && !entry.ending) {
+        say(verdict_.open_lost, "an open span was delivered as finished", number);
+      }
     }
   }
   for (const auto& [number, entry] : logs_) {

@@ -78,7 +78,8 @@ class DeadHome {
     identity.boot = boot;
     struct stat s {};
     if (::lstat((identity.memory + "/recorder").c_str(), &s) == 0) identity.recorder_inode = s.st_ino;
-    check(journal::write_identity({kId, identity.memory, identity.memory}, identity), "there is room for a few kilobytes");
+    const bool written = journal::write_identity({kId, identity.memory, identity.memory}, identity);
+    check(written, "there is room for a few kilobytes");
 
     Diagnostics quiet(DiagnosticLevel::none);
     journal::Hook hook(quiet);

@@ -1,5 +1,5 @@
-// A journal that lies in a state directory: segments, cursors, definitions. The input is a byte of flags, three lengths (two
-// bytes each), then a segment, another one, the cursors' file, and the file of scopes.
+// A journal that lies in a state directory: segments, cursors, definitions. The input is a byte of flags, three lengths
+// (two bytes each), then a segment, another one, the cursors' file, and the file of scopes.
 #include <fcntl.h>
 
 #include "fuzz/home.h"

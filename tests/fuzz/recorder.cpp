@@ -1,5 +1,6 @@
-// A dead process's recorder. The input is a byte of flags, the number of lanes and blocks, the ring's size in words of eight
-// bytes (two bytes), then each lane's header, each block's header and the beginning of its bytes, and the rings' contents.
+// A dead process's recorder. The input is a byte of flags, the number of lanes and blocks, the ring's size in words of
+// eight bytes (two bytes), then each lane's header, each block's header and the beginning of its bytes, and the rings'
+// contents.
 #include <fcntl.h>
 
 #include "fuzz/home.h"

@@ -200,7 +200,8 @@ TEST(DirectoryTest, OfTwoRecoverersOneGetsIt) {
     };
     Fork one(body);
     Fork other(body);
-    EXPECT_THAT((std::vector<std::string>{one.line(), other.line()}), ::testing::UnorderedElementsAre("mine", "not mine"));
+    const std::vector<std::string> said{one.line(), other.line()};
+    EXPECT_THAT(said, ::testing::UnorderedElementsAre("mine", "not mine"));
   }
 }
 

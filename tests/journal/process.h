@@ -56,7 +56,8 @@ class ScratchDirectory {
 // Keeps what was said.
 struct Said {
   std::vector<std::string> lines;
-  Diagnostics diagnostics{DiagnosticLevel::debug, [this](DiagnosticLevel, std::string_view line) { lines.emplace_back(line); }};
+  Diagnostics diagnostics{DiagnosticLevel::debug,
+                          [this](DiagnosticLevel, std::string_view line) { lines.emplace_back(line); }};
   [[nodiscard]] bool about(std::string_view text) const {
     for (const std::string& line : lines) {
       if (line.find(text) != std::string::npos) return true;
@@ -70,7 +71,8 @@ inline std::string bytes_of(const std::string& path) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 inline void put_bytes(const std::string& path, std::string_view bytes) {
-  std::ofstream(path, std::ios::binary | std::ios::trunc).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  std::ofstream out(path, std::ios::binary | std::ios::trunc);
+  out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
 }
 
 // A log record's body, told from others by its text.
@@ -175,7 +177,9 @@ class TestProcess {
     if (::lstat((home.memory + "/recorder").c_str(), &s) == 0) identity.recorder_inode = s.st_ino;
     write_identity(home, identity);
     for (const std::string& name : options.destinations) {
-      for (const Signal signal : {Signal::traces, Signal::logs}) cursors[{name, signal}] = journal->cursor(name, signal, true);
+      for (const Signal signal : {Signal::traces, Signal::logs}) {
+        cursors[{name, signal}] = journal->cursor(name, signal, true);
+      }
     }
   }
 

@@ -163,7 +163,9 @@ class RecordTest : public ::testing::Test {
 TEST_F(RecordTest, OneThatOutgrowsItsBlockBecomesAChain) {
   Block* block = process.open("grows");
   const std::size_t open = process.recorder->open_blocks();
-  for (int i = 0; i < 100; ++i) ASSERT_TRUE(process.set(block, "key" + std::to_string(i), Value(std::string(100, 'x'))));
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_TRUE(process.set(block, "key" + std::to_string(i), Value(std::string(100, 'x'))));
+  }
   EXPECT_GT(process.recorder->open_blocks(), open);
   const ReadSpan span = finished(block);
   ASSERT_EQ(span.attributes.size(), 100u);
@@ -204,7 +206,9 @@ TEST_F(RecordTest, OneStopsGrowingAt256KiBAndIsStillPublished) {
 TEST_F(RecordTest, RepeatedKeysAreCompactedBeforeAnythingIsRefused) {
   Block* block = process.open("repeats");
   ASSERT_TRUE(process.set(block, "kept", Value("yes")));
-  for (int i = 0; i < 2000; ++i) ASSERT_TRUE(process.set(block, "again", Value(std::string(1000, letter(i))), i > 0)) << i;
+  for (int i = 0; i < 2000; ++i) {
+    ASSERT_TRUE(process.set(block, "again", Value(std::string(1000, letter(i))), i > 0)) << i;
+  }
   const ReadSpan span = finished(block);
   ASSERT_EQ(span.attributes.size(), 2u);
   EXPECT_EQ(find_string(span.attributes, "kept"), "yes");
@@ -214,7 +218,9 @@ TEST_F(RecordTest, RepeatedKeysAreCompactedBeforeAnythingIsRefused) {
 
 TEST_F(RecordTest, RepeatedFieldsLargerThanABlockAreCompactedToo) {
   Block* block = process.open("repeats");
-  for (int i = 0; i < 200; ++i) ASSERT_TRUE(process.set(block, "again", Value(std::string(5000, letter(i))), i > 0)) << i;
+  for (int i = 0; i < 200; ++i) {
+    ASSERT_TRUE(process.set(block, "again", Value(std::string(5000, letter(i))), i > 0)) << i;
+  }
   const ReadSpan span = finished(block);
   ASSERT_EQ(span.attributes.size(), 1u);
   EXPECT_EQ(find_string(span.attributes, "again"), std::string(5000, letter(199)));
@@ -224,7 +230,9 @@ TEST_F(RecordTest, AFullRecordIsCompactedBeforeAnythingIsRefused) {
   Block* block = process.open("full");
   int kept = 0;
   // 150 KiB that stay, then repeats up to the limit and beyond.
-  for (; kept < 150; ++kept) ASSERT_TRUE(process.set(block, "key" + std::to_string(kept), Value(std::string(1000, 'x'))));
+  for (; kept < 150; ++kept) {
+    ASSERT_TRUE(process.set(block, "key" + std::to_string(kept), Value(std::string(1000, 'x'))));
+  }
   for (int i = 0; i < 500; ++i) ASSERT_TRUE(process.set(block, "again", Value(std::string(1000, 'y')), i > 0)) << i;
   EXPECT_EQ(finished(block).attributes.size(), 151u);
 }

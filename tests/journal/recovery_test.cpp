@@ -353,6 +353,26 @@ TEST_F(RecoveryTest, WhatIsDeliveredIsNotReadAgain) {
   EXPECT_TRUE(is_delivered(process.home.state));
 }
 
+TEST_F(RecoveryTest, MemoryIsFreedBeforeItsOwnerIsCalledDelivered) {
+  TestProcess process(scratch_.path());
+  process.log("one");
+  auto dead = recovered(process);
+  ASSERT_NE(dead, nullptr);
+  (void)read_all(*dead->journal->cursor("sink", Signal::logs, true));
+  // The mark can't be made, as if the recoverer died before it.
+  std::filesystem::create_directory(process.home.state + "/delivered.new");
+  finish_recovered(*dead);
+  dead.reset();
+  EXPECT_FALSE(std::filesystem::exists(memory_path(process.home.id)));
+  std::filesystem::remove(process.home.state + "/delivered.new");
+  dead = recoverer_.recover(process.home.id);
+  ASSERT_NE(dead, nullptr) << "whoever comes next makes it";
+  EXPECT_EQ(dead->found.problem, "");
+  EXPECT_THAT(read_all(*dead->journal->cursor("sink", Signal::logs, true)).logs, IsEmpty());
+  finish_recovered(*dead);
+  EXPECT_TRUE(is_delivered(process.home.state));
+}
+
 TEST_F(RecoveryTest, WhoeverContinuesFindsTheSameOnce) {
   TestProcess process(scratch_.path());
   ASSERT_TRUE(process.log("one"));
@@ -396,7 +416,9 @@ TEST_F(RecoveryTest, NothingIsFreedThatCouldNotBeWritten) {
   EXPECT_TRUE(recoverer_.said.about("left for a later recovery"));
   EXPECT_TRUE(std::filesystem::exists(process.recorder_path()));
   EXPECT_THAT(recoverer_.reports, IsEmpty()) << "it is for whoever can";
-  for (int i = 0; i < 20; ++i) EXPECT_EQ(recoverer_.recover(process.home.id), nullptr) << "a full disk is no reason to set it aside";
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(recoverer_.recover(process.home.id), nullptr) << "a full disk is no reason to set it aside";
+  }
   std::filesystem::remove(segment);
   const auto dead = recoverer_.recover(process.home.id);
   ASSERT_NE(dead, nullptr);
@@ -499,7 +521,8 @@ TEST_F(RecoveryTest, NumbersThatFitNothingAreNotFollowed) {
       // Words of the header, the lane, the blocks in use and the ring, by what numbers may go wrong by.
       const std::size_t lanes = header.lanes_offset;
       const std::size_t blocks = header.blocks_offset;
-      const std::size_t pool = blocks + kLaneBlocks * kBlockBytes;  // where a shared lane's blocks come from, and chains go on
+      // Where a shared lane's blocks come from, and chains go on.
+      const std::size_t pool = blocks + kLaneBlocks * kBlockBytes;
       const std::size_t ring = process.recorder->lane()->shared->ring_offset;
       const auto word = [&](std::size_t from, std::size_t bytes) {
         char* p = reinterpret_cast<char*>(&header) + from + random() % (bytes / 8) * 8;

@@ -77,7 +77,8 @@ class TelemetryTest : public ::testing::Test {
   ~TelemetryTest() override {
     std::error_code error;
     for (const auto& entry : std::filesystem::directory_iterator(scratch + "/state", error)) {
-      std::filesystem::remove_all("/dev/shm/waymark-" + std::to_string(geteuid()) + "/" + entry.path().filename().string());
+      const std::string id = entry.path().filename();
+      std::filesystem::remove_all("/dev/shm/waymark-" + std::to_string(geteuid()) + "/" + id);
     }
     std::filesystem::remove_all(scratch);
   }
@@ -191,7 +192,8 @@ TEST_F(TelemetryTest, AShutdownSaysWhatBecameOfEveryRecordAndLeavesTheRest) {
     EXPECT_FALSE(telemetry.shutdown(kLong)) << "what the first one said";
     EXPECT_TRUE(adds_up(counts_of(telemetry, Signal::logs)));
   }
-  EXPECT_THAT(lines(), Contains(AllOf(HasSubstr("3 offered"), HasSubstr("3 pending"), HasSubstr("after the next start"))));
+  EXPECT_THAT(lines(), Contains(AllOf(HasSubstr("3 offered"), HasSubstr("3 pending"),
+                                      HasSubstr("after the next start"))));
   Telemetry next(config());
   next.recover();
   EXPECT_TRUE(next.force_flush(kLong));
@@ -257,7 +259,9 @@ TEST_F(TelemetryTest, TheHookKeepsDropsAndRedacts) {
   c.on_record = [](RecordEditor& record) {
     if (record.span() != nullptr) {
       if (record.span()->name == "drop") return Verdict::drop;
-      if (find(record.span()->attributes, "token") != nullptr) record.set_attribute("token", AnyValue{std::string("***")});
+      if (find(record.span()->attributes, "token") != nullptr) {
+        record.set_attribute("token", AnyValue{std::string("***")});
+      }
       record.remove_attribute("internal");
       if (record.span()->name == "rename") record.set_name("renamed");
       return Verdict::keep;

@@ -487,8 +487,9 @@ std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_dir
 
 void finish_recovered(RecoveredJournal& recovered) {
   if (!recovered.journal->close()) return;
-  mark_delivered(recovered.home.state);
+  // Nobody looks at a delivered one again: its memory goes first.
   remove_memory(recovered.home);
+  mark_delivered(recovered.home.state);
 }
 
 void trim_dead(const std::string& state_directory, std::uint64_t max_bytes, Diagnostics& diagnostics) {
