@@ -121,7 +121,7 @@ TEST(ResolveTest, TheDefaultsAreTheSpecifications) {
   RecordProperty("requirement", "BP-02,BP-03,HC-24,HC-25");
   const auto t = traces({}, kEndpoint);
   EXPECT_EQ(t.signal, Signal::traces);
-  EXPECT_EQ(t.output, Output::otlp_http);
+  EXPECT_EQ(t.output, Output::otlp);
   EXPECT_EQ(t.name, "http://base:4318");
   EXPECT_EQ(t.batch.interval, seconds(5));
   EXPECT_EQ(t.batch.max_records, 0u);

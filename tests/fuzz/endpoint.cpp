@@ -33,7 +33,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
   std::string message;
   const auto endpoint = parse(text, signal, rule, message);
-  if (endpoint && endpoint->output == Output::otlp_http) {
+  if (endpoint && endpoint->output == Output::otlp) {
     fuzz::check(endpoint->url.starts_with("http://") || endpoint->url.starts_with("https://"), "a URL is HTTP's");
     const auto again = parse(endpoint->url, signal, config::PathRule::as_it_is, message);
     fuzz::check(again && again->url == endpoint->url && again->authorization.empty(), "a URL that was made is complete");
@@ -49,7 +49,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   message.clear();
   const auto guarded = parse(secret, signal, rule, message);
   fuzz::check(!contains(message, kSecret), "no message holds a password");
-  if (guarded && guarded->output == Output::otlp_http) {
+  if (guarded && guarded->output == Output::otlp) {
     fuzz::check(!contains(guarded->url, kSecret) && !contains(guarded->name, kSecret) && !contains(guarded->origin, kSecret),
                 "no URL holds a password");
   }

@@ -26,13 +26,33 @@ enum class Signal : std::uint8_t { traces = 0, logs = 1, metrics = 2 };
 inline constexpr std::size_t kSignals = 3;
 [[nodiscard]] std::string_view signal_name(Signal signal) noexcept;  // "traces", "logs", "metrics"
 
+struct ReadSpan;  // reader.h
+
 using HeaderList = std::vector<std::pair<std::string, std::string>>;
 
 enum class Output : std::uint8_t {
-  otlp_http,  // POST of protobuf to `url`
-  file,       // one OTLP JSON request a line, appended to `path`
-  console,    // log records as text for people, to standard output or standard error
-  callback,   // `deliver` is called with each encoded request: tests, embedders
+  otlp,      // requests to `url`, in the words of `protocol`
+  file,      // one OTLP JSON request a line, appended to `path` ("-": standard output)
+  console,   // log records as text for people, to standard output or standard error
+  callback,  // `deliver` is called with each encoded request: tests, embedders
+};
+
+// OTEL_EXPORTER_OTLP_PROTOCOL's words: http/protobuf, http/json, grpc.
+enum class Protocol : std::uint8_t { http_protobuf, http_json, grpc };
+
+// What a backend asks of its clients beyond OTLP.
+enum class Preset : std::uint8_t {
+  none,
+  s2,  // its retryable statuses, its batch bounds (50 ms, 256 KiB, 512 KiB), a bearer token; `s2.stream` must be given
+};
+
+// Files in PEM. Read when a connection is made, so that renewed ones are found.
+struct TlsConfig {
+  std::string ca_file;               // who may sign the server's certificate; empty: the system's
+  std::string certificate_file;      // the client's own; empty: none
+  std::string key_file;              // its key; with certificate_file, and only then
+  std::string minimum_version = "1.2";  // or "1.3"
+  bool insecure_skip_verify = false; // believes any server; said as a warning at every start
 };
 
 // What became of one request.
@@ -45,6 +65,7 @@ struct DeliveryResult {
 
 struct BatchConfig {
   std::size_t max_bytes = 512 * 1024;                      // encoded request, [1 KiB, 64 MiB]
+  std::size_t min_bytes = 0;                               // so much waiting is worth sending at once; 0: max_bytes
   std::size_t max_records = 0;                             // 0: no limit but bytes
   std::chrono::nanoseconds interval = std::chrono::seconds(5);  // the oldest record waits at most this long, (0, 1 year]
 };
@@ -54,21 +75,37 @@ struct RetryConfig {
   std::chrono::nanoseconds initial = std::chrono::milliseconds(500);
   std::chrono::nanoseconds maximum = std::chrono::seconds(30);
   double multiplier = 2.0;
+  std::chrono::nanoseconds give_up_age{0};  // a batch that is refused for longer than this is dropped, counted; 0: never
+};
+
+// Of Output::file. The file is closed, renamed to PATH.1 (PATH.1 to PATH.2, and so on), and begun anew.
+struct RotationConfig {
+  std::size_t max_bytes = 0;                // of one file; 0: no limit
+  std::chrono::nanoseconds max_age{0};      // of one file; 0: no limit
+  std::size_t files = 5;                    // kept beside the current one; older ones are removed
 };
 
 // One reader of the journal: a name and a signal.
 struct DestinationConfig {
   std::string name;  // cursors are found again by name and signal
   Signal signal = Signal::traces;
-  Output output = Output::otlp_http;
-  std::string url;                                      // otlp_http: complete, as it will be requested
-  HeaderList headers;                                   // otlp_http: secrets; never stored, never shown
+  bool enabled = true;  // false: gets nothing new; what its cursor has not got yet stays in the journal
+  Output output = Output::otlp;
+  Protocol protocol = Protocol::http_protobuf;          // otlp
+  Preset preset = Preset::none;                         // otlp
+  std::string url;                                      // otlp: complete, as it will be requested; grpc: scheme, host, port
+  HeaderList headers;                                   // otlp: secrets; never stored, never shown
+  std::string headers_file;                             // otlp: more of them, `Name: value` a line; read at the start, and
+                                                        // again after 401, so that tokens can be rotated
+  TlsConfig tls;                                        // otlp with https
   std::chrono::nanoseconds timeout = std::chrono::seconds(10);  // one request; 0: no limit
   bool gzip = false;
   std::string path;                                     // file: its path; console: "stdout" or "stderr"
+  RotationConfig rotation;                              // file
   bool color = false;                                   // console
   std::function<DeliveryResult(Signal, std::string_view request)> deliver;  // callback: runs on the destination's thread
   Severity minimum_severity = Severity::unspecified;    // logs: records below it are filtered
+  std::function<bool(const ReadSpan&)> span_filter;     // traces: false is filtered; runs on the destination's thread
   bool lossy = true;   // false: writers wait (at most block_timeout) rather than lose what this destination has not got
   BatchConfig batch;
   RetryConfig retry;
@@ -92,12 +129,22 @@ struct RecorderConfig {
   std::size_t ring_bytes = 1024 * 1024;      // of one thread's lane
 };
 
+// When the journal is written through to the disk. The page cache outlives the process, so none of this matters to a
+// crash of the program; it is for those who fear the machine's end.
+enum class Fsync : std::uint8_t {
+  never,        // a power failure loses what the kernel had not written by itself, and what lay on tmpfs
+  interval,     // all that was recorded up to `fsync_interval` before the failure is on the disk
+  every_batch,  // no request is sent, and no flush answers, before its records are on the disk
+};
+
 struct JournalConfig {
   std::size_t max_bytes = 256 * 1024 * 1024;   // of one live process; all dead ones together have another of the same size
   std::size_t memory_bytes = 32 * 1024 * 1024; // of it, on tmpfs
   std::size_t segment_bytes = 4 * 1024 * 1024;
   std::size_t keep_bytes = 64 * 1024 * 1024;   // delivered telemetry that stays to be looked at, after a clean end
   std::chrono::nanoseconds block_timeout = std::chrono::seconds(5);
+  Fsync fsync = Fsync::never;                  // not `never`: segments are in the state directory from the start
+  std::chrono::nanoseconds fsync_interval = std::chrono::seconds(1);
 };
 
 // A finished record on its way into the journal. Runs in the collector thread, before anything is stored.

@@ -22,6 +22,12 @@ struct TracingOptions {
   Resource service = {};         // a service name, or a whole resource
   std::string endpoint = {};     // base or complete URL, or file:PATH; else OTEL_TRACES_ENDPOINT, else OTEL_EXPORTER_OTLP_*
   HeaderList headers = {};       // for every request
+  std::string headers_file = {};  // more of them, `Name: value` a line; read again after 401
+  std::optional<Protocol> protocol = {};  // else OTEL_EXPORTER_OTLP[_TRACES]_PROTOCOL, else http/protobuf
+  std::optional<bool> gzip = {};          // else OTEL_EXPORTER_OTLP[_TRACES]_COMPRESSION, else false
+  std::optional<std::chrono::nanoseconds> timeout = {};  // of a request; else OTEL_EXPORTER_OTLP[_TRACES]_TIMEOUT, else 10 s
+  TlsConfig tls = {};                     // else OTEL_EXPORTER_OTLP[_TRACES]_CERTIFICATE, _CLIENT_CERTIFICATE, _CLIENT_KEY
+  Preset preset = Preset::none;
   std::optional<std::chrono::nanoseconds> export_interval = {};  // default 5 s
   std::optional<Sampler> sampler = {};
   std::string name = {};         // of the destination; default: the URL without userinfo, query and /v1/...
@@ -35,6 +41,12 @@ struct LoggingOptions {
   Resource service = {};
   std::string endpoint = {};     // else OTEL_LOGS_ENDPOINT, else OTEL_EXPORTER_OTLP_*
   HeaderList headers = {};
+  std::string headers_file = {};
+  std::optional<Protocol> protocol = {};  // and so on: as for tracing, with LOGS in the variables
+  std::optional<bool> gzip = {};
+  std::optional<std::chrono::nanoseconds> timeout = {};
+  TlsConfig tls = {};
+  Preset preset = Preset::none;
   std::optional<std::chrono::nanoseconds> export_interval = {};  // default 1 s
   Severity level = Severity::debug;  // records below it are not sent
   std::string name = {};
@@ -56,6 +68,15 @@ void configure_otel_tracing(const TracingOptions& options = {});
 void configure_otel_logging(const LoggingOptions& options = {});
 // Log records as lines for people. Calling it again replaces it.
 void configure_console_logging(const ConsoleOptions& options = {});
+
+// Everything at once from a YAML file; its words are in docs/configuration.md. An empty path: the variable WAYMARK_CONFIG.
+// Throws Error(invalid_config) that lists all that is wrong, each with file, line, column and key; nothing is changed then.
+void configure_from_file(const std::string& path = {});
+
+// SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGABRT are written into the recorders of this process, with the stack, before they
+// take their course (core dumps and earlier handlers still work): the interrupted span of the thread says what happened.
+// Once for the process, before or after the other calls; later calls do nothing. Throws Error(io) where the system refuses.
+void install_crash_handler();
 
 // Of the process-wide Telemetry.
 bool force_flush(std::chrono::nanoseconds timeout = std::chrono::seconds(5));

@@ -17,6 +17,7 @@ enum class ErrorCode {
   invalid_duration,      // a duration that can't be read, is zero, or is longer than a year
   invalid_header,        // a header name or value that HTTP does not allow
   invalid_environment,   // another environment variable that can't be read
+  invalid_config,        // a configuration file that can't be read or does not make sense; the message lists every place
   conflicting_resource,  // a second, different service name for one Telemetry
   state_directory,       // the state directory can't be used
   io,                    // a file could not be read or written

@@ -23,7 +23,7 @@ enum class PathRule : std::uint8_t {
 };
 
 struct Endpoint {
-  Output output = Output::otlp_http;
+  Output output = Output::otlp;
   std::string url;            // otlp_http: complete, without userinfo; the path as it was written, byte for byte
   std::string path;           // file
   std::string authorization;  // "Basic ..." made of the URL's userinfo; a secret; empty where there was none

@@ -72,7 +72,7 @@ std::optional<Endpoint> otlp_endpoint(const SignalVariables& of, Environment& en
   if (!base) return std::nullopt;
   auto endpoint = parse_endpoint(*base, of.signal, PathRule::base, kBaseEndpoint);
   for (const char* suffix : {"/v1/traces", "/v1/logs", "/v1/metrics"}) {
-    if (endpoint->output == Output::otlp_http && endpoint->name.ends_with(suffix)) {
+    if (endpoint->output == Output::otlp && endpoint->name.ends_with(suffix)) {
       environment.warn(std::string(kBaseEndpoint) + " ends in " + suffix + " and is a base to which /v1/" +
                        of.word + " is added; write it without " + suffix);
     }
@@ -155,7 +155,7 @@ DestinationConfig otlp_destination(const SignalVariables& of, const Options& opt
   destination.output = endpoint->output;
   destination.lossy = options.lossy;
   const HeaderList given = checked_headers(options.headers);
-  if (endpoint->output == Output::otlp_http) {
+  if (endpoint->output == Output::otlp) {
     check_protocol(of, environment);
     destination.url = endpoint->url;
     destination.headers = environment_headers(of, *endpoint, by_otlp_variable, environment);

@@ -110,7 +110,7 @@ class CallbackSink final : public Sink {
 
 std::unique_ptr<Sink> open_sink(const DestinationConfig& config) {
   switch (config.output) {
-    case Output::otlp_http: return std::make_unique<HttpSink>(config);
+    case Output::otlp: return std::make_unique<HttpSink>(config);
     case Output::file: return open_file(config);
     case Output::console: return open_console(config);
     case Output::callback: return std::make_unique<CallbackSink>(config);
