@@ -16,6 +16,13 @@
 
 namespace waymark::delivery {
 
+// Refusals that are not about the records: those are kept, and sent again in another way.
+enum class Refusal : std::uint8_t {
+  none,
+  unauthorized,  // 401, 403, UNAUTHENTICATED, PERMISSION_DENIED: other credentials are needed
+  too_large,     // 413, or a gRPC status that speaks of the message's size: smaller requests are needed
+};
+
 struct Delivery {
   Outcome outcome = Outcome::delivered;
   std::uint64_t rejected = 0;                 // within a delivered request; may be more than was sent
@@ -24,6 +31,8 @@ struct Delivery {
   bool unreachable = false;                   // nothing listens there: another try now is not worth an exit's time
   bool unsupported = false;                   // the backend does not know this kind of request
   bool aborted = false;                       // by abort(); outcome means nothing
+  Refusal refusal = Refusal::none;            // with Outcome::rejected
+  int status = 0;                             // HTTP's, or gRPC's; 0 where no answer came
 };
 
 class Sink {
@@ -33,6 +42,8 @@ class Sink {
   [[nodiscard]] virtual Delivery send(std::span<const std::string_view> pieces) = 0;
   // For good: a send that is under way returns soon, and so do all that follow.
   virtual void abort() noexcept = 0;
+  // From the next send on, instead of those it was opened with. Throws Error(invalid_header), with nothing changed.
+  virtual void replace_headers(const HeaderList&) {}
 };
 
 // Throws Error where the settings can't work: a header that HTTP does not allow, a file that can't be opened.
