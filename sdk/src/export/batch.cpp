@@ -108,6 +108,11 @@ bool Batch::take(const journal::Record& record, Envelope& envelope, const BatchR
       return true;
     }
   }
+  if (rules.keep && !(*rules.keep)(record)) {
+    ++filtered_;
+    taken_bytes_ += record.framed.size();
+    return true;
+  }
   if (rules.max_records != 0 && records_ >= rules.max_records) return false;
 
   Slot* slot = find(record.scope);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -40,6 +41,7 @@ struct BatchRules {
   std::size_t max_bytes = 512 * 1024;  // of the encoded request
   std::size_t max_records = 0;         // 0: no limit
   Severity minimum_severity = Severity::unspecified;
+  const std::function<bool(const journal::Record&)>* keep = nullptr;  // false: filtered; null keeps all; must not throw
 };
 
 class Batch {
@@ -52,7 +54,7 @@ class Batch {
   [[nodiscard]] std::span<const std::string_view> pieces() const noexcept { return pieces_; }
   [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }  // of the request
   [[nodiscard]] std::uint64_t records() const noexcept { return records_; }
-  [[nodiscard]] std::uint64_t filtered() const noexcept { return filtered_; }    // below the minimum severity
+  [[nodiscard]] std::uint64_t filtered() const noexcept { return filtered_; }    // by the rules
   [[nodiscard]] std::uint64_t oversized() const noexcept { return oversized_; }  // larger than max_bytes, each alone
   // Everything that was passed, filtered and oversized records included.
   [[nodiscard]] std::uint64_t taken_records() const noexcept { return records_ + filtered_ + oversized_; }

@@ -54,13 +54,14 @@ std::string message_of_protobuf(std::string_view body) {
   return message;
 }
 
-// Reads JSON without building it: however deep or long the text, only the three texts that matter are kept.
+// Reads JSON without building it: however deep or long the text, only the four texts that matter are kept.
 class ResponseJson : public nlohmann::json_sax<nlohmann::json> {
  public:
   explicit ResponseJson(std::string_view rejected_key) : rejected_key_(rejected_key) {}
 
   PartialSuccess partial;
   std::string status_message;
+  std::string status_code;
 
   bool null() override { return scalar(); }
   bool boolean(bool) override { return scalar(); }
@@ -84,6 +85,8 @@ class ResponseJson : public nlohmann::json_sax<nlohmann::json> {
       }
     } else if (depth_ == 1 && !arrays_ && key_ == "message") {
       status_message = value;
+    } else if (depth_ == 1 && !arrays_ && key_ == "code") {
+      status_code = value;
     }
     return scalar();
   }
@@ -132,6 +135,7 @@ class ResponseJson : public nlohmann::json_sax<nlohmann::json> {
 struct Answer {
   PartialSuccess partial;
   std::string status_message;
+  std::string status_code = {};
 };
 
 // A body is read for what its status makes it; one that can't be read says nothing.
@@ -148,7 +152,9 @@ Answer read(Signal signal, bool success, std::string_view content_type, std::str
   if (encoding == Encoding::json) {
     constexpr std::string_view kRejectedKeys[] = {"rejectedSpans", "rejectedLogRecords", "rejectedDataPoints"};
     ResponseJson reader(kRejectedKeys[static_cast<std::size_t>(signal)]);
-    if (nlohmann::json::sax_parse(body, &reader)) return {std::move(reader.partial), std::move(reader.status_message)};
+    if (nlohmann::json::sax_parse(body, &reader)) {
+      return {std::move(reader.partial), std::move(reader.status_message), std::move(reader.status_code)};
+    }
   }
   return {};
 }
@@ -176,6 +182,7 @@ Evaluation evaluate(Signal signal, int status, std::string_view content_type, st
   } else {
     result.verdict = retryable(status) ? Outcome::retry : Outcome::rejected;
     result.message = printable(answer.status_message);
+    result.code = answer.status_code;
   }
   return result;
 }

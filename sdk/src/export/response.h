@@ -17,6 +17,7 @@ struct Evaluation {
   Outcome verdict = Outcome::delivered;
   std::uint64_t rejected = 0;  // as the backend says; it may say more than it was sent
   std::string message;         // the backend's words, as one printable line of at most 512 characters; may be empty
+  std::string code;            // of a refusal in JSON whose `code` is a word (S2's are); else empty
 };
 
 // `content_type` is the response's header; one that is neither protobuf nor JSON makes its body mean nothing.

@@ -53,6 +53,7 @@ class HttpSink final : public Sink {
     delivery.message = std::move(what);
     delivery.retry_after = response.retry_after.value_or(std::chrono::seconds(0));
     delivery.unsupported = status == 404 || status == 501;
+    delivery.code = std::move(evaluation.code);
     return delivery;
   }
 

@@ -33,6 +33,7 @@ struct Delivery {
   bool aborted = false;                       // by abort(); outcome means nothing
   Refusal refusal = Refusal::none;            // with Outcome::rejected
   int status = 0;                             // HTTP's, or gRPC's; 0 where no answer came
+  std::string code = {};                      // the word that a backend gives beside its status (S2's "storage")
 };
 
 class Sink {
