@@ -11,10 +11,6 @@ if(WAYMARK_SANITIZE)
   target_compile_options(waymark_flags INTERFACE -fsanitize=${WAYMARK_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_link_options(waymark_flags INTERFACE -fsanitize=${WAYMARK_SANITIZE})
 endif()
-if(WAYMARK_PLANTED_FAULT)
-  string(TOUPPER ${WAYMARK_PLANTED_FAULT} fault)
-  target_compile_definitions(waymark_flags INTERFACE WAYMARK_FAULT_${fault}=1)
-endif()
 
 # waymark_room(NAME [DEPENDS room...] [LIBRARIES lib...]): sdk/src/NAME/*.cpp as the static library room_NAME.
 function(waymark_room name)

@@ -274,12 +274,10 @@ bool Destination::serve(const std::shared_ptr<Reader>& reader) {
   }
 
   journal::Cursor::Outcome outcome{.dropped = batch_.oversized(), .filtered = batch_.filtered()};
-#ifdef WAYMARK_FAULT_EARLY_CURSOR
-  if (batch_.records() > 0) {
+  if (journal::planted(journal::Fault::early_cursor) && batch_.records() > 0) {
     cursor.acknowledge(batch_.position(), {});
     journal::hold_fault_open();
   }
-#endif
   if (batch_.records() > 0) {
     switch (deliver(cursor, outcome)) {
       case Delivered::settled: break;

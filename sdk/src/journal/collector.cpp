@@ -112,11 +112,11 @@ bool Collector::drain(Lane& lane) {
       stretch.data = kept_.data();
       stretch.bytes = kept_.size();
     }
-#ifdef WAYMARK_FAULT_EARLY_FREE
-    shared.tail.store(tail + length, std::memory_order_release);
-    if (tail > 0) hold_fault_open();
-#endif
-    if (stretch.bytes > 0 && !journal_.append(stretch)) {
+    if (planted(Fault::early_free)) {
+      shared.tail.store(tail + length, std::memory_order_release);
+      if (tail > 0) hold_fault_open();
+    }
+    if (!planted(Fault::early_flip) && stretch.bytes > 0 && !journal_.append(stretch)) {
       refused_ = true;
       return wrote;
     }
@@ -129,6 +129,7 @@ bool Collector::drain(Lane& lane) {
       after.hook_dropped[s] = before.hook_dropped[s] + hook_dropped[s];
     }
     shared.active.store(1 - active, std::memory_order_release);
+    if (planted(Fault::early_flip)) static_cast<void>(journal_.append(stretch));
     tail += length;
     shared.tail.store(tail, std::memory_order_release);
     for (std::size_t s = 0; s < kSignals; ++s) {

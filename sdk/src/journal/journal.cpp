@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/thread.h"
 #include "journal/checksum.h"
+#include "journal/fault.h"
 #include "journal/hook.h"
 
 namespace waymark::journal {
@@ -542,7 +543,7 @@ bool Journal::make_room() {
   }
   while (in_memory() + 1 > memory_limit) {
     const auto oldest = std::find_if(segments_.begin(), segments_.end(), [](const SegmentPtr& s) { return s->memory; });
-    if (!needed(**oldest)) {
+    if (!needed(**oldest) || planted(Fault::early_unlink)) {
       ::unlink((*oldest)->path.c_str());
       segments_.erase(oldest);
       continue;
@@ -726,6 +727,13 @@ void Journal::store_cursor(CursorState& s) {
   slot.name_bytes = static_cast<std::uint16_t>(std::min(s.name.size(), sizeof slot.name));
   std::memcpy(slot.name, s.name.data(), slot.name_bytes);
   seal(slot);
+  if (planted(Fault::cursor_in_place)) {
+    // Position and counts first, the checksum behind them, both times over the same copy.
+    const std::uint64_t at = s.slot * 2 * kCursorSlotBytes;
+    cursor_file_.write_at(at, &slot, 128);
+    cursor_file_.write_at(at + 128, reinterpret_cast<const char*>(&slot) + 128, sizeof slot - 128);
+    return;
+  }
   if (!cursor_file_.write_at((s.slot * 2 + s.generation % 2) * kCursorSlotBytes, &slot, sizeof slot)) {
     note("cursor", DiagnosticLevel::error,
                              "journal: the cursor of " + s.name + " cannot be written: " + errno_text(errno) +

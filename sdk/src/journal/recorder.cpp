@@ -346,8 +346,9 @@ bool Recorder::append(Block* block, std::string_view bytes, bool repeats) noexce
     char* p = reserve(block, bytes.size());
     if (p == nullptr) return false;
     say();
+    if (planted(Fault::early_commit)) commit(block, bytes.size());
     std::memcpy(p, bytes.data(), bytes.size());
-    commit(block, bytes.size());
+    if (!planted(Fault::early_commit)) commit(block, bytes.size());
     return true;
   }
   if (!may_grow(block, bytes.size())) return false;
@@ -446,6 +447,7 @@ void Recorder::compact(Block* block) noexcept {
     tail = more;
   }
   first->committed.store(static_cast<std::uint32_t>(kept.size()), std::memory_order_relaxed);
+  if (planted(Fault::early_compact)) block->repeated.store(0, std::memory_order_release);
   block->body.store(index_of(first), std::memory_order_release);
   block->tail = index_of(tail);
   block->repeated.store(0, std::memory_order_relaxed);
@@ -494,6 +496,7 @@ bool Recorder::publish_span(Lane& lane, Block* block, std::uint64_t end_ns) noex
   block->ring_lane = lane.index;
   block->ring_position = lane.head;
   block->end_ns.store(end_ns, std::memory_order_release);
+  if (planted(Fault::early_release)) block->state.store(static_cast<std::uint32_t>(BlockState::free), std::memory_order_release);
   *p++ = 0x12;
   p = otlp::put_varint(p, body);
   p = parts.put_head(p);
@@ -546,20 +549,17 @@ char* Recorder::ring_reserve(Lane& lane, Signal signal, std::uint16_t scope, std
   }
   std::memcpy(lane.ring + offset, &header, sizeof header);
   count_offered(lane, signal, false);
+  if (planted(Fault::early_head)) lane.shared->head.store(lane.head + need, std::memory_order_release);
   return lane.ring + offset + sizeof header;
 }
 
 void Recorder::publish(Lane& lane, Signal) noexcept {
   RecordHeader header;
   std::memcpy(&header, lane.ring + lane.head % lane.ring_bytes, sizeof header);
-#ifdef WAYMARK_FAULT_LATE_LENGTH
   // Each record makes the one before it visible: the window is open until the next one.
-  lane.shared->head.store(lane.head, std::memory_order_release);
+  if (planted(Fault::late_length)) lane.shared->head.store(lane.head, std::memory_order_release);
   lane.head += header.bytes();
-#else
-  lane.head += header.bytes();
-  lane.shared->head.store(lane.head, std::memory_order_release);
-#endif
+  if (!planted(Fault::late_length)) lane.shared->head.store(lane.head, std::memory_order_release);
   collector_.poke();
 }
 

@@ -15,6 +15,7 @@
 
 #include "base/thread.h"
 #include "journal/checksum.h"
+#include "journal/fault.h"
 #include "journal/recorder.h"
 #include "otlp/reader.h"
 #include "otlp/span.h"
@@ -182,7 +183,7 @@ std::optional<Closed> close_span(const DeadRecorder& recorder, const Block& bloc
     parts.status_message = clean(recorder.text(block.status_message.load(std::memory_order_relaxed)), scratch[2]);
   }
   const std::string bytes = recorder.stream(block);
-  std::string stream(whole_fields(bytes));
+  std::string stream(planted(Fault::bare_interrupted) ? std::string_view() : whole_fields(bytes));
   if (block.repeated.load(std::memory_order_relaxed) != 0) {
     std::string kept;
     without_repeats(stream, kept);
@@ -243,7 +244,7 @@ bool absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
       continue;
     }
     const auto journaled = extent.lanes.find(static_cast<std::uint16_t>(i));
-    const std::uint64_t already = journaled == extent.lanes.end() ? 0 : journaled->second.end;
+    const std::uint64_t already = journaled == extent.lanes.end() || planted(Fault::twice) ? 0 : journaled->second.end;
     std::uint64_t position = drained.position;
     while (position < head) {
       const std::uint64_t offset = position % lane.ring_bytes;
@@ -321,6 +322,7 @@ bool absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
         recorder.lane(block.ring_lane).head.load(std::memory_order_relaxed) > block.ring_position) {
       continue;  // in its ring, and counted there
     }
+    if (planted(Fault::forgotten_pool) && i >= recorder.lanes() * kLaneBlocks) continue;
     const std::optional<Closed> closed = close_span(recorder, block, newest);
     if (!closed) continue;
     ++totals.offered[static_cast<std::size_t>(Signal::traces)];
@@ -345,7 +347,7 @@ bool absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
       problem = "block " + std::to_string(i) + " of the recorder is damaged: " + e.what();
       continue;
     }
-    if (closed_before.contains(id_of(closed->body))) continue;
+    if (closed_before.contains(id_of(closed->body)) && !planted(Fault::twice)) continue;
     append_record(records, Signal::traces, block.scope, closed->body);
     ++stretch.records[static_cast<std::size_t>(Signal::traces)];
     if (records.size() > kMaximumRecordBytes) flush();
@@ -453,6 +455,10 @@ std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_dir
   } else if (there && s.st_ino == identity->recorder_inode && identity->boot == boot_id()) {
     if (const auto recorder = DeadRecorder::read(recorder_path, problem)) {
       Totals totals;
+      if (planted(Fault::early_recovered)) {
+        store_totals(result->home, totals);
+        hold_fault_open();
+      }
       if (!absorb(*recorder, *result->journal, hook, identity->hook, found, totals, problem)) {
         // The journal has said why. What is appended already is found there by whoever tries again.
         diagnostics.say_limited("recovery " + id, DiagnosticLevel::error,
