@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "config/table.h"
+#include "support/holds.h"
 #include "waymark/error.h"
 
 namespace waymark::config {
@@ -38,7 +39,7 @@ std::string outcome(const std::string& text, Signal signal) {
 }
 
 TEST(EndpointTest, ReadsEveryRowOfTheTable) {
-  RecordProperty("requirement", "HC-05,HC-18,HC-20");
+  HOLDS("HC-05", "HC-18", "HC-20");
   const auto rows = read_table("endpoints.tsv");
   EXPECT_GT(rows.size(), 80u);
   for (const auto& row : rows) {
@@ -59,7 +60,7 @@ TEST(EndpointTest, EveryErrorNamesTheKeyAndWhatToWrite) {
 }
 
 TEST(EndpointTest, ABaseGetsTheSignalsPath) {
-  RecordProperty("requirement", "OE-02");
+  HOLDS("OE-02");
   for (const char* text : {"http://c:4318/my", "http://c:4318/my/"}) {
     EXPECT_EQ(parsed(text, PathRule::base).url, "http://c:4318/my/v1/traces");
     EXPECT_EQ(parsed(text, PathRule::base, Signal::logs).url, "http://c:4318/my/v1/logs");
@@ -71,7 +72,7 @@ TEST(EndpointTest, ABaseGetsTheSignalsPath) {
 }
 
 TEST(EndpointTest, AnEndpointOfTheSignalIsUsedAsItIs) {
-  RecordProperty("requirement", "OE-03,OE-04,OE-05,HC-35");
+  HOLDS("OE-03", "OE-04", "OE-05", "HC-35");
   for (const char* text : {"https://x/v1/metrics/", "http://c:4318/", "https://x/y", "http://c/a%2Fb/%7e/../?x=%20y",
                            "http://c:4318/v1/logs", "http://c//", "http://c/?x"}) {
     EXPECT_EQ(parsed(text, PathRule::as_it_is).url, text);
@@ -135,8 +136,31 @@ TEST(EndpointTest, ErrorsSayWhatIsWrong) {
   EXPECT_THAT(message_of("http://h/\r\nx: y"), HasSubstr("control character"));
 }
 
+TEST(EndpointTest, ReadsEveryRowOfTheGrpcTable) {
+  HOLDS("GC-02", "GC-03", "GC-04", "OE-07");
+  const auto rows = read_table("grpc_endpoints.tsv");
+  EXPECT_GT(rows.size(), 30u);
+  const auto read = [](const std::string& text, bool insecure) -> std::string {
+    try {
+      const auto endpoint = parse_grpc_endpoint(text, Signal::traces, insecure, "endpoint");
+      if (!endpoint) return "unset";
+      EXPECT_EQ(endpoint->output == Output::otlp ? endpoint->url : endpoint->name, endpoint->name);
+      return endpoint->name + (endpoint->path_ignored ? " without its path" : "");
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), AllOf(HasSubstr("endpoint: '"), Not(HasSubstr("hunter2"))));
+      return "error";
+    }
+  };
+  for (const auto& row : rows) {
+    SCOPED_TRACE("line " + std::to_string(row.line) + ": " + row.input);
+    ASSERT_EQ(row.columns.size(), 2u);
+    EXPECT_EQ(read(row.input, false), row.columns[0]);
+    EXPECT_EQ(read(row.input, true), row.columns[1]);
+  }
+}
+
 TEST(EndpointTest, AFileIsAnEndpointToo) {
-  RecordProperty("requirement", "FS-01");
+  HOLDS("FS-01");
   struct Case {
     const char* text;
     const char* path;

@@ -5,6 +5,8 @@
 
 #include <map>
 
+#include "support/holds.h"
+
 namespace waymark::config {
 namespace {
 
@@ -23,7 +25,7 @@ Environment environment(std::map<std::string, std::string> variables) {
 }
 
 TEST(EnvironmentTest, AnEmptyVariableIsUnset) {
-  RecordProperty("requirement", "EV-01,OE-12");
+  HOLDS("EV-01", "OE-12");
   Environment env = environment({{"A", ""}, {"B", " \t\n"}, {"C", " x "}});
   EXPECT_EQ(env.text("A"), std::nullopt);
   EXPECT_EQ(env.text("B"), std::nullopt);
@@ -42,7 +44,7 @@ TEST(EnvironmentTest, ReadsTheProcessByDefault) {
 }
 
 TEST(EnvironmentTest, OnlyTrueIsTrue) {
-  RecordProperty("requirement", "EV-02");
+  HOLDS("EV-02");
   struct Case {
     const char* value;
     bool is;
@@ -57,7 +59,7 @@ TEST(EnvironmentTest, OnlyTrueIsTrue) {
 }
 
 TEST(EnvironmentTest, NumbersOutOfRangeOrMalformedAreToldAndUnset) {
-  RecordProperty("requirement", "EV-03,EV-04");
+  HOLDS("EV-03", "EV-04");
   for (const char* value : {"abc", "-1", "+1", "1e3", "5000ms", "99999999999999999999", "1.0", "0x10", "11", "1 0"}) {
     Environment env = environment({{"N", value}});
     EXPECT_EQ(env.integer({"N"}, 0, 10), std::nullopt) << value;
@@ -70,7 +72,7 @@ TEST(EnvironmentTest, NumbersOutOfRangeOrMalformedAreToldAndUnset) {
 }
 
 TEST(EnvironmentTest, AnInvalidVariableLeavesItToTheNext) {
-  RecordProperty("requirement", "EV-03,TR-52");
+  HOLDS("EV-03", "TR-52");
   Environment env = environment({{"OWN", "abc"}, {"GENERAL", "7"}});
   EXPECT_EQ(env.integer({"OWN", "GENERAL"}, 0, 10), 7u);
   EXPECT_EQ(env.warnings().size(), 1u);
@@ -84,7 +86,7 @@ TEST(EnvironmentTest, AWarningIsCollectedOnce) {
 }
 
 TEST(EnvironmentTest, MillisecondsAreWholeAndNotNegative) {
-  RecordProperty("requirement", "EV-05,EV-06");
+  HOLDS("EV-05", "EV-06");
   Environment env = environment({{"ZERO", "0"}, {"TEN", "10000"}, {"NEGATIVE", "-5"}, {"LONG", "31536000001"}});
   EXPECT_EQ(env.milliseconds({"ZERO"}), milliseconds(0));
   EXPECT_EQ(env.milliseconds({"TEN"}), milliseconds(10'000));
@@ -94,7 +96,7 @@ TEST(EnvironmentTest, MillisecondsAreWholeAndNotNegative) {
 }
 
 TEST(EnvironmentTest, RatiosLieBetweenZeroAndOne) {
-  RecordProperty("requirement", "EV-16");
+  HOLDS("EV-16");
   const std::map<std::string, double> ratios{{"0", 0}, {"1", 1}, {"0.25", 0.25}, {"1e-3", 0.001}};
   for (const auto& [value, number] : ratios) {
     EXPECT_EQ(environment({{"R", value}}).ratio("R"), number) << value;
@@ -107,7 +109,7 @@ TEST(EnvironmentTest, RatiosLieBetweenZeroAndOne) {
 }
 
 TEST(EnvironmentTest, ChoicesIgnoreCaseAndUnknownOnesAreToldWithTheirValue) {
-  RecordProperty("requirement", "EV-07");
+  HOLDS("EV-07");
   Environment env = environment({{"A", "GZip"}, {"B", "zipkinn"}});
   EXPECT_EQ(env.choice({"A"}, {"none", "gzip"}), 1u);
   EXPECT_EQ(env.choice({"B"}, {"none", "gzip"}), std::nullopt);

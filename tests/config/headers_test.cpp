@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "support/holds.h"
 #include "waymark/error.h"
 
 namespace waymark::config {
@@ -23,7 +24,7 @@ Environment empty_environment() {
 }
 
 TEST(HeadersTest, AreReadAsNamesAndPercentEncodedValues) {
-  RecordProperty("requirement", "OE-09");
+  HOLDS("OE-09");
   Environment env = empty_environment();
   const char* text = "Authorization=Basic%20abc==, X-A = a=b=c ,X-B=, ,X-C=1%2C2,X-D=Bearer t,X-E=a;b";
   EXPECT_THAT(parse_headers({kVariable, text}, env),
@@ -33,7 +34,7 @@ TEST(HeadersTest, AreReadAsNamesAndPercentEncodedValues) {
 }
 
 TEST(HeadersTest, AMalformedEntryIsToldAndSkippedWithoutItsText) {
-  RecordProperty("requirement", "OE-10");
+  HOLDS("OE-10");
   for (const char* entry : {"hunter2", "=hunter2", "X=%zzhunter2", "a b=hunter2", "X=hunter2%0d%0aY:%20z",
                             "X=hunter2%00", "Bearer hunter2=", "Content-Type=hunter2"}) {
     Environment env = empty_environment();
@@ -50,7 +51,7 @@ TEST(HeadersTest, TheLastOfANameWinsWhateverItsCase) {
 }
 
 TEST(HeadersTest, GivenOnesThatHttpForbidsAreRefusedWithoutTheirValue) {
-  RecordProperty("requirement", "HC-23");
+  HOLDS("HC-23");
   const std::vector<std::pair<std::string, std::string>> bad{
       {"", "hunter2"},
       {"a b", "hunter2"},

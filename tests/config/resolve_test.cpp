@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 
+#include "support/holds.h"
 #include "waymark/error.h"
 
 namespace waymark::config {
@@ -72,7 +73,7 @@ Variables with_endpoint(Variables more) {
 }
 
 TEST(ResolveTest, TheEndpointIsTheArgumentThenOtelTracesEndpointThenOtlpEndpoint) {
-  RecordProperty("requirement", "OE-01,OE-02,OE-03,OE-06,EV-11");
+  HOLDS("OE-01", "OE-02", "OE-03", "OE-06", "EV-11");
   Variables variables{{"OTEL_TRACES_ENDPOINT", "http://own:4318"},
                       {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://signal:4318/x/"},
                       {"OTEL_EXPORTER_OTLP_ENDPOINT", "http://base:4318/my/"}};
@@ -96,7 +97,7 @@ TEST(ResolveTest, WithoutAnyEndpointTheErrorNamesTheArgumentAndTheVariables) {
 }
 
 TEST(ResolveTest, ABadEndpointNamesWhereItStands) {
-  RecordProperty("requirement", "OE-14,EH-02");
+  HOLDS("OE-14", "EH-02");
   expect_error(TracingOptions{.endpoint = "localhost"}, {}, ErrorCode::invalid_endpoint, {"endpoint: 'localhost'"});
   expect_error(TracingOptions{}, {{"OTEL_TRACES_ENDPOINT", "localhost"}}, ErrorCode::invalid_endpoint,
                {"OTEL_TRACES_ENDPOINT: 'localhost'"});
@@ -111,14 +112,14 @@ TEST(ResolveTest, ABadEndpointThatIsNotUsedDoesNotMatter) {
 }
 
 TEST(ResolveTest, ABaseThatLooksCompleteIsToldAboutItsPath) {
-  RecordProperty("requirement", "OE-02");
+  HOLDS("OE-02");
   Environment env = environment({{"OTEL_EXPORTER_OTLP_ENDPOINT", "http://h/v1/traces"}});
   EXPECT_EQ(resolve_destination(TracingOptions{}, env).url, "http://h/v1/traces/v1/traces");
   EXPECT_THAT(env.warnings(), ElementsAre(HasSubstr("OTEL_EXPORTER_OTLP_ENDPOINT")));
 }
 
 TEST(ResolveTest, TheDefaultsAreTheSpecifications) {
-  RecordProperty("requirement", "BP-02,BP-03,HC-24,HC-25");
+  HOLDS("BP-02", "BP-03", "HC-24", "HC-25");
   const auto t = traces({}, kEndpoint);
   EXPECT_EQ(t.signal, Signal::traces);
   EXPECT_EQ(t.output, Output::otlp);
@@ -147,7 +148,7 @@ TEST(ResolveTest, OptionsReachTheDestination) {
 }
 
 TEST(ResolveTest, TheIntervalIsTheArgumentThenExportIntervalThenTheScheduleDelay) {
-  RecordProperty("requirement", "BP-18,EV-11");
+  HOLDS("BP-18", "EV-11");
   Variables variables = with_endpoint(
       {{"OTEL_EXPORT_INTERVAL", "30s"}, {"OTEL_BSP_SCHEDULE_DELAY", "700"}, {"OTEL_BLRP_SCHEDULE_DELAY", "300"}});
   EXPECT_EQ(traces({.export_interval = seconds(2)}, variables).batch.interval, seconds(2));
@@ -181,7 +182,7 @@ TEST(ResolveTest, AnIntervalArgumentOutOfRangeIsRefused) {
 }
 
 TEST(ResolveTest, EverySignalVariableBeatsItsBase) {
-  RecordProperty("requirement", "OE-01,HC-27,HC-24");
+  HOLDS("OE-01", "HC-27", "HC-24");
   const Variables variables = with_endpoint({{"OTEL_EXPORTER_OTLP_TIMEOUT", "1000"},
                                              {"OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "2000"},
                                              {"OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"},
@@ -205,7 +206,7 @@ TEST(ResolveTest, EverySignalVariableBeatsItsBase) {
 }
 
 TEST(ResolveTest, InvalidVariablesOfOpenTelemetryAreToldAndIgnored) {
-  RecordProperty("requirement", "EV-03,EV-07,OE-13,HC-26");
+  HOLDS("EV-03", "EV-07", "OE-13", "HC-26");
   Environment env = environment(with_endpoint({{"OTEL_EXPORTER_OTLP_TIMEOUT", "-1"},
                                                {"OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"},
                                                {"OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon"},
@@ -222,27 +223,114 @@ TEST(ResolveTest, InvalidVariablesOfOpenTelemetryAreToldAndIgnored) {
 }
 
 TEST(ResolveTest, ATimeoutOfZeroIsNoLimit) {
-  RecordProperty("requirement", "EV-06");
+  HOLDS("EV-06");
   EXPECT_EQ(traces({}, with_endpoint({{"OTEL_EXPORTER_OTLP_TIMEOUT", "0"}})).timeout, nanoseconds(0));
 }
 
-TEST(ResolveTest, OtherProtocolsAreRefusedByName) {
-  RecordProperty("requirement", "HC-26");
-  expect_error(TracingOptions{}, with_endpoint({{"OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"}}),
-               ErrorCode::invalid_environment, {"OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc'", "http/protobuf"});
-  expect_error(LoggingOptions{},
-               with_endpoint({{"OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"},
-                              {"OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "HTTP/JSON"}}),
-               ErrorCode::invalid_environment, {"OTEL_EXPORTER_OTLP_LOGS_PROTOCOL: 'HTTP/JSON'", "http/protobuf"});
-  expect_error(TracingOptions{},
-               with_endpoint({{"OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"}, {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "x"}}),
-               ErrorCode::invalid_environment, {"OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc'"});
+TEST(ResolveTest, TheProtocolIsTheArgumentThenTheSignalsVariableThenTheBase) {
+  HOLDS("HC-26", "OE-01", "EV-07");
+  EXPECT_EQ(traces({}, kEndpoint).protocol, Protocol::http_protobuf);
+  const Variables variables = with_endpoint(
+      {{"OTEL_EXPORTER_OTLP_PROTOCOL", "GRPC"}, {"OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "http/json"}});
+  EXPECT_EQ(traces({}, variables).protocol, Protocol::grpc);
+  EXPECT_EQ(traces({}, variables).url, "http://base:4318");
+  EXPECT_EQ(logs({}, variables).protocol, Protocol::http_json);
+  EXPECT_EQ(logs({}, variables).url, "http://base:4318/v1/logs");
+  EXPECT_EQ(logs({.protocol = Protocol::http_protobuf}, variables).protocol, Protocol::http_protobuf);
+  EXPECT_EQ(traces({}, with_endpoint({{"OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"}, {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "x"}}))
+                .protocol,
+            Protocol::grpc);
   EXPECT_EQ(traces({.endpoint = "file:t.jsonl"}, {{"OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"}}).output, Output::file)
       << "a file is written the same whatever the protocol";
 }
 
+TEST(ResolveTest, AGrpcEndpointIsATargetWhoseSchemeDecidesTls) {
+  HOLDS("GC-02", "GC-03", "GC-04", "OE-07", "OE-08");
+  const auto url = [](const std::string& endpoint, Variables variables) {
+    variables["OTEL_EXPORTER_OTLP_PROTOCOL"] = "grpc";
+    variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint;
+    return traces({}, variables).url;
+  };
+  const Variables secure{{"OTEL_EXPORTER_OTLP_INSECURE", "false"}};
+  const Variables insecure{{"OTEL_EXPORTER_OTLP_INSECURE", "TRUE"}};
+  EXPECT_EQ(url("localhost:4317", {}), "https://localhost:4317");
+  EXPECT_EQ(url("localhost:4317", secure), "https://localhost:4317");
+  EXPECT_EQ(url("localhost:4317", insecure), "http://localhost:4317");
+  EXPECT_EQ(url("localhost", insecure), "http://localhost:4317");
+  EXPECT_EQ(url("[::1]", insecure), "http://[::1]:4317");
+  EXPECT_EQ(url("http://h:1", secure), "http://h:1");
+  EXPECT_EQ(url("https://h:1", insecure), "https://h:1");
+  EXPECT_EQ(url("https://h", {}), "https://h:4317");
+  EXPECT_EQ(url("h:1", {{"OTEL_EXPORTER_OTLP_INSECURE", "false"}, {"OTEL_EXPORTER_OTLP_TRACES_INSECURE", "true"}}),
+            "http://h:1");
+  EXPECT_EQ(traces({.endpoint = "http://h:4318"}, insecure).url, "http://h:4318/v1/traces") << "gRPC only";
+}
+
+TEST(ResolveTest, ThePathOfAGrpcEndpointIsLeftOutAndSaid) {
+  HOLDS("OE-07");
+  Environment env = environment({});
+  const auto destination =
+      resolve_destination(TracingOptions{.endpoint = "https://u:hunter2@127.0.0.1/otel?key=hunter2", .protocol = Protocol::grpc}, env);
+  EXPECT_EQ(destination.url, "https://127.0.0.1:4317");
+  EXPECT_EQ(destination.name, "https://127.0.0.1:4317");
+  EXPECT_THAT(destination.headers, ElementsAre(Pair("Authorization", "Basic dTpodW50ZXIy")));
+  EXPECT_THAT(env.warnings(), ElementsAre(AllOf(HasSubstr("endpoint: "), HasSubstr("gRPC"), Not(HasSubstr("hunter2")))));
+  Environment quiet = environment({});
+  (void)resolve_destination(TracingOptions{.endpoint = "https://127.0.0.1/", .protocol = Protocol::grpc}, quiet);
+  EXPECT_THAT(quiet.warnings(), IsEmpty());
+}
+
+TEST(ResolveTest, CertificatesAreTheArgumentsThenTheSignalsThenTheBasesAndOnlyForTls) {
+  HOLDS("HC-22", "OE-01", "OE-15");
+  const Variables variables{{"OTEL_EXPORTER_OTLP_ENDPOINT", "https://h"},
+                            {"OTEL_EXPORTER_OTLP_CERTIFICATE", "ca.pem"},
+                            {"OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "client.pem"},
+                            {"OTEL_EXPORTER_OTLP_CLIENT_KEY", "client.key"},
+                            {"OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE", "logs-ca.pem"},
+                            {"OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE", "logs.pem"},
+                            {"OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY", "logs.key"}};
+  const auto t = traces({}, variables).tls;
+  EXPECT_EQ(t.ca_file, "ca.pem");
+  EXPECT_EQ(t.certificate_file, "client.pem");
+  EXPECT_EQ(t.key_file, "client.key");
+  const auto l = logs({}, variables).tls;
+  EXPECT_EQ(l.ca_file, "logs-ca.pem");
+  EXPECT_EQ(l.certificate_file, "logs.pem");
+  EXPECT_EQ(l.key_file, "logs.key");
+  const auto own = traces({.tls = {.ca_file = {}, .certificate_file = "own.pem", .key_file = "own.key"}}, variables).tls;
+  EXPECT_EQ(own.ca_file, "ca.pem");
+  EXPECT_EQ(own.certificate_file, "own.pem");
+  EXPECT_EQ(own.key_file, "own.key");
+  EXPECT_EQ(traces({.endpoint = "http://h"}, variables).tls.ca_file, "");
+}
+
+TEST(ResolveTest, OptionsBeatTheVariablesOfARequest) {
+  HOLDS("HC-27", "EV-11", "HC-24", "HC-25");
+  const Variables variables =
+      with_endpoint({{"OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"}, {"OTEL_EXPORTER_OTLP_TIMEOUT", "2000"}});
+  EXPECT_TRUE(traces({}, variables).gzip);
+  EXPECT_FALSE(traces({.gzip = false}, variables).gzip);
+  EXPECT_TRUE(traces({.gzip = true}, kEndpoint).gzip);
+  EXPECT_EQ(logs({.timeout = seconds(3)}, variables).timeout, seconds(3));
+  EXPECT_EQ(logs({.timeout = seconds(0)}, variables).timeout, seconds(0));
+  EXPECT_EQ(logs({.headers_file = "token"}, variables).headers_file, "token");
+  expect_error(TracingOptions{.timeout = seconds(-1)}, kEndpoint, ErrorCode::invalid_duration, {"timeout: "});
+  expect_error(TracingOptions{.timeout = std::chrono::hours(24 * 366)}, kEndpoint, ErrorCode::invalid_duration, {"year"});
+}
+
+TEST(ResolveTest, ThePresetBringsItsBatchesUnlessAnIntervalIsGiven) {
+  const auto s2 = traces({.endpoint = "https://b.b.s2.dev/otlp", .preset = Preset::s2});
+  EXPECT_EQ(s2.preset, Preset::s2);
+  EXPECT_EQ(s2.batch.interval, milliseconds(50));
+  EXPECT_EQ(s2.batch.min_bytes, 256u * 1024);
+  EXPECT_EQ(s2.batch.max_bytes, 512u * 1024);
+  EXPECT_EQ(logs({.endpoint = "https://b.b.s2.dev/otlp", .preset = Preset::s2, .export_interval = seconds(1)}).batch.interval,
+            seconds(1));
+  EXPECT_EQ(logs({.endpoint = "https://h"}).batch.interval, seconds(1));
+}
+
 TEST(ResolveTest, HeadersMergeByNameWithTheArgumentFirstAndUserinfoBeforeTheEnvironment) {
-  RecordProperty("requirement", "HC-23,OE-11");
+  HOLDS("HC-23", "OE-11");
   const Variables variables{{"OTEL_EXPORTER_OTLP_HEADERS", "authorization=env,x-a=env,x-b=env"}};
   EXPECT_THAT(traces({.endpoint = "http://h", .headers = {{"X-A", "argument"}}}, variables).headers,
               ElementsAre(Pair("authorization", "env"), Pair("x-b", "env"), Pair("X-A", "argument")));
@@ -304,7 +392,7 @@ TEST(ResolveTest, TheConsoleColoursAsAskedElseOnlyOnATerminalWithoutNoColor) {
 }
 
 TEST(ResolveTest, TheSamplerIsTheArgumentThenTheEnvironmentThenParentBasedOn) {
-  RecordProperty("requirement", "TR-59,EV-07,EV-16");
+  HOLDS("TR-59", "EV-07", "EV-16");
   struct Case {
     Variables variables;
     SamplerKind kind;
@@ -341,7 +429,7 @@ TEST(ResolveTest, TheSamplerIsTheArgumentThenTheEnvironmentThenParentBasedOn) {
 }
 
 TEST(ResolveTest, LimitsOfTheModelBeatTheGeneralOnes) {
-  RecordProperty("requirement", "TR-48,TR-52,TR-53");
+  HOLDS("TR-48", "TR-52", "TR-53");
   Config config = base({});
   EXPECT_EQ(config.span_limits.attribute_count, 128u);
   EXPECT_EQ(config.span_limits.attribute_value_length, UINT32_MAX);
@@ -371,14 +459,14 @@ TEST(ResolveTest, LimitsOfTheModelBeatTheGeneralOnes) {
 }
 
 TEST(ResolveTest, AnInvalidGeneralLimitIsToldOnce) {
-  RecordProperty("requirement", "EV-03");
+  HOLDS("EV-03");
   Environment env = environment({{"OTEL_ATTRIBUTE_COUNT_LIMIT", "-1"}, {"HOME", "/home/u"}});
   EXPECT_EQ(resolve_base(TracingOptions{}, env).span_limits.attribute_count, 128u);
   EXPECT_THAT(env.warnings(), SizeIs(1));
 }
 
 TEST(ResolveTest, TheSdkIsDisabledAndSpeaksAsTheEnvironmentSays) {
-  RecordProperty("requirement", "EV-02,EH-09");
+  HOLDS("EV-02", "EH-09");
   EXPECT_FALSE(base({}).disabled);
   EXPECT_TRUE(base({{"OTEL_SDK_DISABLED", "True"}}).disabled);
   EXPECT_FALSE(base({{"OTEL_SDK_DISABLED", "1"}}).disabled);

@@ -7,6 +7,7 @@
 
 #include <map>
 
+#include "support/holds.h"
 #include "waymark/error.h"
 
 namespace waymark::config {
@@ -34,7 +35,7 @@ std::string text_of(const Resource& resource, std::string_view key) {
 }
 
 TEST(ResourceTest, CarriesTheServiceItsProcessItsHostAndTheSdk) {
-  RecordProperty("requirement", "RS-04,RS-05,RS-07");
+  HOLDS("RS-04", "RS-05", "RS-07");
   Environment env = environment();
   const Resource resource = detect_resource("sentinel-2-runner", env);
   EXPECT_EQ(text_of(resource, "service.name"), "sentinel-2-runner");
@@ -56,14 +57,14 @@ TEST(ResourceTest, CarriesTheServiceItsProcessItsHostAndTheSdk) {
 }
 
 TEST(ResourceTest, EveryDetectionMakesANewInstance) {
-  RecordProperty("requirement", "RS-07");
+  HOLDS("RS-07");
   Environment env = environment();
   const Resource first = detect_resource("a", env);
   EXPECT_NE(text_of(first, "service.instance.id"), text_of(detect_resource("a", env), "service.instance.id"));
 }
 
 TEST(ResourceTest, WithoutANameTheProgramIsTheService) {
-  RecordProperty("requirement", "RS-06");
+  HOLDS("RS-06");
   Environment env = environment();
   EXPECT_EQ(program_name(), "config_test");
   EXPECT_EQ(text_of(detect_resource({}, env), "service.name"), "unknown_service:config_test");
@@ -73,7 +74,7 @@ TEST(ResourceTest, WithoutANameTheProgramIsTheService) {
 }
 
 TEST(ResourceTest, GivenBeatsServiceNameBeatsAttributesBeatsDetected) {
-  RecordProperty("requirement", "RS-08,RS-12,RS-13");
+  HOLDS("RS-08", "RS-12", "RS-13");
   const std::map<std::string, std::string> attributes{
       {"OTEL_RESOURCE_ATTRIBUTES", "service.name=from-attributes,service.namespace=mine,host.name=h,extra=1"}};
   auto both = attributes;
@@ -96,13 +97,13 @@ TEST(ResourceTest, GivenBeatsServiceNameBeatsAttributesBeatsDetected) {
 }
 
 TEST(ResourceTest, AnEmptyGivenValueStillWins) {
-  RecordProperty("requirement", "RS-02");
+  HOLDS("RS-02");
   Environment env = environment({{"OTEL_RESOURCE_ATTRIBUTES", "extra=1"}});
   EXPECT_EQ(text_of(detect_resource(Resource{{"extra", ""}}, env), "extra"), "");
 }
 
 TEST(ResourceTest, ReadsAttributesPercentEncodedAndTrimmedWithTheLastOneWinning) {
-  RecordProperty("requirement", "RS-09,RS-11");
+  HOLDS("RS-09", "RS-11");
   Environment env =
       environment({{"OTEL_RESOURCE_ATTRIBUTES", " a = 1%2C2 ,b=x%3Dy,c=x=y,d=, e%2Df = z\xc3\xbc ,b=last"}});
   const Resource resource = detect_resource({}, env);
@@ -115,7 +116,7 @@ TEST(ResourceTest, ReadsAttributesPercentEncodedAndTrimmedWithTheLastOneWinning)
 }
 
 TEST(ResourceTest, OneBadAttributeDiscardsThemAll) {
-  RecordProperty("requirement", "RS-10");
+  HOLDS("RS-10");
   for (const char* value :
        {"a=1,b", "a=1,=2", "a=1,b=%zz", "a=1,b=%4", "a=1,b=%", "a=1,", ",a=1", "a=1, =2", "a=1,%zz=2"}) {
     Environment env = environment({{"OTEL_RESOURCE_ATTRIBUTES", value}});

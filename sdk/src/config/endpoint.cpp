@@ -12,6 +12,7 @@
 namespace waymark::config {
 namespace {
 
+constexpr std::string_view kGrpcPort = "4317";
 constexpr std::array<std::string_view, kSignals> kSuffixes{"/v1/traces", "/v1/logs", "/v1/metrics"};
 
 std::string_view suffix_of(Signal signal) { return kSuffixes[static_cast<std::size_t>(signal)]; }
@@ -145,6 +146,7 @@ std::string requested_path(std::string_view path, Signal signal, PathRule rule, 
 std::optional<Endpoint> parse_endpoint(std::string_view text, Signal signal, PathRule rule, std::string_view key) {
   const std::string value(trimmed(text));
   const Refusal refuse(key, value);
+  const std::string usual(rule == PathRule::target ? kGrpcPort : "4318");
   if (value.empty()) return std::nullopt;
   const auto control = [](char c) { return static_cast<unsigned char>(c) < ' ' || c == '\x7f'; };
   if (std::any_of(value.begin(), value.end(), control)) {
@@ -178,7 +180,7 @@ std::optional<Endpoint> parse_endpoint(std::string_view text, Signal signal, Pat
   const ParsedUrl url(value);
   switch (url.result()) {
     case CURLUE_OK: break;
-    case CURLUE_BAD_PORT_NUMBER: throw refuse("has a port that is no number from 1 to 65535; the usual one is 4318");
+    case CURLUE_BAD_PORT_NUMBER: throw refuse("has a port that is no number from 1 to 65535; the usual one is " + usual);
     case CURLUE_NO_HOST: throw refuse("has no host; write for example http://localhost:4318");
     case CURLUE_BAD_IPV6: throw refuse("has an IPv6 address that can't be read; write for example http://[::1]:4318");
     case CURLUE_BAD_HOSTNAME:
@@ -189,11 +191,20 @@ std::optional<Endpoint> parse_endpoint(std::string_view text, Signal signal, Pat
       throw refuse("is no URL (" + std::string(curl_url_strerror(url.result())) +
                    "); percent-encode spaces, or write for example http://localhost:4318");
   }
-  if (url.part(CURLUPART_PORT) == "0") throw refuse("has the port 0; write one from 1 to 65535, the usual one is 4318");
+  if (url.part(CURLUPART_PORT) == "0") throw refuse("has the port 0; write one from 1 to 65535, the usual one is " + usual);
 
   Endpoint endpoint;
   endpoint.authorization = basic_authorization(url, refuse);
   const std::string site = scheme + "://" + std::string(authority);
+  if (rule == PathRule::target) {
+    const bool port = !url.part(CURLUPART_PORT).value_or("").empty();
+    endpoint.url = site + (port ? "" : ":" + usual);
+    endpoint.name = endpoint.url;
+    endpoint.origin = scheme + "://" + lower(url.part(CURLUPART_HOST).value_or("")) + ":" +
+                      (port ? url.part(CURLUPART_PORT).value_or("") : usual);
+    endpoint.path_ignored = (!path.empty() && path != "/") || !query.empty();
+    return endpoint;
+  }
   const std::string target = requested_path(path, signal, rule, refuse);
   endpoint.url = site + target + std::string(query);
   std::string_view name = without_trailing_slashes(target);
@@ -202,6 +213,12 @@ std::optional<Endpoint> parse_endpoint(std::string_view text, Signal signal, Pat
   endpoint.origin = scheme + "://" + lower(url.part(CURLUPART_HOST).value_or("")) + ":" +
                     url.part(CURLUPART_PORT, CURLU_DEFAULT_PORT).value_or("");
   return endpoint;
+}
+
+std::optional<Endpoint> parse_grpc_endpoint(std::string_view text, Signal signal, bool insecure, std::string_view key) {
+  const std::string value(trimmed(text));
+  const bool complete = value.empty() || value.find("://") != std::string::npos || lower(value.substr(0, 5)) == "file:";
+  return parse_endpoint(complete ? value : (insecure ? "http://" : "https://") + value, signal, PathRule::target, key);
 }
 
 }  // namespace waymark::config

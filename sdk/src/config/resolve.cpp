@@ -29,6 +29,10 @@ struct SignalVariables {
   const char* timeout;
   const char* compression;
   const char* protocol;
+  const char* insecure;
+  const char* certificate;
+  const char* client_certificate;
+  const char* client_key;
   const char* schedule_delay;
   const char* batch_size;
   nanoseconds interval;       // the default
@@ -43,6 +47,10 @@ constexpr SignalVariables kTraces{Signal::traces,
                                   "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
                                   "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
                                   "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+                                  "OTEL_EXPORTER_OTLP_TRACES_INSECURE",
+                                  "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
+                                  "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE",
+                                  "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY",
                                   "OTEL_BSP_SCHEDULE_DELAY",
                                   "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
                                   std::chrono::seconds(5)};
@@ -55,6 +63,10 @@ constexpr SignalVariables kLogs{Signal::logs,
                                 "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT",
                                 "OTEL_EXPORTER_OTLP_LOGS_COMPRESSION",
                                 "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL",
+                                "OTEL_EXPORTER_OTLP_LOGS_INSECURE",
+                                "OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE",
+                                "OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE",
+                                "OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY",
                                 "OTEL_BLRP_SCHEDULE_DELAY",
                                 "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE",
                                 std::chrono::seconds(1)};
@@ -64,17 +76,33 @@ constexpr nanoseconds kYear = std::chrono::hours(24 * 365);
 // People who read a console want lines now; a tenth of a second still makes one write of a burst.
 constexpr nanoseconds kConsoleInterval = std::chrono::milliseconds(100);
 
-std::optional<Endpoint> otlp_endpoint(const SignalVariables& of, Environment& environment) {
-  if (const auto own = environment.text(of.otlp_endpoint)) {
-    return parse_endpoint(*own, of.signal, PathRule::as_it_is, of.otlp_endpoint);
+// How this destination's endpoints are read.
+struct Reading {
+  const SignalVariables& of;
+  Protocol protocol;
+  bool insecure;  // gRPC without a scheme
+  Environment& environment;
+
+  [[nodiscard]] std::optional<Endpoint> operator()(std::string_view text, PathRule rule, std::string_view key) const {
+    return protocol == Protocol::grpc ? parse_grpc_endpoint(text, of.signal, insecure, key)
+                                      : parse_endpoint(text, of.signal, rule, key);
+  }
+};
+
+std::optional<Endpoint> otlp_endpoint(const Reading& reading, std::string& key) {
+  Environment& environment = reading.environment;
+  if (const auto own = environment.text(reading.of.otlp_endpoint)) {
+    key = reading.of.otlp_endpoint;
+    return reading(*own, PathRule::as_it_is, key);
   }
   const auto base = environment.text(kBaseEndpoint);
   if (!base) return std::nullopt;
-  auto endpoint = parse_endpoint(*base, of.signal, PathRule::base, kBaseEndpoint);
+  key = kBaseEndpoint;
+  auto endpoint = reading(*base, PathRule::base, key);
   for (const char* suffix : {"/v1/traces", "/v1/logs", "/v1/metrics"}) {
     if (endpoint->output == Output::otlp && endpoint->name.ends_with(suffix)) {
       environment.warn(std::string(kBaseEndpoint) + " ends in " + suffix + " and is a base to which /v1/" +
-                       of.word + " is added; write it without " + suffix);
+                       reading.of.word + " is added; write it without " + suffix);
     }
   }
   return endpoint;
@@ -82,14 +110,15 @@ std::optional<Endpoint> otlp_endpoint(const SignalVariables& of, Environment& en
 
 // The headers of OTEL_EXPORTER_OTLP_HEADERS were written for the endpoint of the same family: where that is another
 // server than the one chosen, they are secrets of somebody else's.
-HeaderList environment_headers(const SignalVariables& of, const Endpoint& chosen, bool chosen_by_otlp_variable,
-                               Environment& environment) {
-  const auto variable = environment.first({of.headers, "OTEL_EXPORTER_OTLP_HEADERS"});
+HeaderList environment_headers(const Reading& reading, const Endpoint& chosen, bool chosen_by_otlp_variable) {
+  Environment& environment = reading.environment;
+  const auto variable = environment.first({reading.of.headers, "OTEL_EXPORTER_OTLP_HEADERS"});
   if (!variable) return {};
-  if (const auto meant = environment.first({of.otlp_endpoint, kBaseEndpoint}); meant && !chosen_by_otlp_variable) {
+  if (const auto meant = environment.first({reading.of.otlp_endpoint, kBaseEndpoint});
+      meant && !chosen_by_otlp_variable) {
     bool same = false;
     try {
-      same = parse_endpoint(meant->text, of.signal, PathRule::as_it_is, meant->name)->origin == chosen.origin;
+      same = reading(meant->text, PathRule::as_it_is, meant->name)->origin == chosen.origin;
     } catch (const Error&) {
       // It is not used for anything else here, so what is wrong with it is nobody's concern.
     }
@@ -111,42 +140,83 @@ nanoseconds checked_interval(nanoseconds interval) {
   return interval;
 }
 
-nanoseconds interval_of(const SignalVariables& of, const std::optional<nanoseconds>& given, Environment& environment) {
+// Nothing where nobody says.
+std::optional<nanoseconds> interval_of(const SignalVariables& of, const std::optional<nanoseconds>& given,
+                                       Environment& environment) {
   if (given) return checked_interval(*given);
   if (const auto text = environment.text("OTEL_EXPORT_INTERVAL")) return parse_duration(*text, "OTEL_EXPORT_INTERVAL");
   if (const auto delay = environment.milliseconds({of.schedule_delay})) {
     // Zero means "at once", and the shortest wait comes nearest to it.
     return std::max<nanoseconds>(*delay, std::chrono::milliseconds(1));
   }
-  return of.interval;
+  return std::nullopt;
 }
 
-void check_protocol(const SignalVariables& of, Environment& environment) {
-  for (const char* name : {of.protocol, "OTEL_EXPORTER_OTLP_PROTOCOL"}) {
-    const auto protocol = environment.choice({name}, {"http/protobuf", "grpc", "http/json"});
-    if (protocol == 0u) return;
-    if (protocol) {
-      throw Error(ErrorCode::invalid_environment, std::string(name) + ": " + in_quotes(*environment.text(name)) +
-                                                      " is not supported; write http/protobuf, or leave it unset");
+Protocol protocol_of(const SignalVariables& of, const std::optional<Protocol>& given, Environment& environment) {
+  if (given) return *given;
+  // In the order of Protocol.
+  const auto word =
+      environment.choice({of.protocol, "OTEL_EXPORTER_OTLP_PROTOCOL"}, {"http/protobuf", "http/json", "grpc"});
+  return word ? static_cast<Protocol>(*word) : Protocol::http_protobuf;
+}
+
+bool insecure(const SignalVariables& of, Environment& environment) {
+  const auto variable = environment.first({of.insecure, "OTEL_EXPORTER_OTLP_INSECURE"});
+  return variable && environment.flag(variable->name.c_str());
+}
+
+nanoseconds timeout_of(const SignalVariables& of, const std::optional<nanoseconds>& given, nanoseconds otherwise,
+                       Environment& environment) {
+  if (given) {
+    if (*given < nanoseconds::zero() || *given > kYear) {
+      throw Error(ErrorCode::invalid_duration, "timeout: " + std::to_string(given->count()) +
+                                                   " ns is out of range; give at most a year, for example 10s, or 0 for "
+                                                   "no limit");
     }
+    return *given;
   }
+  if (const auto timeout = environment.milliseconds({of.timeout, "OTEL_EXPORTER_OTLP_TIMEOUT"})) return *timeout;
+  return otherwise;
+}
+
+// A client's certificate and key belong together: both are the argument's, or both the environment's.
+TlsConfig tls_of(const SignalVariables& of, const TlsConfig& given, const std::string& url, Environment& environment) {
+  TlsConfig tls = given;
+  if (!url.starts_with("https:")) return tls;  // nothing to secure: what the variables name is for other destinations
+  const auto path = [&](const char* own, const char* base) {
+    const auto found = environment.first({own, base});
+    return found ? found->text : std::string();
+  };
+  if (tls.ca_file.empty()) tls.ca_file = path(of.certificate, "OTEL_EXPORTER_OTLP_CERTIFICATE");
+  if (tls.certificate_file.empty() && tls.key_file.empty()) {
+    tls.certificate_file = path(of.client_certificate, "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE");
+    tls.key_file = path(of.client_key, "OTEL_EXPORTER_OTLP_CLIENT_KEY");
+  }
+  return tls;
 }
 
 template <typename Options>
 DestinationConfig otlp_destination(const SignalVariables& of, const Options& options, Environment& environment) {
-  auto endpoint = parse_endpoint(options.endpoint, of.signal, PathRule::base_or_complete, "endpoint");
+  const Protocol protocol = protocol_of(of, options.protocol, environment);
+  const Reading reading{of, protocol, protocol == Protocol::grpc && insecure(of, environment), environment};
+  std::string key = "endpoint";
+  auto endpoint = reading(options.endpoint, PathRule::base_or_complete, key);
   if (!endpoint) {
     if (const auto text = environment.text(of.endpoint)) {
-      endpoint = parse_endpoint(*text, of.signal, PathRule::base_or_complete, of.endpoint);
+      key = of.endpoint;
+      endpoint = reading(*text, PathRule::base_or_complete, key);
     }
   }
   const bool by_otlp_variable = !endpoint;
-  if (!endpoint) endpoint = otlp_endpoint(of, environment);
+  if (!endpoint) endpoint = otlp_endpoint(reading, key);
   if (!endpoint) {
     throw Error(ErrorCode::missing_endpoint,
                 std::string(of.call) + ": no endpoint is given; set the option `endpoint`, or the variable " +
                     of.endpoint + " or " + kBaseEndpoint + ", for example to http://localhost:4318 or file:" +
                     of.word + ".jsonl");
+  }
+  if (endpoint->path_ignored) {
+    environment.warn(key + ": gRPC requests are sent to " + endpoint->url + "; the path behind it is left out");
   }
 
   DestinationConfig destination;
@@ -156,20 +226,26 @@ DestinationConfig otlp_destination(const SignalVariables& of, const Options& opt
   destination.lossy = options.lossy;
   const HeaderList given = checked_headers(options.headers);
   if (endpoint->output == Output::otlp) {
-    check_protocol(of, environment);
+    destination.protocol = protocol;
+    destination.preset = options.preset;
     destination.url = endpoint->url;
-    destination.headers = environment_headers(of, *endpoint, by_otlp_variable, environment);
+    destination.headers = environment_headers(reading, *endpoint, by_otlp_variable);
     if (!endpoint->authorization.empty()) put_header(destination.headers, "Authorization", endpoint->authorization);
     for (const auto& [name, value] : given) put_header(destination.headers, name, value);
-    if (const auto timeout = environment.milliseconds({of.timeout, "OTEL_EXPORTER_OTLP_TIMEOUT"})) {
-      destination.timeout = *timeout;
-    }
+    destination.headers_file = options.headers_file;
+    destination.tls = tls_of(of, options.tls, endpoint->url, environment);
+    destination.timeout = timeout_of(of, options.timeout, destination.timeout, environment);
     const auto compression = environment.choice({of.compression, "OTEL_EXPORTER_OTLP_COMPRESSION"}, {"none", "gzip"});
-    destination.gzip = compression == 1u;
+    destination.gzip = options.gzip.value_or(compression == 1u);
   } else {
     destination.path = endpoint->path;
   }
-  destination.batch.interval = interval_of(of, options.export_interval, environment);
+  if (destination.preset == Preset::s2) use_s2_batches(destination.batch);
+  if (const auto interval = interval_of(of, options.export_interval, environment)) {
+    destination.batch.interval = *interval;
+  } else if (destination.preset == Preset::none) {
+    destination.batch.interval = of.interval;
+  }
   // Waymark cuts batches by bytes and age; a count is a limit only where somebody asks for it. There is no queue whose
   // size OTEL_BSP_MAX_QUEUE_SIZE could set: RecorderConfig and JournalConfig bound what waits.
   destination.batch.max_records = environment.integer({of.batch_size}, 1, INT32_MAX).value_or(0);
@@ -287,6 +363,13 @@ Config base(const BaseOptions& options, Environment& environment) {
 }
 
 }  // namespace
+
+// The bounds that S2's page recommends.
+void use_s2_batches(BatchConfig& batch) {
+  batch.interval = std::chrono::milliseconds(50);
+  batch.min_bytes = 256 * 1024;
+  batch.max_bytes = 512 * 1024;
+}
 
 std::string absolute_directory(std::string_view path) {
   if (trimmed(path).empty()) return {};

@@ -24,6 +24,9 @@ namespace waymark::config {
 [[nodiscard]] DestinationConfig resolve_destination(const LoggingOptions& options, Environment& environment);
 [[nodiscard]] DestinationConfig resolve_destination(const ConsoleOptions& options, Environment& environment);
 
+// The batches that Preset::s2 asks for, where nobody asks for others.
+void use_s2_batches(BatchConfig& batch);
+
 // An option's directory as Config has it: absolute, without "." and ".."; empty where the option is.
 [[nodiscard]] std::string absolute_directory(std::string_view path);
 
