@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/propagators.h"
+#include "support/holds.h"
 #include "waymark/propagation.h"
 
 namespace waymark {
@@ -46,13 +47,13 @@ HeaderGetter getter(std::vector<std::pair<std::string, std::string>> headers) {
 }
 
 TEST(TraceparentTest, IsWrittenInLowerCaseWithVersion00) {
-  RecordProperty("requirement", "TC-01");
+  HOLDS("TC-01");
   EXPECT_EQ(to_traceparent(span_context()), kParent);
   EXPECT_EQ(to_traceparent(span_context(0)), parent_with("00", "00"));
 }
 
 TEST(TraceparentTest, IsEmptyForAnInvalidContext) {
-  RecordProperty("requirement", "TC-20");
+  HOLDS("TC-20");
   EXPECT_EQ(to_traceparent(SpanContext{}), "");
   SpanContext no_span = span_context();
   no_span.span_id = {};
@@ -60,7 +61,7 @@ TEST(TraceparentTest, IsEmptyForAnInvalidContext) {
 }
 
 TEST(TraceparentTest, CarriesIdsFlagsAndTraceStateIntoTheContext) {
-  RecordProperty("requirement", "TC-11");
+  HOLDS("TC-11");
   const auto context = from_traceparent(kParent, "a=1,b=2");
   ASSERT_TRUE(context.has_value());
   EXPECT_EQ(context->trace_id.hex(), kTrace);
@@ -71,7 +72,7 @@ TEST(TraceparentTest, CarriesIdsFlagsAndTraceStateIntoTheContext) {
 }
 
 TEST(TraceparentTest, ReadsWhatW3cAllows) {
-  RecordProperty("requirement", "TC-01,TC-05");
+  HOLDS("TC-01", "TC-05");
   for (const std::string& text : {
            kParent,
            " \t" + kParent + "\t ",
@@ -88,7 +89,7 @@ TEST(TraceparentTest, ReadsWhatW3cAllows) {
 }
 
 TEST(TraceparentTest, IgnoresWhatW3cForbids) {
-  RecordProperty("requirement", "TC-02,TC-03,TC-04,TC-05");
+  HOLDS("TC-02", "TC-03", "TC-04", "TC-05");
   const std::string trace(kTrace);
   const std::string span(kSpan);
   for (const std::string& text : {
@@ -136,7 +137,7 @@ TEST(TraceparentTest, IgnoresWhatW3cForbids) {
 }
 
 TEST(TraceparentTest, ReadsFlagsByBitAndPropagatesTheRandomFlagAsReceived) {
-  RecordProperty("requirement", "TC-07,TC-08");
+  HOLDS("TC-07", "TC-08");
   struct Row {
     const char* in;
     bool sampled;
@@ -153,14 +154,14 @@ TEST(TraceparentTest, ReadsFlagsByBitAndPropagatesTheRandomFlagAsReceived) {
 }
 
 TEST(TraceparentTest, ClearsUnknownFlagsWhenWritten) {
-  RecordProperty("requirement", "TC-10");
+  HOLDS("TC-10");
   EXPECT_EQ(to_traceparent(*from_traceparent(parent_with("00", "ff"))), parent_with("00", "03"));
   EXPECT_EQ(to_traceparent(*from_traceparent(parent_with("00", "fc"))), parent_with("00", "00"));
   EXPECT_EQ(to_traceparent(*from_traceparent(parent_with("cc", "a9", "-x"))), parent_with("00", "01"));
 }
 
 TEST(TraceparentTest, TracestateCountsOnlyBesideAValidTraceparentAndNeverSpoilsIt) {
-  RecordProperty("requirement", "TC-06");
+  HOLDS("TC-06");
   EXPECT_FALSE(from_traceparent("00-bad", "a=1").has_value());
   const auto context = from_traceparent(kParent, "a=1,B=2");
   ASSERT_TRUE(context.has_value());
@@ -174,7 +175,7 @@ std::string members(int count) {
 }
 
 TEST(TraceStateTest, ReadsMembersAroundWhiteSpaceAndEmptyOnes) {
-  RecordProperty("requirement", "TC-13");
+  HOLDS("TC-13");
   EXPECT_EQ(TraceState::parse("a=1,b=2").header(), "a=1,b=2");
   EXPECT_EQ(TraceState::parse("a=1,,b=2").header(), "a=1,b=2");
   EXPECT_EQ(TraceState::parse("a=1 \t , \t b=2,").header(), "a=1,b=2");
@@ -185,7 +186,7 @@ TEST(TraceStateTest, ReadsMembersAroundWhiteSpaceAndEmptyOnes) {
 }
 
 TEST(TraceStateTest, ReadsKeysAndValuesAtTheBoundaries) {
-  RecordProperty("requirement", "TC-14");
+  HOLDS("TC-14");
   for (const std::string& member : {
            std::string("a=1"),
            std::string("0=1"),
@@ -222,12 +223,12 @@ TEST(TraceStateTest, ReadsKeysAndValuesAtTheBoundaries) {
 }
 
 TEST(TraceStateTest, KeepsTheFirstOfADuplicatedKey) {
-  RecordProperty("requirement", "TC-18");
+  HOLDS("TC-18");
   EXPECT_EQ(TraceState::parse("a=1,b=2,a=3").header(), "a=1,b=2");
 }
 
 TEST(TraceStateTest, SetPutsTheMemberInFrontAndKeepsTheOthersInOrder) {
-  RecordProperty("requirement", "TC-18");
+  HOLDS("TC-18");
   const auto state = TraceState::parse("a=1,b=2,c=3");
   EXPECT_EQ(state.set("d", "4").header(), "d=4,a=1,b=2,c=3");
   EXPECT_EQ(state.set("b", "9").header(), "b=9,a=1,c=3");
@@ -238,7 +239,7 @@ TEST(TraceStateTest, SetPutsTheMemberInFrontAndKeepsTheOthersInOrder) {
 }
 
 TEST(TraceStateTest, SetChangesNothingWhereKeyOrValueAreMalformed) {
-  RecordProperty("requirement", "TC-14");
+  HOLDS("TC-14");
   const auto state = TraceState::parse("a=1");
   for (const auto& [key, value] : std::vector<std::pair<std::string, std::string>>{
            {"", "1"}, {"B", "1"}, {"b", ""}, {"b", "1,c=2"}, {"b", "="}, {"b", "1 "}, {"b", "\r\n"}}) {
@@ -247,7 +248,7 @@ TEST(TraceStateTest, SetChangesNothingWhereKeyOrValueAreMalformed) {
 }
 
 TEST(TraceStateTest, GetsAndRemovesByKey) {
-  RecordProperty("requirement", "TC-18,TC-19");
+  HOLDS("TC-18", "TC-19");
   const auto state = TraceState::parse("a=1,b=2");
   EXPECT_EQ(state.get("a"), "1");
   EXPECT_EQ(state.get("b"), "2");
@@ -259,7 +260,7 @@ TEST(TraceStateTest, GetsAndRemovesByKey) {
 }
 
 TEST(BaggageTest, IsImmutableAndHoldsOneValueForEachName) {
-  RecordProperty("requirement", "BG-01,BG-03");
+  HOLDS("BG-01", "BG-03");
   const Baggage none;
   const Baggage one = none.set("a", "1");
   const Baggage two = one.set("a", "2").set("b", "3", "meta");
@@ -274,7 +275,7 @@ TEST(BaggageTest, IsImmutableAndHoldsOneValueForEachName) {
 }
 
 TEST(BaggageTest, NamesAreCaseSensitiveAndValuesAnyUtf8) {
-  RecordProperty("requirement", "BG-02");
+  HOLDS("BG-02");
   const Baggage baggage = Baggage().set("Key", "\xf0\x9f\x9b\xb0 z\xc3\xbcrich").set("key", "other");
   EXPECT_EQ(baggage.get("Key"), "\xf0\x9f\x9b\xb0 z\xc3\xbcrich");
   EXPECT_EQ(baggage.get("key"), "other");
@@ -283,7 +284,7 @@ TEST(BaggageTest, NamesAreCaseSensitiveAndValuesAnyUtf8) {
 }
 
 TEST(BaggageTest, ReadsTheExamplesOfW3c) {
-  RecordProperty("requirement", "BG-04,BG-08");
+  HOLDS("BG-04", "BG-08");
   const char* example = "key1=value1;property1;property2, key2 = value2, key3=value3; propertyKey=propertyValue";
   EXPECT_THAT(Baggage::parse(example).entries(),
               ElementsAre(Baggage::Entry{"key1", "value1", "property1;property2"}, Baggage::Entry{"key2", "value2", ""},
@@ -292,13 +293,13 @@ TEST(BaggageTest, ReadsTheExamplesOfW3c) {
 }
 
 TEST(BaggageTest, MetadataTravelsVerbatim) {
-  RecordProperty("requirement", "BG-08");
+  HOLDS("BG-08");
   EXPECT_EQ(Baggage::parse("k=v;p1;p2=x").header(), "k=v;p1;p2=x");
   EXPECT_EQ(Baggage().set("k", "v", "p1;p2=x").header(), "k=v;p1;p2=x");
 }
 
 TEST(BaggageTest, NamesThatAreNoTokenAreLeftOutOfTheHeader) {
-  RecordProperty("requirement", "BG-05");
+  HOLDS("BG-05");
   const Baggage baggage = Baggage().set("two words", "1").set("ok", "2").set("a,b", "3").set("a=b", "4");
   EXPECT_EQ(baggage.set("\xc3\xbc", "5").header(), "ok=2");
   EXPECT_EQ(Baggage().set("!#$%&'*+-.^_`|~09azAZ", "1").header(), "!#$%&'*+-.^_`|~09azAZ=1");
@@ -306,12 +307,12 @@ TEST(BaggageTest, NamesThatAreNoTokenAreLeftOutOfTheHeader) {
 }
 
 TEST(BaggageTest, MetadataCannotBreakOutOfItsMember) {
-  RecordProperty("requirement", "BG-05");
+  HOLDS("BG-05");
   EXPECT_EQ(Baggage().set("a", "1", "x,admin=true").set("b", "2", "x\r\nset-cookie: y").set("c", "3").header(), "c=3");
 }
 
 TEST(BaggageTest, EncodesEverythingButBaggageOctets) {
-  RecordProperty("requirement", "BG-06");
+  HOLDS("BG-06");
   EXPECT_EQ(Baggage().set("k", "a b").header(), "k=a%20b");
   EXPECT_EQ(Baggage().set("k", "1+1=2").header(), "k=1+1=2");
   EXPECT_EQ(Baggage().set("k", "\",;\\%").header(), "k=%22%2C%3B%5C%25");
@@ -321,7 +322,7 @@ TEST(BaggageTest, EncodesEverythingButBaggageOctets) {
 }
 
 TEST(BaggageTest, DecodesPercentAndLeavesPlusAlone) {
-  RecordProperty("requirement", "BG-07");
+  HOLDS("BG-07");
   EXPECT_EQ(Baggage::parse("k=a%20b+c").get("k"), "a b+c");
   EXPECT_EQ(Baggage::parse("k=a=b=c").get("k"), "a=b=c");
   EXPECT_EQ(Baggage::parse("k=%c3%BC").get("k"), "\xc3\xbc");
@@ -333,7 +334,7 @@ TEST(BaggageTest, DecodesPercentAndLeavesPlusAlone) {
 }
 
 TEST(BaggageTest, SkipsMalformedMembersAndKeepsTheOthers) {
-  RecordProperty("requirement", "BG-11");
+  HOLDS("BG-11");
   EXPECT_EQ(Baggage::parse("a=1,bad,b=2,=3,two words=4,q=\"5\",s=a b,r=a\\b,\xc3\xbc=6,u=\xc3\xbc,,c=7").header(),
             "a=1,b=2,c=7");
   EXPECT_TRUE(Baggage::parse("bad").empty());
@@ -341,12 +342,12 @@ TEST(BaggageTest, SkipsMalformedMembersAndKeepsTheOthers) {
 }
 
 TEST(BaggageTest, TheLastOfADuplicatedNameWins) {
-  RecordProperty("requirement", "BG-01");
+  HOLDS("BG-01");
   EXPECT_EQ(Baggage::parse("a=1,b=2,a=3").header(), "a=3,b=2");
 }
 
 TEST(BaggageTest, PropagatesUpTo64MembersInBothDirections) {
-  RecordProperty("requirement", "BG-09");
+  HOLDS("BG-09");
   Baggage baggage;
   std::string header;
   for (int i = 0; i < 65; ++i) {
@@ -360,7 +361,7 @@ TEST(BaggageTest, PropagatesUpTo64MembersInBothDirections) {
 }
 
 TEST(BaggageTest, PropagatesUpTo8192BytesAndNeverAPartOfAMember) {
-  RecordProperty("requirement", "BG-09,BG-10");
+  HOLDS("BG-09", "BG-10");
   const std::string exact = "k=" + std::string(8190, 'v');
   EXPECT_EQ(Baggage::parse(exact).header(), exact);
   EXPECT_EQ(Baggage().set("k", std::string(8191, 'v')).header(), "");
@@ -370,7 +371,7 @@ TEST(BaggageTest, PropagatesUpTo8192BytesAndNeverAPartOfAMember) {
 }
 
 TEST(PropagationTest, WritesLowerCaseHeadersForAValidContext) {
-  RecordProperty("requirement", "CP-01,TC-01,TC-16");
+  HOLDS("CP-01", "TC-01", "TC-16");
   TraceContext context{.span = span_context(3), .baggage = Baggage().set("user", "a b")};
   context.span.trace_state = TraceState::parse("a=1");
   Headers headers;
@@ -380,7 +381,7 @@ TEST(PropagationTest, WritesLowerCaseHeadersForAValidContext) {
 }
 
 TEST(PropagationTest, WritesNothingWithoutAValidSpanAndNoEmptyTracestate) {
-  RecordProperty("requirement", "TC-15,TC-20");
+  HOLDS("TC-15", "TC-20");
   Headers headers;
   inject(TraceContext{}, headers);
   EXPECT_THAT(headers, IsEmpty());
@@ -389,7 +390,7 @@ TEST(PropagationTest, WritesNothingWithoutAValidSpanAndNoEmptyTracestate) {
 }
 
 TEST(PropagationTest, InjectingAgainReplacesEveryHeaderOfTheOldTrace) {
-  RecordProperty("requirement", "CP-05");
+  HOLDS("CP-05");
   Headers headers{{"Traceparent", "old"}, {"TRACESTATE", "old=1"}, {"baggage", "old=1"}, {"accept", "x"}};
   inject(TraceContext{.span = span_context(), .baggage = Baggage().set("new", "1")}, headers);
   EXPECT_THAT(headers,
@@ -397,7 +398,7 @@ TEST(PropagationTest, InjectingAgainReplacesEveryHeaderOfTheOldTrace) {
 }
 
 TEST(PropagationTest, ReadsHeadersWhateverTheirCase) {
-  RecordProperty("requirement", "CP-04,TC-01");
+  HOLDS("CP-04", "TC-01");
   const Headers headers{{"TraceParent", kParent}, {"TRACESTATE", "a=1"}, {"Baggage", "k=v"}};
   const TraceContext context = extract(headers);
   EXPECT_EQ(to_traceparent(context.span), kParent);
@@ -406,7 +407,7 @@ TEST(PropagationTest, ReadsHeadersWhateverTheirCase) {
 }
 
 TEST(PropagationTest, JoinsRepeatedTracestateAndBaggageHeadersInOrder) {
-  RecordProperty("requirement", "CP-04,TC-15");
+  HOLDS("CP-04", "TC-15");
   const TraceContext context = extract(getter({{"traceparent", kParent}, {"tracestate", "a=1,b=2"}, {"tracestate", ""},
                                                {"tracestate", "c=3"}, {"baggage", "x=1"}, {"baggage", "y=2"}}));
   EXPECT_EQ(context.span.trace_state.header(), "a=1,b=2,c=3");
@@ -414,12 +415,12 @@ TEST(PropagationTest, JoinsRepeatedTracestateAndBaggageHeadersInOrder) {
 }
 
 TEST(PropagationTest, TwoTraceparentHeadersAreNone) {
-  RecordProperty("requirement", "TC-02");
+  HOLDS("TC-02");
   EXPECT_FALSE(extract(getter({{"traceparent", kParent}, {"traceparent", kParent}})).span.valid());
 }
 
 TEST(PropagationTest, WhatCannotBeReadLeavesTheGivenContextUnchanged) {
-  RecordProperty("requirement", "CP-02");
+  HOLDS("CP-02");
   const TraceContext base{.span = span_context(), .baggage = Baggage().set("kept", "1")};
   for (const Headers& headers :
        {Headers{}, Headers{{"traceparent", "garbage"}, {"tracestate", "a=1"}, {"baggage", ",;="}},
@@ -431,7 +432,7 @@ TEST(PropagationTest, WhatCannotBeReadLeavesTheGivenContextUnchanged) {
 }
 
 TEST(PropagationTest, PassesALongTracestateThrough) {
-  RecordProperty("requirement", "TC-16,TC-17");
+  HOLDS("TC-16", "TC-17");
   const std::string state = "a=" + std::string(256, 'x') + ",b=" + std::string(256, 'y') + ",c=1";
   Headers headers;
   inject(extract(Headers{{"traceparent", kParent}, {"tracestate", state}}), headers);
@@ -440,7 +441,7 @@ TEST(PropagationTest, PassesALongTracestateThrough) {
 }
 
 TEST(PropagatorsTest, AreChosenByAListWithoutRegardToCaseOrderOrRepetition) {
-  RecordProperty("requirement", "CP-07,EV-07,EV-08,EV-15");
+  HOLDS("CP-07", "EV-07", "EV-08", "EV-15");
   struct Row {
     const char* value;
     bool trace_context;
@@ -469,7 +470,7 @@ TEST(PropagatorsTest, AreChosenByAListWithoutRegardToCaseOrderOrRepetition) {
 }
 
 TEST(PropagatorsTest, OnlyTheChosenOnesReadAndWrite) {
-  RecordProperty("requirement", "CP-06,CP-07");
+  HOLDS("CP-06", "CP-07");
   const TraceContext context{.span = span_context(), .baggage = Baggage().set("k", "v")};
   struct Row {
     trace::Propagators chosen;

@@ -9,6 +9,7 @@
 
 #include "export/fake_journal.h"
 #include "support/allocations.h"
+#include "support/holds.h"
 #include "support/official.h"
 #include "waymark/reader.h"
 
@@ -60,7 +61,7 @@ class BatchTest : public ::testing::Test {
 };
 
 TEST_F(BatchTest, PutsRecordsUnderTheirResourceAndScopes) {
-  RecordProperty("requirement", "HC-03 PB-15 PB-16");
+  HOLDS("HC-03", "PB-15", "PB-16");
   source.append(Signal::traces, span_bytes("a"), 0);
   source.append(Signal::traces, span_bytes("b"), 1);
   source.append(Signal::traces, span_bytes("c"), 0);
@@ -89,7 +90,7 @@ TEST_F(BatchTest, LogsStandUnderTheSameNumbers) {
 }
 
 TEST_F(BatchTest, NothingWaitingIsAnEmptyBatch) {
-  RecordProperty("requirement", "HC-31");
+  HOLDS("HC-31");
   source.append(Signal::logs, log_bytes("of another signal"));
   batch.cut(*cursor, *envelope, {});
   EXPECT_EQ(batch.records(), 0u);

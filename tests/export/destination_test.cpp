@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "export/fake_journal.h"
+#include "support/holds.h"
 #include "support/http_server.h"
 #include "waymark/error.h"
 #include "waymark/reader.h"
@@ -111,7 +112,7 @@ class DestinationTest : public ::testing::Test {
 // ---- when a batch is due
 
 TEST_F(DestinationTest, SendsWhenTheOldestRecordHasWaitedForTheInterval) {
-  RecordProperty("requirement", "BP-06");
+  HOLDS("BP-06");
   auto c = config();
   c.batch.interval = 1ms;
   const auto destination = open(c);
@@ -123,7 +124,7 @@ TEST_F(DestinationTest, SendsWhenTheOldestRecordHasWaitedForTheInterval) {
 }
 
 TEST_F(DestinationTest, SendsAtOnceWhenEnoughRecordsWait) {
-  RecordProperty("requirement", "BP-06 BP-07 BP-09");
+  HOLDS("BP-06", "BP-07", "BP-09");
   auto c = config();
   c.batch.max_records = 2;
   const auto destination = open(c);
@@ -158,7 +159,7 @@ TEST_F(DestinationTest, WhatAFullBatchLeftGoesOutByItsOwnAge) {
 }
 
 TEST_F(DestinationTest, SendsNothingWhereNothingWaits) {
-  RecordProperty("requirement", "HC-31 BP-08");
+  HOLDS("HC-31", "BP-08");
   const auto destination = open(config());
   EXPECT_TRUE(destination->flush(in(kLong)));
   source->append(Signal::logs, log_bytes("of the other signal"));
@@ -170,7 +171,7 @@ TEST_F(DestinationTest, SendsNothingWhereNothingWaits) {
 }
 
 TEST_F(DestinationTest, KeepsOneConnection) {
-  RecordProperty("requirement", "HC-15 BP-01");
+  HOLDS("HC-15", "BP-01");
   const auto destination = open(config());
   for (int i = 0; i < 10; ++i) {
     record(*destination, std::to_string(i));
@@ -183,7 +184,7 @@ TEST_F(DestinationTest, KeepsOneConnection) {
 // ---- retries
 
 TEST_F(DestinationTest, SendsTheSameBytesAgainUntilTheyAreTaken) {
-  RecordProperty("requirement", "RT-01 RT-02 RT-06 RT-08 RT-13");
+  HOLDS("RT-01", "RT-02", "RT-06", "RT-08", "RT-13");
   server.script({{.status = 429}, {.status = 502}, {.broken = HttpReply::Break::no_response}, {.status = 503}, {.status = 504},
                  {.body = "torn", .broken = HttpReply::Break::half_body}});
   const auto destination = open(config());
@@ -202,7 +203,7 @@ TEST_F(DestinationTest, SendsTheSameBytesAgainUntilTheyAreTaken) {
 }
 
 TEST_F(DestinationTest, WaitsAsLongAsTheServerAsks) {
-  RecordProperty("requirement", "RT-04 RT-14");
+  HOLDS("RT-04", "RT-14");
   server.script({{.status = 503, .headers = {{"Retry-After", "60"}}}});
   Heard looks;  // at the clock: one when the wait begins, one for each time that it is asked whether it is over
   std::atomic<std::int64_t> seconds{100'000};
@@ -223,7 +224,7 @@ TEST_F(DestinationTest, WaitsAsLongAsTheServerAsks) {
 }
 
 TEST_F(DestinationTest, DeliversOnceTheBackendIsThere) {
-  RecordProperty("requirement", "RT-09 EH-03");
+  HOLDS("RT-09", "EH-03");
   const auto port = HttpServer::closed_port();
   auto c = config();
   c.url = "http://127.0.0.1:" + std::to_string(port) + "/v1/traces";
@@ -237,7 +238,7 @@ TEST_F(DestinationTest, DeliversOnceTheBackendIsThere) {
 }
 
 TEST_F(DestinationTest, NeverSendsAgainWhatWasRefusedForGood) {
-  RecordProperty("requirement", "RT-03 RT-12 HC-11 HC-17");
+  HOLDS("RT-03", "RT-12", "HC-11", "HC-17");
   const std::vector<HttpReply> refusals = {
       {.status = 302}, {.status = 400}, {.status = 401}, {.status = 403}, {.status = 404}, {.status = 408}, {.status = 413},
       {.status = 500}, {.status = 501}, {.status = 505}, {.broken = HttpReply::Break::endless_headers},
@@ -258,7 +259,7 @@ TEST_F(DestinationTest, NeverSendsAgainWhatWasRefusedForGood) {
 }
 
 TEST_F(DestinationTest, SaysWhatTheServerSaidButNoSecrets) {
-  RecordProperty("requirement", "HC-14 EH-07");
+  HOLDS("HC-14", "EH-07");
   server.script({{.status = 400,
                   .headers = {{"Content-Type", "application/json"}},
                   .body = R"({"message":"bad token 0123456789abcdef in 'Bearer 0123456789abcdef'"})"}});
@@ -273,7 +274,7 @@ TEST_F(DestinationTest, SaysWhatTheServerSaidButNoSecrets) {
 }
 
 TEST_F(DestinationTest, CountsAPartialSuccessAndSendsNothingAgain) {
-  RecordProperty("requirement", "RT-17");
+  HOLDS("RT-17");
   server.script({{.headers = {{"Content-Type", "application/json"}},
                   .body = R"({"partialSuccess":{"rejectedSpans":"2","errorMessage":"too old"}})"}});
   const auto destination = open(config());
@@ -297,7 +298,7 @@ TEST_F(DestinationTest, ABackendCantRefuseMoreThanItWasSent) {
 }
 
 TEST_F(DestinationTest, AWarningOnASuccessIsSaid) {
-  RecordProperty("requirement", "RT-19");
+  HOLDS("RT-19");
   server.script({{.headers = {{"Content-Type", "application/json"}}, .body = R"({"partialSuccess":{"errorMessage":"careful"}})"}});
   const auto destination = open(config());
   record(*destination, "x");
@@ -345,7 +346,7 @@ TEST_F(DestinationTest, ABackendThatTakesNoLogsIsNotAskedAgainForAnHour) {
 // ---- flush
 
 TEST_F(DestinationTest, AFlushEndsABackoffOfOurOwnOnce) {
-  RecordProperty("requirement", "RT-22");
+  HOLDS("RT-22");
   server.script({{.status = 503}, {.status = 503}});
   auto c = config();
   c.retry = {.initial = 1h, .maximum = 1h, .multiplier = 1.0};
@@ -361,7 +362,7 @@ TEST_F(DestinationTest, AFlushEndsABackoffOfOurOwnOnce) {
 }
 
 TEST_F(DestinationTest, AFlushDoesNotEndAWaitThatTheServerAskedFor) {
-  RecordProperty("requirement", "RT-07 RT-14 RT-22");
+  HOLDS("RT-07", "RT-14", "RT-22");
   server.script({{.status = 429, .headers = {{"Retry-After", "3600"}}}});
   auto c = config();
   c.batch.max_records = 1;
@@ -375,7 +376,7 @@ TEST_F(DestinationTest, AFlushDoesNotEndAWaitThatTheServerAskedFor) {
 }
 
 TEST_F(DestinationTest, AFlushWaitsForWhatWasThereBeforeItOnly) {
-  RecordProperty("requirement", "BP-11");
+  HOLDS("BP-11");
   server.standard({.hold = HttpReply::Hold::before_headers});
   const auto destination = open(config());
   record(*destination, "before");
@@ -391,7 +392,7 @@ TEST_F(DestinationTest, AFlushWaitsForWhatWasThereBeforeItOnly) {
 // ---- stop
 
 TEST_F(DestinationTest, AStopDrains) {
-  RecordProperty("requirement", "BP-09 BP-12");
+  HOLDS("BP-09", "BP-12");
   auto c = config();
   c.batch.max_records = 30;
   auto destination = open(c);
@@ -413,7 +414,7 @@ TEST_F(DestinationTest, AStopDrains) {
 }
 
 TEST_F(DestinationTest, AStopIsNotHeldUpByAServerThatHangs) {
-  RecordProperty("requirement", "RT-20 EH-10");
+  HOLDS("RT-20", "EH-10");
   for (const auto hold : {HttpReply::Hold::before_headers, HttpReply::Hold::before_body}) {
     HttpServer hanging;
     hanging.standard({.body = "late", .hold = hold});
@@ -443,7 +444,7 @@ TEST_F(DestinationTest, AStopGivesADeadBackendOneTry) {
 }
 
 TEST_F(DestinationTest, AStopEndsABackoff) {
-  RecordProperty("requirement", "RT-22");
+  HOLDS("RT-22");
   server.script({{.status = 503}});
   auto c = config();
   c.retry = {.initial = 1h, .maximum = 1h, .multiplier = 1.0};
@@ -511,7 +512,7 @@ TEST_F(DestinationTest, ABusySourceDoesNotStarveARecoveredOne) {
 }
 
 TEST_F(DestinationTest, AFaultWhileABatchIsMadeLosesNothing) {
-  RecordProperty("requirement", "BP-16 EH-05");
+  HOLDS("BP-16", "EH-05");
   source->fail_scopes(1);
   const auto destination = open(config());
   record(*destination, "a");
@@ -599,7 +600,7 @@ TEST_F(DestinationTest, SettingsThatCantWorkAreRefusedAndChangeNothing) {
 }
 
 TEST_F(DestinationTest, ACallbackThatThrowsIsARefusal) {
-  RecordProperty("requirement", "EH-04");
+  HOLDS("EH-04");
   auto c = config();
   c.output = Output::callback;
   std::vector<std::string> requests;
@@ -622,7 +623,7 @@ TEST_F(DestinationTest, ACallbackThatThrowsIsARefusal) {
 }
 
 TEST_F(DestinationTest, OneDeadBackendCostsAnotherNothing) {
-  RecordProperty("requirement", "HC-32");
+  HOLDS("HC-32");
   HttpServer hanging;
   hanging.standard({.hold = HttpReply::Hold::before_headers});
   auto c = config();
@@ -641,7 +642,7 @@ TEST_F(DestinationTest, OneDeadBackendCostsAnotherNothing) {
 }
 
 TEST_F(DestinationTest, ManyThreadsAtOnce) {
-  RecordProperty("requirement", "BP-14");
+  HOLDS("BP-14");
   auto c = config();
   c.batch.interval = 1ms;
   c.batch.max_records = 7;

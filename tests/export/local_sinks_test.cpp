@@ -16,6 +16,7 @@
 #include "export/console.h"
 #include "export/fake_journal.h"
 #include "export/sink.h"
+#include "support/holds.h"
 #include "waymark/error.h"
 #include "waymark/reader.h"
 
@@ -76,7 +77,7 @@ class FileSinkTest : public ::testing::Test {
 };
 
 TEST_F(FileSinkTest, WritesOneRequestALine) {
-  RecordProperty("requirement", "FS-01 FS-02");
+  HOLDS("FS-01", "FS-02");
   const auto sink = open(path);
   EXPECT_EQ(send(*sink, request("one")).outcome, Outcome::delivered);
   EXPECT_EQ(send(*sink, request("t\nwo")).outcome, Outcome::delivered);
@@ -95,7 +96,7 @@ TEST_F(FileSinkTest, MakesTheDirectoryAndAFileThatOthersMayRead) {
 }
 
 TEST_F(FileSinkTest, AppendsToWhatIsThereAndTakesATornLineBack) {
-  RecordProperty("requirement", "FS-06");
+  HOLDS("FS-06");
   const std::string one = request_to_json(Signal::logs, request("one")) + "\n";
   std::ofstream(path) << one << "{\"torn\":\"" << std::string(10000, 'x');  // a process was killed in the middle of it
   const auto sink = open(path);
@@ -147,7 +148,7 @@ TEST_F(FileSinkTest, AFullDiskIsWorthAnotherTry) {
 }
 
 TEST_F(FileSinkTest, TakesBackHalfALine) {
-  RecordProperty("requirement", "FS-06");
+  HOLDS("FS-06");
   const auto sink = open(path);
   EXPECT_EQ(send(*sink, request("one")).outcome, Outcome::delivered);
   sigset_t too_large;

@@ -5,6 +5,8 @@
 
 #include <string>
 
+#include "support/holds.h"
+
 namespace waymark::delivery {
 namespace {
 
@@ -22,7 +24,7 @@ std::string partial(std::string rejected_varint, const std::string& message) {
 }
 
 TEST(ResponseTest, RetriesExactlyFourStatuses) {
-  RecordProperty("requirement", "RT-02 RT-03");
+  HOLDS("RT-02", "RT-03");
   for (int status = 300; status < 600; ++status) {
     const bool retryable = status == 429 || status == 502 || status == 503 || status == 504;
     EXPECT_EQ(evaluate(Signal::traces, status, "", "").verdict, retryable ? Outcome::retry : Outcome::rejected) << status;
@@ -32,7 +34,7 @@ TEST(ResponseTest, RetriesExactlyFourStatuses) {
 }
 
 TEST(ResponseTest, AnEmptyBodyIsFullSuccess) {
-  RecordProperty("requirement", "HC-13 GC-30");
+  HOLDS("HC-13", "GC-30");
   for (const char* type : {"", kProtobuf, kJson, "text/html"}) {
     const Evaluation result = evaluate(Signal::traces, 200, type, "");
     EXPECT_EQ(result.verdict, Outcome::delivered);
@@ -42,7 +44,7 @@ TEST(ResponseTest, AnEmptyBodyIsFullSuccess) {
 }
 
 TEST(ResponseTest, AnUnknownTypeOrDamagedBodyIsFullSuccess) {
-  RecordProperty("requirement", "HC-13");
+  HOLDS("HC-13");
   EXPECT_EQ(evaluate(Signal::traces, 200, "text/html", partial("\x03", "no")).rejected, 0u);
   EXPECT_EQ(evaluate(Signal::traces, 200, kProtobuf, "\xff\xff\xff").rejected, 0u);
   EXPECT_EQ(evaluate(Signal::traces, 200, kProtobuf, "\x0a\x7f").rejected, 0u);
@@ -51,7 +53,7 @@ TEST(ResponseTest, AnUnknownTypeOrDamagedBodyIsFullSuccess) {
 }
 
 TEST(ResponseTest, ReadsPartialSuccessFromProtobuf) {
-  RecordProperty("requirement", "HC-12 RT-17");
+  HOLDS("HC-12", "RT-17");
   const Evaluation result = evaluate(Signal::logs, 200, "Application/X-Protobuf; v=1", partial("\x03", "too old"));
   EXPECT_EQ(result.verdict, Outcome::delivered);
   EXPECT_EQ(result.rejected, 3u);
@@ -59,7 +61,7 @@ TEST(ResponseTest, ReadsPartialSuccessFromProtobuf) {
 }
 
 TEST(ResponseTest, ReadsPartialSuccessFromJsonForEachSignal) {
-  RecordProperty("requirement", "HC-12 RT-17 JS-07");
+  HOLDS("HC-12", "RT-17", "JS-07");
   struct Case {
     Signal signal;
     const char* body;
@@ -75,7 +77,7 @@ TEST(ResponseTest, ReadsPartialSuccessFromJsonForEachSignal) {
 }
 
 TEST(ResponseTest, UnknownFieldsAreIgnored) {
-  RecordProperty("requirement", "HC-33 JS-05");
+  HOLDS("HC-33", "JS-05");
   const std::string unknown = "\x98\x3f\x05"s;  // field 1011
   EXPECT_EQ(evaluate(Signal::traces, 200, kProtobuf, unknown + partial("\x02", "") + unknown).rejected, 2u);
   const char* body = R"({"new":[{"partialSuccess":{"rejectedSpans":9}}],"deep":{"partialSuccess":{"rejectedSpans":9}},
@@ -84,14 +86,14 @@ TEST(ResponseTest, UnknownFieldsAreIgnored) {
 }
 
 TEST(ResponseTest, AnEmptyPartialSuccessIsNone) {
-  RecordProperty("requirement", "RT-18");
+  HOLDS("RT-18");
   const Evaluation result = evaluate(Signal::traces, 200, kProtobuf, partial("", ""));
   EXPECT_EQ(result.rejected, 0u);
   EXPECT_EQ(result.message, "");
 }
 
 TEST(ResponseTest, AMessageAloneIsAWarningOnASuccess) {
-  RecordProperty("requirement", "RT-19");
+  HOLDS("RT-19");
   const Evaluation result = evaluate(Signal::traces, 200, kProtobuf, partial("", "be careful"));
   EXPECT_EQ(result.verdict, Outcome::delivered);
   EXPECT_EQ(result.rejected, 0u);
@@ -108,7 +110,7 @@ TEST(ResponseTest, ANegativeCountIsNone) {
 }
 
 TEST(ResponseTest, TheServersWordsAreReadButDecideNothing) {
-  RecordProperty("requirement", "HC-14");
+  HOLDS("HC-14");
   const std::string status = "\x08\x0e\x12\x04" "busy";  // code 14 (UNAVAILABLE), message
   const Evaluation protobuf = evaluate(Signal::traces, 400, kProtobuf, status);
   EXPECT_EQ(protobuf.verdict, Outcome::rejected);
@@ -127,7 +129,7 @@ TEST(ResponseTest, MessagesBecomeOnePrintableLine) {
 }
 
 TEST(ResponseTest, NestingCostsNoStack) {
-  RecordProperty("requirement", "JS-21");
+  HOLDS("JS-21");
   const std::string deep = std::string(2'000'000, '[');
   EXPECT_EQ(evaluate(Signal::traces, 200, kJson, deep).verdict, Outcome::delivered);
   const std::string objects = [] {

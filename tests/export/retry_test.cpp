@@ -5,6 +5,8 @@
 #include <chrono>
 #include <set>
 
+#include "support/holds.h"
+
 namespace waymark::delivery {
 namespace {
 
@@ -15,7 +17,7 @@ constexpr std::uint64_t kMost = UINT64_MAX;
 const RetryConfig kConfig{.initial = 100ms, .maximum = 1s, .multiplier = 2.0};
 
 TEST(BackoffTest, GrowsByTheMultiplierUpToTheMaximum) {
-  RecordProperty("requirement", "RT-01 RT-06");
+  HOLDS("RT-01", "RT-06");
   Backoff low;
   Backoff high;
   for (const auto longest : {100ms, 200ms, 400ms, 800ms, 1000ms, 1000ms}) {
@@ -27,7 +29,7 @@ TEST(BackoffTest, GrowsByTheMultiplierUpToTheMaximum) {
 }
 
 TEST(BackoffTest, HasJitter) {
-  RecordProperty("requirement", "RT-01 RT-09");
+  HOLDS("RT-01", "RT-09");
   std::set<std::chrono::nanoseconds> waits;
   for (int i = 0; i < 10; ++i) waits.insert(Backoff().next(kConfig, 0s));
   EXPECT_GT(waits.size(), 5u);
@@ -41,7 +43,7 @@ TEST(BackoffTest, BeginsAnewAfterASuccess) {
 }
 
 TEST(BackoffTest, WhatTheServerAsksForWinsWhereItIsLonger) {
-  RecordProperty("requirement", "RT-04 RT-14");
+  HOLDS("RT-04", "RT-14");
   Backoff backoff;
   EXPECT_EQ(backoff.next(kConfig, 7s, kMost), 7s);
   EXPECT_GE(Backoff().next(kConfig, 1ms, kLeast), 50ms);
@@ -52,7 +54,7 @@ TEST(BackoffTest, WhatTheServerAsksForIsAtMostAnHour) {
 }
 
 TEST(BackoffTest, GrowsFromWhatTheServerAskedFor) {
-  RecordProperty("requirement", "RT-15");
+  HOLDS("RT-15");
   Backoff backoff;
   EXPECT_EQ(backoff.next(kConfig, 300ms, kLeast), 300ms);
   EXPECT_EQ(backoff.next(kConfig, 0s, kLeast), 300ms) << "half of twice as much";

@@ -12,6 +12,7 @@
 
 #include "otlp/walk.h"
 #include "otlp/writer.h"
+#include "support/holds.h"
 #include "waymark/error.h"
 
 namespace waymark {
@@ -91,7 +92,7 @@ TEST(JsonTest, WritesOneSpanAsTheSpecificationShowsIt) {
 }
 
 TEST(JsonTest, WritesDoublesThatJsonHasNoNumberForAsStrings) {
-  RecordProperty("requirement", "JS-09");
+  HOLDS("JS-09");
   EXPECT_EQ(written({std::numeric_limits<double>::quiet_NaN()}), R"({"doubleValue":"NaN"})");
   EXPECT_EQ(written({-std::numeric_limits<double>::infinity()}), R"({"doubleValue":"-Infinity"})");
   EXPECT_EQ(written({0.1}), R"({"doubleValue":0.1})");
@@ -101,7 +102,7 @@ TEST(JsonTest, WritesDoublesThatJsonHasNoNumberForAsStrings) {
 }
 
 TEST(JsonTest, WritesPaddedBase64) {
-  RecordProperty("requirement", "JS-10");
+  HOLDS("JS-10");
   const auto bytes = [](std::size_t n) { return AnyValue{std::vector<std::byte>(n, std::byte{0xfb})}; };
   EXPECT_EQ(written(bytes(0)), R"({"bytesValue":""})");
   EXPECT_EQ(written(bytes(1)), R"({"bytesValue":"+w=="})");
@@ -110,7 +111,7 @@ TEST(JsonTest, WritesPaddedBase64) {
 }
 
 TEST(JsonTest, ReplacesEachByteThatIsNotUtf8) {
-  RecordProperty("requirement", "JS-18");
+  HOLDS("JS-18");
   const std::string json = written_value(std::string("\x0a\x06" "a\xff\xc3(\xed\xa0", 8));
   EXPECT_EQ(json, "{\"stringValue\":\"a\uFFFD\uFFFD(\uFFFD\uFFFD\"}");
   EXPECT_TRUE(nlohmann::json::accept(json));
@@ -121,12 +122,12 @@ TEST(JsonTest, EscapesWhatWouldBreakALine) {
 }
 
 TEST(JsonTest, LeavesOutProfilesFields) {
-  RecordProperty("requirement", "PB-22");
+  HOLDS("PB-22");
   EXPECT_EQ(written_value(std::string("\x40\x07", 2)), "{}");
 }
 
 TEST(JsonReaderTest, TakesIntegersAsNumbersAndAsStrings) {
-  RecordProperty("requirement", "JS-07");
+  HOLDS("JS-07");
   EXPECT_EQ(read_value(R"({"intValue":"-9223372036854775808"})"), AnyValue{std::numeric_limits<std::int64_t>::min()});
   EXPECT_EQ(read_value(R"({"intValue":9223372036854775807})"), AnyValue{std::numeric_limits<std::int64_t>::max()});
   EXPECT_EQ(read_value(R"({"intValue":-7})"), AnyValue{std::int64_t{-7}});
@@ -150,7 +151,7 @@ TEST(JsonReaderTest, RefusesIntegersOutOfRange) {
 }
 
 TEST(JsonReaderTest, TakesHexInAnyCase) {
-  RecordProperty("requirement", "JS-02");
+  HOLDS("JS-02");
   const ReadSpan span = read_span(R"({"traceId":"5B8EFFF798038103D269B633813FC60C","spanId":"eee19b7ec3c1b174",
                                      "parentSpanId":""})");
   EXPECT_EQ(span.context.trace_id.hex(), "5b8efff798038103d269b633813fc60c");
@@ -166,7 +167,7 @@ TEST(JsonReaderTest, RefusesIdsOfAnotherLengthOrAlphabet) {
 }
 
 TEST(JsonReaderTest, TakesNullAsAbsent) {
-  RecordProperty("requirement", "JS-11");
+  HOLDS("JS-11");
   const ReadSpan span = read_span(R"({"name":"n","attributes":null,"traceId":null,"status":null,"kind":null})");
   EXPECT_EQ(span.name, "n");
   EXPECT_TRUE(span.attributes.empty());
@@ -174,7 +175,7 @@ TEST(JsonReaderTest, TakesNullAsAbsent) {
 }
 
 TEST(JsonReaderTest, IgnoresUnknownKeysAtEveryLevel) {
-  RecordProperty("requirement", "JS-05");
+  HOLDS("JS-05");
   const ReadTelemetry telemetry = read(
       R"({"x":1,"resourceSpans":[{"x":{"y":[1,[2]]},"resource":{"x":null,"attributes":[]},"scopeSpans":[{"x":[],)"
       R"("scope":{"x":"s","name":"sc"},"spans":[{"trace_id":5,"name":"n","attributes":[{"x":{},"key":"k",)"
@@ -205,7 +206,7 @@ TEST(JsonReaderTest, TakesBothAlphabetsOfBase64) {
 }
 
 TEST(JsonReaderTest, BoundsNesting) {
-  RecordProperty("requirement", "JS-21");
+  HOLDS("JS-21");
   const auto nested = [](int depth) {
     std::string opening;
     std::string closing;

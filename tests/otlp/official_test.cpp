@@ -12,6 +12,7 @@
 #include "otlp/json.h"
 #include "otlp/reader.h"
 #include "otlp/writer.h"
+#include "support/holds.h"
 
 namespace waymark {
 namespace {
@@ -283,7 +284,7 @@ TEST_F(OfficialValueTest, EveryKindArrives) {
 }
 
 TEST_F(OfficialValueTest, DefaultsAreKeptWhereAValueIsSet) {
-  RecordProperty("requirement", "JS-13");
+  HOLDS("JS-13");
   EXPECT_EQ(official({std::string()}), Json::parse(R"({"stringValue":""})"));
   EXPECT_EQ(official({false}), Json::parse(R"({"boolValue":false})"));
   EXPECT_EQ(official({std::int64_t{0}}), Json::parse(R"({"intValue":"0"})"));
@@ -295,7 +296,7 @@ TEST_F(OfficialValueTest, DefaultsAreKeptWhereAValueIsSet) {
 }
 
 TEST_F(OfficialValueTest, IntegersAreExactToTheLastDigit) {
-  RecordProperty("requirement", "JS-06");
+  HOLDS("JS-06");
   for (const std::int64_t i : {std::int64_t{-1}, std::numeric_limits<std::int64_t>::min(),
                                std::numeric_limits<std::int64_t>::max(), (std::int64_t{1} << 53) + 1}) {
     EXPECT_EQ(official({i}), (Json{{"intValue", std::to_string(i)}}));
@@ -327,7 +328,7 @@ TEST(OfficialTest, TimesAreExactUpToTheLastNanosecondOfTheWire) {
 }
 
 TEST(OfficialTest, MessagesInPartsAreMergedAsTheOfficialClassesMergeThem) {
-  RecordProperty("requirement", "PB-05");
+  HOLDS("PB-05");
   std::string body;
   protozero::pbf_writer span(body);
   span.add_string(5, "first");

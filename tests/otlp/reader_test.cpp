@@ -10,6 +10,7 @@
 
 #include "otlp/json.h"
 #include "otlp/writer.h"
+#include "support/holds.h"
 #include "waymark/reader.h"
 
 namespace waymark {
@@ -133,7 +134,7 @@ TEST(ReaderTest, SkipsUnknownFieldsOfEveryWireType) {
 }
 
 TEST(ReaderTest, RefusesGroups) {
-  RecordProperty("requirement", "PB-07");
+  HOLDS("PB-07");
   EXPECT_THAT(corrupt([] { (void)otlp::read_span("\x0b\x0c"); }), HasSubstr("the wire type is unknown"));
 }
 
@@ -165,7 +166,7 @@ TEST(ReaderTest, RefusesFieldNumbersThatDoNotExist) {
 }
 
 TEST(ReaderTest, BoundsNesting) {
-  RecordProperty("requirement", "JS-21");
+  HOLDS("JS-21");
   EXPECT_NO_THROW((void)otlp::read_any(nested(otlp::kMaxNesting)));
   EXPECT_THAT(corrupt([] { (void)otlp::read_any(nested(otlp::kMaxNesting + 1)); }), HasSubstr("too deep"));
   EXPECT_THAT(corrupt([] { (void)otlp::read_any(nested(5'000)); }), HasSubstr("too deep"));
@@ -253,7 +254,7 @@ TEST(ReaderTest, SurvivesAnyBytes) {
 }
 
 TEST(ValueTextTest, IsWhatPeopleWrite) {
-  RecordProperty("requirement", "SV-50");
+  HOLDS("SV-50");
   EXPECT_EQ(to_text({}), "");
   EXPECT_EQ(to_text({std::string("as it is \"")}), "as it is \"");
   EXPECT_EQ(to_text({true}), "true");

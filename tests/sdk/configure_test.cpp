@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "sdk/process.h"
+#include "support/holds.h"
 #include "waymark/error.h"
 #include "waymark/reader.h"
 
@@ -105,7 +106,7 @@ TEST_F(ConfigureTest, ALaterCallsAttributesBelongToItsDestination) {
 
 // Surprise 3 of Tilebox's: disabled by a variable, the next call fails.
 TEST_F(ConfigureTest, DisabledItConfiguresValidatesAndRecordsNothing) {
-  RecordProperty("requirement", "CP-09");
+  HOLDS("CP-09");
   setenv("OTEL_SDK_DISABLED", "true", 1);
   IN_A_PROCESS({
     configure_otel_tracing({.service = "a"});  // without an endpoint: it is switched off, so none is missing

@@ -2,13 +2,13 @@
 
 #include "sdk/recorded.h"
 
+#include "support/holds.h"
+
 namespace waymark {
 namespace {
 
 using nlohmann::json;
 using testing::Recorded;
-
-#define HOLDS(id) RecordProperty("requirement", id)
 
 TEST(LoggerTest, ARecordCarriesTheCurrentSpan) {
   HOLDS("LG-09");

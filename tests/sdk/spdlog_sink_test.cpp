@@ -8,6 +8,7 @@
 #include <set>
 #include <thread>
 
+#include "support/holds.h"
 #include "waymark/testing.h"
 
 namespace waymark {
@@ -30,7 +31,7 @@ class SpdlogSinkTest : public ::testing::Test {
 };
 
 TEST_F(SpdlogSinkTest, KeepsTextNameTimeAndThread) {
-  RecordProperty("requirement", "LG-26 LG-27 LG-29");
+  HOLDS("LG-26", "LG-27", "LG-29");
   spdlog::logger tiles = logger("tiles", spdlog_sink(telemetry_));
   const auto time = spdlog::log_clock::time_point(std::chrono::seconds(1'700'000'000)) + std::chrono::microseconds(123'456);
   tiles.log(time, spdlog::source_loc{}, spdlog::level::info, "read 4 bands");
@@ -44,7 +45,7 @@ TEST_F(SpdlogSinkTest, KeepsTextNameTimeAndThread) {
 }
 
 TEST_F(SpdlogSinkTest, MapsEveryLevel) {
-  RecordProperty("requirement", "SEV-03 SEV-05");
+  HOLDS("SEV-03", "SEV-05");
   spdlog::logger tiles = logger("tiles", spdlog_sink(telemetry_));
   for (const auto level : {spdlog::level::trace, spdlog::level::debug, spdlog::level::info, spdlog::level::warn,
                            spdlog::level::err, spdlog::level::critical, spdlog::level::off}) {
@@ -85,7 +86,7 @@ TEST_F(SpdlogSinkTest, CarriesTheIdsOfTheCurrentSpan) {
 }
 
 TEST_F(SpdlogSinkTest, LeavesOutTheLoggerThatReportsAboutWaymark) {
-  RecordProperty("requirement", "LG-30");
+  HOLDS("LG-30");
   const auto sink = spdlog_sink(telemetry_);
   logger("waymark", sink).error("a destination fails");
   logger("other", sink).error("x");

@@ -4,13 +4,13 @@
 
 #include "sdk/recorded.h"
 
+#include "support/holds.h"
+
 namespace waymark {
 namespace {
 
 using nlohmann::json;
 using testing::Recorded;
-
-#define HOLDS(id) RecordProperty("requirement", id)
 
 TEST(TracerTest, EveryKindOfValueArrivesAsTheOfficialClassesReadIt) {
   HOLDS("TR-43");

@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "support/holds.h"
 #include "support/http_server.h"
 #include "waymark/error.h"
 
@@ -100,7 +101,7 @@ std::string gzipped(const std::string& text) {
 }
 
 TEST(HttpTest, PostsTheBodyWithItsHeaders) {
-  RecordProperty("requirement", "HC-01 HC-03 HC-29");
+  HOLDS("HC-01", "HC-03", "HC-29");
   HttpServer server;
   const HttpResponse response = post(server.url());
   EXPECT_EQ(response.failure, Failure::none) << response.error;
@@ -117,14 +118,14 @@ TEST(HttpTest, PostsTheBodyWithItsHeaders) {
 }
 
 TEST(HttpTest, AnUncompressedBodySaysNothingAboutItsEncoding) {
-  RecordProperty("requirement", "HC-06");
+  HOLDS("HC-06");
   HttpServer server;
   post(server.url());
   EXPECT_EQ(server.requests().at(0).header("Content-Encoding"), nullptr);
 }
 
 TEST(HttpTest, CompressesWhereAsked) {
-  RecordProperty("requirement", "HC-06 HC-24");
+  HOLDS("HC-06", "HC-24");
   HttpServer server;
   HttpSettings with = settings(server.url());
   with.gzip = true;
@@ -154,7 +155,7 @@ TEST(HttpTest, AnEmptyBodyIsSentAsOne) {
 }
 
 TEST(HttpTest, KeepsItsConnection) {
-  RecordProperty("requirement", "HC-15");
+  HOLDS("HC-15");
   HttpServer server;
   server.standard({.body = "some body"});
   HttpClient client(settings(server.url()));
@@ -184,7 +185,7 @@ TEST(HttpTest, SendsTheWholeBodyAgainOnANewConnectionWhereTheKeptOneWasClosed) {
 }
 
 TEST(HttpTest, SendsTheUsersHeaders) {
-  RecordProperty("requirement", "HC-23");
+  HOLDS("HC-23");
   HttpServer server;
   HttpSettings with = settings(server.url());
   with.headers = {{"Authorization", "Bearer abc"}, {"X-Empty", ""}, {"content-LENGTH", "9"}, {"Content-Type", "text/html"}};
@@ -214,14 +215,14 @@ TEST(HttpTest, RefusesAHeaderThatEndsItsLineAndKeepsItsValueToItself) {
 }
 
 TEST(HttpTest, RequestsTheUrlByteForByte) {
-  RecordProperty("requirement", "HC-05 HC-18 HC-35");
+  HOLDS("HC-05", "HC-18", "HC-35");
   HttpServer server;
   EXPECT_EQ(post(server.url("/a%2Fb/../c%20d/?x=%41&y")).status, 200);
   EXPECT_EQ(server.requests().at(0).target, "/a%2Fb/../c%20d/?x=%41&y");
 }
 
 TEST(HttpTest, FollowsNoRedirect) {
-  RecordProperty("requirement", "HC-17");
+  HOLDS("HC-17");
   HttpServer server;
   HttpServer elsewhere;
   server.script({{.status = 307, .headers = {{"Location", elsewhere.url()}}}});
@@ -242,7 +243,7 @@ TEST(HttpTest, ReadsBodyAndTypeOfTheResponse) {
 }
 
 TEST(HttpTest, UnderstandsAGzippedResponse) {
-  RecordProperty("requirement", "HC-07");
+  HOLDS("HC-07");
   HttpServer server;
   server.script({{.headers = {{"Content-Encoding", "gzip"}}, .body = gzipped("hello")}});
   EXPECT_EQ(post(server.url()).body, "hello");
@@ -250,7 +251,7 @@ TEST(HttpTest, UnderstandsAGzippedResponse) {
 }
 
 TEST(HttpTest, RefusesAResponseThatIsTooLarge) {
-  RecordProperty("requirement", "HC-10 HC-28");
+  HOLDS("HC-10", "HC-28");
   HttpServer server;
   server.script({{.body = std::string(5 << 20, 'x')}, {.body = std::string(4 << 20, 'x')}});
   HttpClient client(settings(server.url()));
@@ -260,7 +261,7 @@ TEST(HttpTest, RefusesAResponseThatIsTooLarge) {
 }
 
 TEST(HttpTest, RefusesAResponseThatIsTooLargeOnceUnpacked) {
-  RecordProperty("requirement", "HC-10");
+  HOLDS("HC-10");
   HttpServer server;
   server.script({{.headers = {{"Content-Encoding", "gzip"}}, .body = gzipped(std::string(64 << 20, '\0'))}});
   const HttpResponse response = post(server.url());
@@ -311,7 +312,7 @@ TEST(HttpTest, NothingListensThere) {
 }
 
 TEST(HttpTest, OnlyHttpIsSpoken) {
-  RecordProperty("requirement", "HC-19");
+  HOLDS("HC-19");
   for (const char* url : {"ftp://127.0.0.1/x", "file:///etc/hostname", "gopher://127.0.0.1/"}) {
     const Failure failure = post(url).failure;
     EXPECT_TRUE(failure == Failure::not_http || failure == Failure::unusable) << url;
@@ -339,7 +340,7 @@ TEST(HttpTest, AnAnswerOfNoStandsThoughItIsTorn) {
 }
 
 TEST(HttpTest, GivesUpAServerThatHangs) {
-  RecordProperty("requirement", "HC-25 RT-20");
+  HOLDS("HC-25", "RT-20");
   for (const auto hold : {HttpReply::Hold::before_headers, HttpReply::Hold::before_body}) {
     HttpServer server;
     server.standard({.body = "late", .hold = hold});
@@ -367,7 +368,7 @@ TEST(HttpTest, AbortEndsARequestThatHangs) {
 }
 
 TEST(HttpTest, AbortDoesNotWaitForAResolverThatHangs) {
-  RecordProperty("requirement", "RT-20");
+  HOLDS("RT-20");
   Resolver& r = resolver();
   {
     const std::lock_guard lock(r.mutex);
@@ -394,7 +395,7 @@ TEST(HttpTest, AbortDoesNotWaitForAResolverThatHangs) {
 }
 
 TEST(HttpTest, TellsWhenToTryAgain) {
-  RecordProperty("requirement", "RT-04");
+  HOLDS("RT-04");
   HttpServer server;
   server.script({{.status = 503, .headers = {{"retry-after", "7"}}}, {.status = 503, .headers = {{"Retry-After", "soon"}}}});
   HttpClient client(settings(server.url()));
@@ -403,7 +404,7 @@ TEST(HttpTest, TellsWhenToTryAgain) {
 }
 
 TEST(RetryAfterTest, ReadsSecondsAndHttpDates) {
-  RecordProperty("requirement", "RT-04 RT-05");
+  HOLDS("RT-04", "RT-05");
   const std::time_t now = 1'800'000'000;  // Fri, 15 Jan 2027 08:00:00 GMT
   const auto parse = [&](std::string_view text) { return parse_retry_after(text, now); };
   EXPECT_EQ(parse("0"), 0s);
@@ -421,7 +422,7 @@ TEST(RetryAfterTest, IsBounded) {
 }
 
 TEST(RetryAfterTest, IgnoresWhatIsNeither) {
-  RecordProperty("requirement", "RT-05");
+  HOLDS("RT-05");
   for (const std::string_view text : {"", " ", "abc", "-5", "1.5", "12:00", "2030-01-01", "5 seconds", "+3", "0x10", "Monday"}) {
     EXPECT_EQ(parse_retry_after(text, 1'800'000'000), std::nullopt) << text;
   }
