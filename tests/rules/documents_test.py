@@ -49,7 +49,7 @@ def fields(struct):
     """The members of a struct in the public headers."""
     headers = sources("sdk/include/waymark/*.h", "runner/include/waymark/*.h")
     body = re.search(rf"^struct {struct} {{\n(.*?)^}};", headers, re.MULTILINE | re.DOTALL).group(1)
-    return re.findall(r"^  (?!using|friend|enum)\w[^;=]*?(\w+)(?: = [^;]*)?;", body, re.MULTILINE)
+    return re.findall(r"^  (?!using|friend|enum)\w[^;={]*?(\w+)(?: = [^;]*|{[^;]*})?;", body, re.MULTILINE)
 
 
 class DocumentsTest(unittest.TestCase):
