@@ -7,6 +7,7 @@
 #include <cmath>
 #include <concepts>
 
+#include "base/base64.h"
 #include "otlp/schema.h"
 #include "otlp/walk.h"
 #include "otlp/writer.h"
@@ -246,20 +247,6 @@ void append_double(std::string& out, double value) {
   }
 }
 
-void append_base64(std::string& out, std::string_view bytes) {
-  constexpr char kAlphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  const auto byte = [&](std::size_t i) {
-    return i < bytes.size() ? static_cast<std::uint32_t>(static_cast<unsigned char>(bytes[i])) : 0u;
-  };
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    const std::uint32_t group = byte(i) << 16 | byte(i + 1) << 8 | byte(i + 2);
-    out += kAlphabet[group >> 18];
-    out += kAlphabet[group >> 12 & 63];
-    out += i + 1 < bytes.size() ? kAlphabet[group >> 6 & 63] : '=';
-    out += i + 2 < bytes.size() ? kAlphabet[group & 63] : '=';
-  }
-}
-
 void append_hex(std::string& out, std::string_view bytes) {
   constexpr char kDigits[] = "0123456789abcdef";
   for (const char c : bytes) {
@@ -285,7 +272,7 @@ std::string to_text(const AnyValue& value) {
   if (const auto* number = std::get_if<double>(&value.value)) {
     otlp::append_double(out, *number);
   } else if (const auto* bytes = std::get_if<std::vector<std::byte>>(&value.value)) {
-    otlp::append_base64(out, {reinterpret_cast<const char*>(bytes->data()), bytes->size()});
+    append_base64(out, {reinterpret_cast<const char*>(bytes->data()), bytes->size()});
   } else if (!std::holds_alternative<std::monostate>(value.value)) {
     otlp::append_plain(out, value);
   }

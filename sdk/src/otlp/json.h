@@ -1,6 +1,6 @@
 // OTLP JSON: a line of a file as telemetry, and the scalars that JSON writes its own way.
 //
-// Hides: escapes, base64, which numbers are strings.
+// Hides: escapes, which numbers are strings.
 // Threads: pure functions.
 // Failure: Error(corrupt) that names the place; any bytes may be given.
 #pragma once
@@ -20,8 +20,6 @@ void read_json_line(std::string_view line, std::string_view place, ReadTelemetry
 void append_json_string(std::string& out, std::string_view text);
 // The shortest decimal that reads back the same; NaN, Infinity, -Infinity without quotes.
 void append_double(std::string& out, double value);
-// Standard alphabet, padded.
-void append_base64(std::string& out, std::string_view bytes);
 void append_hex(std::string& out, std::string_view bytes);
 
 }  // namespace waymark::otlp

@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "base/base64.h"
 #include "otlp/json.h"
 #include "otlp/schema.h"
 #include "otlp/writer.h"
@@ -102,32 +103,10 @@ std::string read_hex(const Json& value, const Place& place, std::size_t size) {
   return bytes;
 }
 
-// The standard and the URL-safe alphabet, padded or not.
 std::string read_base64(const Json& value, const Place& place) {
-  const std::string& text = read_text(value, place, "base64");
-  const auto digit = [&](char c) -> std::uint32_t {
-    if (c >= 'A' && c <= 'Z') return static_cast<std::uint32_t>(c - 'A');
-    if (c >= 'a' && c <= 'z') return static_cast<std::uint32_t>(c - 'a' + 26);
-    if (c >= '0' && c <= '9') return static_cast<std::uint32_t>(c - '0' + 52);
-    if (c == '+' || c == '-') return 62;
-    if (c == '/' || c == '_') return 63;
-    place.fail("base64");
-  };
-  std::string_view digits = text;
-  while (digits.ends_with('=')) digits.remove_suffix(1);
-  if (digits.size() % 4 == 1 || text.size() - digits.size() > 2) place.fail("base64");
-  std::string bytes;
-  std::uint32_t bits = 0;
-  int count = 0;
-  for (const char c : digits) {
-    bits = (bits << 6 | digit(c)) & 0xffffff;
-    count += 6;
-    if (count >= 8) {
-      count -= 8;
-      bytes += static_cast<char>(bits >> count & 0xff);
-    }
-  }
-  return bytes;
+  auto bytes = from_base64(read_text(value, place, "base64"));
+  if (!bytes) place.fail("base64");
+  return std::move(*bytes);
 }
 
 std::string encode_message(const Json& object, const Shape& shape, const Place& place, int depth);

@@ -6,8 +6,13 @@
 #include <algorithm>
 #include <atomic>
 #include <charconv>
+#include <cerrno>
 #include <climits>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
 #include <mutex>
+#include <system_error>
 #include <utility>
 
 #include "transport/gzip.h"
@@ -24,10 +29,13 @@ bool equals_ignoring_case(std::string_view a, std::string_view b) noexcept {
   return a.size() == b.size() && ::strncasecmp(a.data(), b.data(), a.size()) == 0;
 }
 
-// Headers that describe the body or frame the message: the user's would contradict ours.
+constexpr char kUserAgent[] = "OTel-OTLP-Exporter-Cpp-Waymark/" WAYMARK_VERSION;
+
+// Headers that describe the body, frame the message or belong to the connection: the user's would contradict ours.
 bool is_ours(std::string_view name) noexcept {
   for (const std::string_view ours :
-       {"content-type", "content-length", "content-encoding", "transfer-encoding", "expect", "accept-encoding"}) {
+       {"content-type", "content-length", "content-encoding", "transfer-encoding", "expect", "accept-encoding", "te",
+        "trailer", "connection", "keep-alive", "proxy-connection", "upgrade", "http2-settings"}) {
     if (equals_ignoring_case(name, ours)) return true;
   }
   return false;
@@ -59,6 +67,12 @@ Failure failure_of(CURLcode code) noexcept {
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_ISSUER_ERROR:
     case CURLE_SSL_INVALIDCERTSTATUS:
+    case CURLE_SSL_CERTPROBLEM:  // a file that was renewed half, say
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_CLIENTCERT:
+    case CURLE_SSL_CIPHER:
+    case CURLE_SSL_ENGINE_INITFAILED:
+    case CURLE_USE_SSL_FAILED:
     case CURLE_OUT_OF_MEMORY:  // of this moment, like a refused connection
     case CURLE_FAILED_INIT: return Failure::connect;
     case CURLE_GOT_NOTHING:
@@ -74,6 +88,70 @@ Failure failure_of(CURLcode code) noexcept {
     case CURLE_URL_MALFORMAT:
     case CURLE_BAD_FUNCTION_ARGUMENT: return Failure::unusable;
     default: return Failure::not_http;
+  }
+}
+
+// What can't work is said at once. Whether it does work is the handshake's to say.
+void check_file(std::string_view key, const std::string& path) {
+  if (path.empty()) return;
+  const auto refuse = [&](const std::string& why) {
+    throw Error(ErrorCode::invalid_argument,
+                "tls." + std::string(key) + ": '" + path + "' " + why + "; give the path of a file in PEM");
+  };
+  std::ifstream file(path, std::ios::binary);
+  if (!file) refuse("can't be read (" + std::generic_category().message(errno) + ")");
+  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  if (text.find("-----BEGIN ") == std::string::npos) refuse("holds nothing in PEM");
+}
+
+void check(const TlsConfig& tls) {
+  check_file("ca_file", tls.ca_file);
+  check_file("certificate_file", tls.certificate_file);
+  check_file("key_file", tls.key_file);
+  if (tls.certificate_file.empty() != tls.key_file.empty()) {
+    const bool key = tls.certificate_file.empty();
+    throw Error(ErrorCode::invalid_argument,
+                std::string("tls.") + (key ? "certificate_file" : "key_file") + ": empty, though tls." +
+                    (key ? "key_file" : "certificate_file") + " is given; a client's certificate and its key go together");
+  }
+  if (tls.minimum_version != "1.2" && tls.minimum_version != "1.3") {
+    throw Error(ErrorCode::invalid_argument, "tls.minimum_version: '" + tls.minimum_version + "' is none of 1.2 and 1.3");
+  }
+}
+
+struct Proxy {
+  std::string url;     // empty: none
+  std::string exempt;  // hosts, as in no_proxy
+};
+
+// The rules of curl: names in lower case win, and HTTP_PROXY is not looked at, since a CGI program's is its caller's to
+// set. Read here and not by libcurl, which would do it in another thread while the program may change its environment.
+Proxy proxy_of(std::string_view url) {
+  const auto first = [](std::initializer_list<const char*> names) -> std::string {
+    for (const char* name : names) {
+      const char* value = std::getenv(name);
+      if (value && *value) return value;
+    }
+    return {};
+  };
+  Proxy proxy;
+  proxy.url = url.size() >= 6 && equals_ignoring_case(url.substr(0, 6), "https:")
+                  ? first({"https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"})
+                  : first({"http_proxy", "all_proxy", "ALL_PROXY"});
+  proxy.exempt = first({"no_proxy", "NO_PROXY"});
+  return proxy;
+}
+
+// libcurl quotes a proxy that it does not understand. What stands before its @ is a password.
+void hide_userinfo(std::string& text, const std::string& proxy) {
+  const auto at = proxy.rfind('@');
+  if (at == std::string::npos) return;
+  const auto scheme = proxy.find("://");
+  const auto begin = scheme == std::string::npos || scheme > at ? 0 : scheme + 3;
+  const std::string userinfo = proxy.substr(begin, at - begin);
+  if (userinfo.empty()) return;
+  for (auto found = text.find(userinfo); found != std::string::npos; found = text.find(userinfo, found)) {
+    text.replace(found, userinfo.size(), "***");
   }
 }
 
@@ -102,6 +180,7 @@ std::optional<std::chrono::seconds> parse_retry_after(std::string_view value, st
 
 struct HttpClient::State {
   HttpSettings settings;
+  Proxy proxy;
   CURLM* multi = nullptr;
   CURL* easy = nullptr;
   curl_slist* headers = nullptr;
@@ -117,14 +196,17 @@ struct HttpClient::State {
   HttpResponse response;
   char error[CURL_ERROR_SIZE] = {};
 
-  void add_header(const std::string& line) {
-    curl_slist* longer = curl_slist_append(headers, line.c_str());
-    if (!longer) throw std::bad_alloc();
-    headers = longer;
-  }
-
-  void set_headers() {
-    for (const auto& [name, value] : settings.headers) {
+  // The lines for libcurl. The caller owns the list.
+  [[nodiscard]] curl_slist* lines_of(const HeaderList& given) const {
+    std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)> list(nullptr, &curl_slist_free_all);
+    const auto add = [&list](const std::string& line) {
+      curl_slist* longer = curl_slist_append(list.get(), line.c_str());
+      if (!longer) throw std::bad_alloc();
+      [[maybe_unused]] curl_slist* grown = list.release();
+      list.reset(longer);
+    };
+    std::string user_agent = kUserAgent;
+    for (const auto& [name, value] : given) {
       const auto forbidden = [](char c) { return c == '\r' || c == '\n' || c == '\0'; };
       if (name.empty() || std::ranges::any_of(name, forbidden) || name.find_first_of(": \t") != std::string::npos ||
           std::ranges::any_of(value, forbidden)) {
@@ -133,11 +215,26 @@ struct HttpClient::State {
                     "(found in the header that has " + std::to_string(name.size()) + " bytes of name); remove these");
       }
       if (is_ours(name)) continue;
-      add_header(trimmed(value).empty() ? name + ";" : name + ": " + value);  // ";" is how libcurl sends an empty value
+      if (equals_ignoring_case(name, "user-agent")) {  // a product of the user's, before ours
+        if (!trimmed(value).empty()) user_agent = std::string(trimmed(value)) + " " + kUserAgent;
+        continue;
+      }
+      add(trimmed(value).empty() ? name + ";" : name + ": " + value);  // ";" is how libcurl sends an empty value
     }
-    add_header("Content-Type: " + settings.content_type);
-    if (settings.gzip) add_header("Content-Encoding: gzip");
-    add_header("Expect:");  // no round trip before the body
+    add("User-Agent: " + user_agent);
+    add("Content-Type: " + settings.content_type);
+    if (settings.gzip) add("Content-Encoding: gzip");
+    if (settings.grpc) add("TE: trailers");
+    add("Expect:");  // no round trip before the body
+    return list.release();
+  }
+
+  void set_headers(HeaderList given) {
+    curl_slist* lines = lines_of(given);
+    curl_slist_free_all(headers);
+    headers = lines;
+    settings.headers = std::move(given);
+    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
   }
 
   static std::size_t read_body(char* to, std::size_t size, std::size_t count, void* self) {
@@ -176,7 +273,7 @@ struct HttpClient::State {
     try {
       if (n <= s.settings.max_response_bytes - s.response.body.size()) {
         s.response.body.append(data, n);
-        return n;
+        if (!s.settings.acceptable || s.settings.acceptable(s.response.body)) return n;
       }
     } catch (const std::bad_alloc&) {
       // As good as too large.
@@ -198,6 +295,7 @@ struct HttpClient::State {
       if (line.starts_with("HTTP/")) {  // a response after an interim one
         s.response.content_type.clear();
         s.response.retry_after.reset();
+        s.response.grpc_fields.clear();
       } else if (const auto colon = line.find(':'); colon != std::string_view::npos) {
         const auto name = line.substr(0, colon);
         const auto value = trimmed(line.substr(colon + 1));
@@ -205,6 +303,8 @@ struct HttpClient::State {
           s.response.content_type = value;
         } else if (equals_ignoring_case(name, "retry-after")) {
           s.response.retry_after = parse_retry_after(value, std::time(nullptr));
+        } else if (s.settings.grpc && name.starts_with("grpc-")) {  // HTTP/2 has no upper case
+          s.response.grpc_fields.emplace_back(name, value);
         }
       }
     } catch (const std::bad_alloc&) {
@@ -226,13 +326,19 @@ struct HttpClient::State {
     set(CURLOPT_PATH_AS_IS, 1L);
     set(CURLOPT_PROTOCOLS_STR, "http,https");
     set(CURLOPT_FOLLOWLOCATION, 0L);  // neither the body nor the credentials go elsewhere
-    set(CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_2TLS));
+    const bool plain = !(settings.url.size() >= 6 && equals_ignoring_case(settings.url.substr(0, 6), "https:"));
+    set(CURLOPT_HTTP_VERSION, static_cast<long>(settings.grpc && plain ? CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE
+                                                                       : CURL_HTTP_VERSION_2TLS));
+    set_tls(set);
+    set(CURLOPT_PROXY, proxy.url.c_str());  // empty: none, whatever the environment says
+    set(CURLOPT_NOPROXY, proxy.exempt.c_str());
+    set(CURLOPT_HTTPPROXYTUNNEL, settings.grpc ? 1L : 0L);
+    set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    set(CURLOPT_HEADEROPT, static_cast<long>(CURLHEADER_SEPARATE));  // what the backend may see, a proxy may not
     set(CURLOPT_NOSIGNAL, 1L);
     set(CURLOPT_QUICK_EXIT, 1L);
     set(CURLOPT_TCP_KEEPALIVE, 1L);
-    set(CURLOPT_USERAGENT, "OTel-OTLP-Exporter-Cpp-Waymark/" WAYMARK_VERSION);
-    set(CURLOPT_ACCEPT_ENCODING, "gzip");
-    set(CURLOPT_HTTPHEADER, headers);
+    if (!settings.grpc) set(CURLOPT_ACCEPT_ENCODING, "gzip");
     set(CURLOPT_POST, 1L);
     set(CURLOPT_READFUNCTION, &State::read_body);
     set(CURLOPT_READDATA, this);
@@ -248,6 +354,52 @@ struct HttpClient::State {
       set(CURLOPT_TIMEOUT_MS, to_milliseconds(settings.timeout));
       set(CURLOPT_CONNECTTIMEOUT_MS, to_milliseconds(settings.timeout));
     }
+  }
+
+  template <class Set>
+  void set_tls(const Set& set) {
+    const TlsConfig& tls = settings.tls;
+    set(CURLOPT_SSLVERSION, static_cast<long>(tls.minimum_version == "1.3" ? CURL_SSLVERSION_TLSv1_3 : CURL_SSLVERSION_TLSv1_2));
+    set(CURLOPT_SSL_VERIFYPEER, tls.insecure_skip_verify ? 0L : 1L);
+    set(CURLOPT_SSL_VERIFYHOST, tls.insecure_skip_verify ? 0L : 2L);
+    if (!tls.ca_file.empty()) {
+      set(CURLOPT_CAINFO, tls.ca_file.c_str());
+      set(CURLOPT_CAPATH, static_cast<const char*>(nullptr));  // else the system's would be believed as well
+    }
+    if (!tls.certificate_file.empty()) {
+      set(CURLOPT_SSLCERT, tls.certificate_file.c_str());
+      set(CURLOPT_SSLKEY, tls.key_file.c_str());
+    }
+    // A new connection reads the files again, and proves who we are by them and not by an old session.
+    set(CURLOPT_CA_CACHE_TIMEOUT, 0L);
+    set(CURLOPT_SSL_SESSIONID_CACHE, 0L);
+  }
+
+  // Where the user may look, in words that libcurl does not have.
+  [[nodiscard]] std::string words_for(CURLcode code) const {
+    std::string text = error[0] != '\0' ? error : curl_easy_strerror(code);
+    hide_userinfo(text, proxy.url);
+    if (code == CURLE_PEER_FAILED_VERIFICATION) {
+      text += settings.tls.ca_file.empty() ? " (verified against the system's authorities; tls.ca_file names others)"
+                                           : " (verified against tls.ca_file)";
+    } else if (code == CURLE_SSL_CERTPROBLEM) {
+      text += " (look at tls.certificate_file and tls.key_file)";
+    } else if (code == CURLE_SSL_CACERT_BADFILE) {
+      text += " (look at tls.ca_file)";
+    }
+    return text;
+  }
+
+  // libcurl has HTTP/2's error code in its words only: "... (err 7)".
+  [[nodiscard]] std::optional<std::uint32_t> reset_code() const {
+    constexpr std::string_view kBefore = "(err ";
+    const std::string_view text(error);
+    const auto at = text.rfind(kBefore);
+    std::uint32_t number = 0;
+    if (at == std::string_view::npos) return std::nullopt;
+    const auto digits = text.substr(at + kBefore.size());
+    if (std::from_chars(digits.data(), digits.data() + digits.size(), number).ec != std::errc()) return std::nullopt;
+    return number;
   }
 
   // Runs the request to its end, or to abort().
@@ -280,13 +432,15 @@ struct HttpClient::State {
 HttpClient::HttpClient(HttpSettings settings) : state_(std::make_unique<State>()) {
   initialize();
   State& s = *state_;
+  check(settings.tls);
   s.settings = std::move(settings);
+  s.proxy = proxy_of(s.settings.url);
   s.multi = curl_multi_init();
   s.easy = curl_easy_init();
   if (!s.multi || !s.easy) throw std::bad_alloc();
   if (s.settings.gzip) s.gzip.emplace();
-  s.set_headers();
   s.set_options();
+  s.set_headers(s.settings.headers);
 }
 
 HttpClient::~HttpClient() = default;
@@ -311,6 +465,8 @@ const HttpResponse& HttpClient::post(std::span<const std::string_view> pieces) {
   response.body.clear();
   response.retry_after.reset();
   response.error.clear();
+  response.grpc_fields.clear();
+  response.reset.reset();
 
   std::size_t total = 0;
   for (const auto piece : pieces) total += piece.size();
@@ -319,6 +475,8 @@ const HttpResponse& HttpClient::post(std::span<const std::string_view> pieces) {
   const CURLcode code = s.perform();
   long status = 0;
   curl_easy_getinfo(s.easy, CURLINFO_RESPONSE_CODE, &status);
+  long version = 0;
+  curl_easy_getinfo(s.easy, CURLINFO_HTTP_VERSION, &version);
   s.pieces = {};
 
   response.failure = s.aborted.load() && code != CURLE_OK ? Failure::aborted
@@ -326,6 +484,8 @@ const HttpResponse& HttpClient::post(std::span<const std::string_view> pieces) {
                                                           : failure_of(code);
   const bool torn = response.failure == Failure::closed || response.failure == Failure::timeout;
   if (torn && status >= 300) response.failure = Failure::none;  // it said no; how it went on to say so is no matter
+  const bool old = s.settings.grpc && response.failure == Failure::none && version != CURL_HTTP_VERSION_2_0;
+  if (old) response.failure = Failure::connect;
   if (response.failure == Failure::none) {
     response.status = static_cast<int>(status);
   } else if (response.failure == Failure::aborted) {
@@ -333,11 +493,16 @@ const HttpResponse& HttpClient::post(std::span<const std::string_view> pieces) {
   } else if (response.failure == Failure::too_large) {
     response.error = "the response is larger than " + std::to_string(s.settings.max_response_bytes) +
                      " bytes, or its header larger than " + std::to_string(kMaxHeaderBytes);
+  } else if (old) {
+    response.error = "the server does not speak HTTP/2, which gRPC needs; is this its OTLP/HTTP port?";
   } else {
-    response.error = s.error[0] != '\0' ? s.error : curl_easy_strerror(code);
+    response.error = s.words_for(code);
+    if (code == CURLE_HTTP2_STREAM) response.reset = s.reset_code();
   }
   return response;
 }
+
+void HttpClient::replace_headers(HeaderList headers) { state_->set_headers(std::move(headers)); }
 
 void HttpClient::abort() noexcept {
   state_->aborted.store(true);

@@ -1,12 +1,15 @@
 // HTTP POST to one URL over one connection that is kept.
 //
-// Hides: libcurl, gzip, and how a request that hangs in the resolver or in the server is given up at once.
-// Threads: a client belongs to one thread at a time; abort() may be called from any other.
-// Failure: the constructor throws Error(invalid_header); post() returns what went wrong. No message holds a header's value.
+// Hides: libcurl, gzip, TLS, proxies, and how a request that hangs in the resolver or in the server is given up at once.
+// Threads: a client belongs to one thread at a time; abort() may be called from any other. The proxy's environment
+//   variables are read by the constructor, and never again.
+// Failure: the constructor throws Error for headers and TLS settings that can't work; post() returns what went wrong. No
+//   message holds a header's value or what stands before the @ of a proxy.
 #pragma once
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <ctime>
 #include <memory>
 #include <optional>
@@ -26,7 +29,7 @@ void initialize() noexcept;
 enum class Failure : std::uint8_t {
   none,
   aborted,   // by abort()
-  connect,   // no connection: name not resolved, refused, TLS not agreed
+  connect,   // no connection: name not resolved, refused, TLS not agreed, no HTTP/2 where it is needed
   timeout,
   closed,    // the connection ended without a response, or within one that said success
   too_large, // the response's header or body passed its limit, before or after decompression
@@ -36,11 +39,17 @@ enum class Failure : std::uint8_t {
 
 struct HttpSettings {
   std::string url;           // requested as it is, byte for byte
-  HeaderList headers;        // of the user; Content-* and what frames the message are ours
+  HeaderList headers = {};   // of the user; Content-* and what frames the message are ours
   std::string content_type;
   std::chrono::nanoseconds timeout{0};  // of one request, connecting included; 0: no limit
   bool gzip = false;                    // of the request; a gzip response is always understood
   std::size_t max_response_bytes = 4 * 1024 * 1024;
+  TlsConfig tls = {};                   // of https
+  // What gRPC needs of HTTP: HTTP/2 or nothing (with prior knowledge where there is no TLS), a proxy only as a tunnel, no
+  // compression but its own, and the response's fields.
+  bool grpc = false;
+  // With grpc: asked as the body grows; false ends the request as too large.
+  bool (*acceptable)(std::string_view body) = nullptr;
 };
 
 struct HttpResponse {
@@ -50,6 +59,8 @@ struct HttpResponse {
   std::string body;
   std::optional<std::chrono::seconds> retry_after;
   std::string error;          // for people, with a failure
+  HeaderList grpc_fields;     // with HttpSettings::grpc: header and trailer fields named grpc-*, in lower case
+  std::optional<std::uint32_t> reset;  // with Failure::closed: HTTP/2's error code, where the server reset the stream
 };
 
 class HttpClient {
@@ -61,6 +72,8 @@ class HttpClient {
 
   // The body is the pieces, back to back; they must stay until the return. The response is good until the next post.
   const HttpResponse& post(std::span<const std::string_view> pieces);
+  // From the next post on. Throws Error(invalid_header), with nothing changed.
+  void replace_headers(HeaderList headers);
   // For good: what is under way and all that follows fail at once. No resolver thread is waited for.
   void abort() noexcept;
 
