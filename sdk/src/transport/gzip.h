@@ -1,10 +1,12 @@
-// Gzip for request bodies.
+// Gzip for requests and for what comes back.
 //
 // Hides: zlib.
-// Threads: a Gzip belongs to one thread.
+// Threads: a Gzip belongs to one thread; gunzip is a pure function.
 // Failure: std::bad_alloc.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -24,5 +26,9 @@ class Gzip {
   std::unique_ptr<Stream> stream_;
   std::string out_;
 };
+
+enum class Unpacked : std::uint8_t { whole, damaged, too_large };
+// Of one gzip stream, whatever its sender means it to become: never more than `max_bytes` are unpacked.
+[[nodiscard]] Unpacked gunzip(std::string_view packed, std::size_t max_bytes, std::string& out);
 
 }  // namespace waymark::transport

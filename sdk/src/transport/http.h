@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <ctime>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -49,7 +50,7 @@ struct HttpSettings {
   // compression but its own, and the response's fields.
   bool grpc = false;
   // With grpc: asked as the body grows; false ends the request as too large.
-  bool (*acceptable)(std::string_view body) = nullptr;
+  std::function<bool(std::string_view body)> acceptable = {};
 };
 
 struct HttpResponse {
