@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 
 #include "waymark/error.h"
@@ -25,7 +26,12 @@ File File::open(const std::string& path, int flags, unsigned mode) noexcept {
   do {
     fd = ::open(path.c_str(), flags | O_CLOEXEC | O_NOFOLLOW, mode);
   } while (fd < 0 && errno == EINTR);
-  return File(fd);
+  File file(fd);
+  struct stat s {};
+  if (fd >= 0 && (flags & O_CREAT) != 0 && ::fstat(fd, &s) == 0 && (s.st_mode & 0600) != 0600) {
+    ::fchmod(fd, (s.st_mode | 0600) & 07777);
+  }
+  return file;
 }
 
 File File::memory(const char* name) noexcept { return File(memfd_create(name, MFD_CLOEXEC)); }
@@ -81,6 +87,22 @@ bool File::reserve(std::uint64_t bytes) const noexcept {
   const int error = posix_fallocate(fd_, 0, static_cast<off_t>(bytes));
   errno = error;
   return error == 0;
+}
+
+bool File::sync_data() const noexcept {
+  while (::fdatasync(fd_) != 0) {
+    if (errno != EINTR) return false;
+  }
+  return true;
+}
+
+bool sync_directory(const std::string& path) noexcept {
+  const File directory = File::open(path, O_RDONLY | O_DIRECTORY);
+  if (!directory.valid()) return false;
+  while (::fsync(directory.fd()) != 0) {
+    if (errno != EINTR) return false;
+  }
+  return true;
 }
 
 std::optional<std::string> read_file(const std::string& path, std::size_t limit) {
@@ -148,38 +170,58 @@ bool remove_tree(const std::string& path) noexcept {
   return ::rmdir(path.c_str()) == 0;
 }
 
+bool make_directory(const std::string& path) noexcept {
+  if (::mkdir(path.c_str(), 0700) != 0) return false;
+  struct stat s {};
+  if (::lstat(path.c_str(), &s) == 0 && (s.st_mode & 0700) != 0700) ::chmod(path.c_str(), 0700);
+  return true;
+}
+
+std::string distrust(const std::string& path) {
+  struct stat s {};
+  if (::lstat(path.c_str(), &s) != 0) return errno == ENOENT ? "" : "cannot be looked at: " + errno_text(errno);
+  if (!S_ISDIR(s.st_mode)) return "expected a directory, not a link or a file";
+  if (s.st_uid != ::geteuid()) {
+    return "belongs to user " + std::to_string(s.st_uid) + ", expected the user that runs this program (" +
+           std::to_string(::geteuid()) + ")";
+  }
+  if ((s.st_mode & 022) != 0) {
+    char mode[8];
+    std::snprintf(mode, sizeof mode, "%04o", static_cast<unsigned>(s.st_mode & 07777));
+    return std::string("others may write to it (mode ") + mode + "), expected 0700";
+  }
+  return {};
+}
+
 void make_private_directory(const std::string& path) {
   for (std::size_t slash = path.find('/', 1); slash != std::string::npos; slash = path.find('/', slash + 1)) {
-    ::mkdir(path.substr(0, slash).c_str(), 0700);
+    make_directory(path.substr(0, slash));
   }
-  if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
-    throw Error(ErrorCode::state_directory, "state directory " + path + ": cannot be created: " + errno_text(errno) +
-                                                "; name another one with the option state_directory or WAYMARK_STATE_DIR");
+  const std::string place = "state directory " + path + ": ";
+  if (!make_directory(path) && errno != EEXIST) {
+    throw Error(ErrorCode::state_directory, place + "cannot be created: " + errno_text(errno) + "; " +
+                                                std::string(errno_advice(errno)) +
+                                                ", or name another one with the option state_directory or WAYMARK_STATE_DIR");
   }
-  struct stat s {};
-  if (::lstat(path.c_str(), &s) != 0 || !S_ISDIR(s.st_mode)) {
-    throw Error(ErrorCode::state_directory, "state directory " + path + ": expected a directory, not a link or a file");
-  }
-  if (s.st_uid != ::geteuid()) {
-    throw Error(ErrorCode::state_directory, "state directory " + path + ": belongs to user " + std::to_string(s.st_uid) +
-                                                ", expected the user that runs this program (" +
-                                                std::to_string(::geteuid()) + ")");
+  if (const std::string why = distrust(path); !why.empty()) {
+    throw Error(ErrorCode::state_directory, place + why + "; name another one with the option state_directory or "
+                                                          "WAYMARK_STATE_DIR");
   }
   struct statfs fs {};
-  if (::statfs(path.c_str(), &fs) == 0) {
-    struct Network {
-      long magic;
-      const char* name;
-    };
-    static constexpr Network kNetworks[] = {{0x6969, "NFS"}, {0x517B, "SMB"}, {0xFF534D42, "CIFS"}, {0xFE534D42, "SMB2"},
-                                            {0x01021997, "9p"}, {0x5346414F, "AFS"}, {0x00C36400, "Ceph"},
-                                            {0x0BD00BD0, "Lustre"}};
-    for (const Network& n : kNetworks) {
-      if (static_cast<unsigned long>(fs.f_type) == static_cast<unsigned long>(n.magic)) {
-        throw Error(ErrorCode::state_directory, "state directory " + path + ": lies on a network file system (" + n.name +
-                                                    "), where locks and memory maps can't be trusted; name a local one");
-      }
-    }
+  if (::statfs(path.c_str(), &fs) != 0) return;
+  struct Network {
+    std::uint32_t magic;
+    const char* name;
+  };
+  static constexpr Network kNetworks[] = {
+      {0x6969, "NFS"},        {0x517B, "SMB"},        {0xFF534D42, "CIFS"},   {0xFE534D42, "SMB2"},
+      {0x01021997, "9p"},     {0x5346414F, "AFS"},    {0x6B414653, "AFS"},    {0x00C36400, "Ceph"},
+      {0x0BD00BD0, "Lustre"}, {0x47504653, "GPFS"},   {0x19830326, "BeeGFS"}, {0x01161970, "GFS2"},
+      {0x7461636F, "OCFS2"},  {0x73757245, "Coda"},   {0x564C, "NCP"},        {0xAAD7AAEA, "PanFS"}};
+  for (const Network& n : kNetworks) {
+    if (static_cast<std::uint32_t>(fs.f_type) != n.magic) continue;
+    throw Error(ErrorCode::state_directory, place + "lies on a network file system (" + n.name +
+                                                "), where locks and memory maps can't be trusted; name a local one");
   }
 }
 
@@ -192,6 +234,46 @@ std::string boot_id() {
 std::string errno_text(int error) {
   char buffer[128];
   return strerror_r(error, buffer, sizeof buffer);
+}
+
+std::string_view errno_advice(int error) noexcept {
+  switch (error) {
+    case ENOSPC: return "free some space on its file system";
+    case EDQUOT: return "free some of this user's quota, or raise it";
+    case EROFS: return "mount its file system writable";
+    case EACCES:
+    case EPERM: return "let the user that runs this program write there";
+    case ENOENT: return "leave the directories of a running program in place";
+    case EFBIG: return "raise the limit of file sizes (ulimit -f)";
+    case EMFILE:
+    case ENFILE: return "raise the limit of open files (ulimit -n)";
+    case EIO: return "see what the kernel says about the disk";
+    case ENOMEM: return "free some memory";
+    default: return "see what is wrong with its file system";
+  }
+}
+
+NoFileSizeSignal::NoFileSizeSignal() noexcept {
+  sigset_t pending;
+  sigemptyset(&pending);
+  sigpending(&pending);
+  pending_before_ = sigismember(&pending, SIGXFSZ) == 1;
+  sigset_t only;
+  sigemptyset(&only);
+  sigaddset(&only, SIGXFSZ);
+  pthread_sigmask(SIG_BLOCK, &only, &before_);
+}
+
+NoFileSizeSignal::~NoFileSizeSignal() {
+  const int error = errno;
+  sigset_t only;
+  sigemptyset(&only);
+  sigaddset(&only, SIGXFSZ);
+  // Ours is taken back before anybody can get it; one that waited before stays.
+  const timespec at_once{};
+  if (!pending_before_) sigtimedwait(&only, nullptr, &at_once);
+  pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  errno = error;
 }
 
 }  // namespace waymark

@@ -19,7 +19,22 @@ namespace {
 
 // A greater one is damage: no process lives so long.
 constexpr std::uint64_t kGreatestPosition = std::uint64_t{1} << 62;
+// Nor does a lane hold more than this, in bytes.
+constexpr std::uint32_t kGreatestFrame = 1u << 30;
 constexpr std::size_t kCopied = 256 * 1024;  // bytes at a time
+
+// As far as it is worth looking: a file may claim any size.
+bool only_zeros(const Storage& storage, std::uint64_t from, std::uint64_t to) {
+  constexpr std::uint64_t kLooked = 64 << 20;
+  char bytes[4096];
+  for (to = std::min(to, from + kLooked); from < to;) {
+    const auto piece = static_cast<std::size_t>(std::min<std::uint64_t>(sizeof bytes, to - from));
+    if (!storage.read_at(from, bytes, piece)) return false;
+    if (std::any_of(bytes, bytes + piece, [](char c) { return c != 0; })) return false;
+    from += piece;
+  }
+  return true;
+}
 
 }  // namespace
 
@@ -224,17 +239,15 @@ void scan_segment(FoundSegment& found, std::uint64_t limit, std::map<std::uint16
     FrameHeader header;
     const std::string place = segment.path + ": the frame at byte " + std::to_string(offset);
     const bool read = segment.storage->read_at(offset, &header, sizeof header);
-    if (read && header.magic == 0) {
-      // Reserved and never written, unless something stands behind it.
-      break;
-    }
+    // What a file was made longer by, when the machine ended before the bytes were there.
+    if (read && header.magic == 0 && only_zeros(*segment.storage, offset, size)) break;
     if (!read || header.magic != kFrameMagic || header.position != segment.base + offset ||
         header.header_checksum != checksum(&header, offsetof(FrameHeader, header_checksum))) {
       found.problem = place + " is not whole; the rest of the segment is lost";
       found.damaged += size - offset;
       break;
     }
-    if (header.bytes > size - offset - sizeof header) break;  // torn: its lane was not freed
+    if (header.bytes > size - offset - sizeof header || header.bytes > kGreatestFrame) break;  // torn: its lane was not freed
     const std::uint64_t next = offset + sizeof header + header.bytes;
     // A write that was given up, and stands in the next segment.
     if (segment.base + next > limit) break;
@@ -242,9 +255,10 @@ void scan_segment(FoundSegment& found, std::uint64_t limit, std::map<std::uint16
     const bool good = segment.storage->read_at(offset + sizeof header, data, header.bytes) &&
                       checksum(data, header.bytes) == header.checksum;
     if (!good) {
-      if (next >= size) break;  // torn, too
-      found.problem = place + " is damaged; its records are lost";
+      found.problem = place + " is damaged; its records are left out";
       found.damaged += header.bytes;
+      // The newest: its lane may still have what it held.
+      if (next >= size) break;
     } else if (header.lane != kNoLane) {
       LastFrame& last = lanes[header.lane];
       if (header.lane_end >= last.end) {

@@ -1,0 +1,79 @@
+// How far each destination has got, and the file that says so to whoever comes after this process.
+//
+// Hides: the slots, each written twice by turns, and which of two copies counts.
+// Threads: a CursorState is guarded by its journal's mutex; only `position` may be read without it. A CursorFile may be
+//   used by any thread: an older state never overwrites a newer one.
+// Failure: bool with errno. What can't be read is not there.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "journal/layout.h"
+#include "waymark/config.h"
+
+namespace waymark::journal {
+
+// What happened to records that a cursor has passed.
+struct CursorOutcome {
+  std::uint64_t delivered = 0;
+  std::uint64_t rejected = 0;
+  std::uint64_t dropped = 0;
+  std::uint64_t filtered = 0;
+};
+
+struct CursorState {
+  std::string name;
+  Signal signal = Signal::traces;
+  bool lossy = true;
+  std::uint32_t slot = 0;
+  std::uint64_t generation = 0;
+  std::atomic<std::uint64_t> position{0};
+  std::uint64_t in_flight_end = 0;  // 0: nothing in flight
+  std::uint64_t taken = 0;          // segments that the full journal took from it
+  CursorOutcome outcome;
+  // The journal's totals when it was made: what came before is not its own.
+  std::uint64_t base_offered = 0;
+  std::uint64_t base_refused = 0;
+  std::uint64_t base_hook_dropped = 0;
+};
+
+// What is to be written of one cursor.
+struct CursorWrite {
+  std::uint32_t slot = 0;
+  CursorSlot bytes{};
+};
+// The next generation of it.
+[[nodiscard]] CursorWrite write_of(CursorState& state);
+
+class CursorFile {
+ public:
+  struct Loaded {
+    std::vector<std::shared_ptr<CursorState>> cursors;
+    bool missing = false;
+    bool unreadable = false;  // it is there, but could not be opened
+    std::string problem;      // which slot is damaged
+  };
+  [[nodiscard]] static Loaded load(const std::string& path);
+
+  // False: errno. Never called: what is stored goes nowhere.
+  bool open(const std::string& path);
+  [[nodiscard]] bool store(const CursorWrite& write) noexcept;
+  // If something was stored since. False: errno.
+  [[nodiscard]] bool sync() noexcept;
+  [[nodiscard]] bool dirty() const noexcept { return dirty_.load(std::memory_order_acquire); }
+
+ private:
+  std::mutex mutex_;
+  bool wanted_ = false;
+  File file_;
+  std::atomic<bool> dirty_{false};
+  std::vector<std::uint64_t> generations_;  // by slot
+};
+
+}  // namespace waymark::journal

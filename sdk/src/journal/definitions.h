@@ -1,0 +1,63 @@
+// The resource and the scopes that a journal's records refer to by number.
+//
+// Hides: their file, in which each entry stands behind its length and checksum, appended before the number is given out.
+// Threads: any. Who only asks never waits for the disk.
+// Failure: what can't be written stays known, and is written by rewrite() once that is possible.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+
+namespace waymark::journal {
+
+// An instrumentation scope as it goes on the wire.
+struct Scope {
+  std::string encoded;     // the InstrumentationScope message's bytes
+  std::string schema_url;  // of ScopeSpans / ScopeLogs
+};
+
+class Definitions {
+ public:
+  // Reads what a dead process wrote there. What is damaged, and where; empty: nothing.
+  [[nodiscard]] std::string load(const std::string& path);
+  // Writes go there from now on, behind what was loaded; never called: they go nowhere.
+  void write_to(const std::string& path);
+
+  [[nodiscard]] std::string resource() const;
+  [[nodiscard]] Scope scope(std::uint16_t id) const;  // empty where there is none
+  // False: it is known, but could not be written; errno says why.
+  [[nodiscard]] bool set_resource(std::string encoded);
+  // Registers a scope, or finds it. 65,535 at most; later ones share the last.
+  struct Added {
+    std::uint16_t id = 0;
+    int error = 0;  // why it could not be written; 0: it was
+  };
+  [[nodiscard]] Added add(const Scope& scope);
+
+  [[nodiscard]] bool complete() const noexcept { return !behind_.load(std::memory_order_acquire); }
+  // The whole file anew, where it was or where it should be.
+  [[nodiscard]] bool rewrite();
+  // On to the disk, if something was written since. False: errno.
+  [[nodiscard]] bool sync();
+
+ private:
+  [[nodiscard]] bool append(std::uint32_t kind, std::uint32_t id, const std::string& bytes, std::size_t schema_bytes);
+
+  mutable std::mutex mutex_;  // guards what is known; held for moments
+  std::string resource_;
+  std::vector<Scope> scopes_;
+
+  std::mutex file_mutex_;  // guards what follows; taken first
+  std::string path_;
+  File file_;
+  std::uint64_t bytes_ = 0;
+  bool dirty_ = false;
+  std::atomic<bool> behind_{false};  // something is known that is not in the file
+};
+
+}  // namespace waymark::journal
