@@ -44,24 +44,88 @@ PartialSuccess partial_success_of_protobuf(std::string_view body) {
   return found;
 }
 
-// google.rpc.Status{1: code, 2: message, 3: details}
-std::string message_of_protobuf(std::string_view body) {
-  std::string message;
-  otlp::Walk status(body, "Status");
-  while (status.next()) {
-    if (status.number() == 2) message = status.bytes();
-  }
-  return message;
+constexpr std::string_view kRetryInfo = "google.rpc.RetryInfo";  // the end of its type URL
+constexpr std::int64_t kMostSeconds = 24 * 60 * 60;
+
+std::chrono::nanoseconds delay_of(std::int64_t seconds, std::int64_t nanoseconds) noexcept {
+  const std::chrono::nanoseconds delay = std::chrono::seconds(std::clamp<std::int64_t>(seconds, 0, kMostSeconds)) +
+                                         std::chrono::nanoseconds(std::clamp<std::int64_t>(nanoseconds, 0, 999'999'999));
+  return std::min<std::chrono::nanoseconds>(delay, std::chrono::seconds(kMostSeconds));
 }
 
-// Reads JSON without building it: however deep or long the text, only the four texts that matter are kept.
+struct RpcStatus {
+  std::string message;
+  std::string code;  // where it is a word
+  std::optional<std::chrono::nanoseconds> retry_delay;
+};
+
+// RetryInfo{1: Duration{1: seconds, 2: nanos}}
+std::chrono::nanoseconds retry_delay_of_protobuf(std::string_view retry_info) {
+  std::int64_t seconds = 0;
+  std::int64_t nanoseconds = 0;
+  otlp::Walk info(retry_info, "RetryInfo");
+  while (info.next()) {
+    if (info.number() != 1) continue;
+    otlp::Walk duration(info.bytes(), "Duration");
+    while (duration.next()) {
+      if (duration.number() == 1) seconds = static_cast<std::int64_t>(duration.varint());
+      if (duration.number() == 2) nanoseconds = static_cast<std::int64_t>(duration.varint());
+    }
+  }
+  return delay_of(seconds, nanoseconds);
+}
+
+// google.rpc.Status{1: code, 2: message, 3: details of Any{1: type_url, 2: value}}; the code decides nothing. What stands
+// before damage counts.
+RpcStatus status_of_protobuf(std::string_view body) {
+  RpcStatus found;
+  try {
+    otlp::Walk status(body, "Status");
+    while (status.next()) {
+      if (status.number() == 2) found.message = status.bytes();
+      if (status.number() != 3) continue;
+      std::string_view type;
+      std::string_view value;
+      otlp::Walk any(status.bytes(), "Any");
+      while (any.next()) {
+        if (any.number() == 1) type = any.bytes();
+        if (any.number() == 2) value = any.bytes();
+      }
+      if (type.ends_with(kRetryInfo)) found.retry_delay = retry_delay_of_protobuf(value);
+    }
+  } catch (const Error&) {
+    // Nobody vouches for these bytes.
+  }
+  return found;
+}
+
+// "3.5s"
+std::optional<std::chrono::nanoseconds> retry_delay_of_json(std::string_view text) {
+  std::int64_t seconds = 0;
+  const char* end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, seconds);
+  if (error != std::errc()) return std::nullopt;
+  std::string_view behind(rest, static_cast<std::size_t>(end - rest));
+  if (!behind.ends_with('s')) return std::nullopt;
+  behind.remove_suffix(1);
+  std::int64_t nanoseconds = 0;
+  if (behind.starts_with('.')) {
+    std::string digits(behind.substr(1, 9));
+    digits.resize(9, '0');
+    if (std::from_chars(digits.data(), digits.data() + digits.size(), nanoseconds).ptr != digits.data() + digits.size()) return std::nullopt;
+  } else if (!behind.empty()) {
+    return std::nullopt;
+  }
+  return delay_of(seconds, nanoseconds);
+}
+
+// Reads JSON without building it: however deep or long the text, only what matters is kept.
 class ResponseJson : public nlohmann::json_sax<nlohmann::json> {
  public:
   explicit ResponseJson(std::string_view rejected_key) : rejected_key_(rejected_key) {}
 
   PartialSuccess partial;
-  std::string status_message;
-  std::string status_code;
+  RpcStatus status;
 
   bool null() override { return scalar(); }
   bool boolean(bool) override { return scalar(); }
@@ -84,9 +148,13 @@ class ResponseJson : public nlohmann::json_sax<nlohmann::json> {
         if (error == std::errc() && end == value.data() + value.size()) partial.rejected = number;
       }
     } else if (depth_ == 1 && !arrays_ && key_ == "message") {
-      status_message = value;
+      status.message = value;
     } else if (depth_ == 1 && !arrays_ && key_ == "code") {
-      status_code = value;
+      status.code = value;
+    } else if (in_detail() && key_ == "@type") {
+      detail_type_ = value;
+    } else if (in_detail() && key_ == "retryDelay") {
+      detail_delay_ = retry_delay_of_json(value);
     }
     return scalar();
   }
@@ -98,6 +166,11 @@ class ResponseJson : public nlohmann::json_sax<nlohmann::json> {
     return true;
   }
   bool end_object() override {
+    if (in_detail()) {
+      if (detail_type_.ends_with(kRetryInfo) && detail_delay_) status.retry_delay = detail_delay_;
+      detail_type_.clear();
+      detail_delay_.reset();
+    }
     if (depth_ == 2) partial_open_ = false;
     --depth_;
     key_.clear();
@@ -108,18 +181,20 @@ class ResponseJson : public nlohmann::json_sax<nlohmann::json> {
     return true;
   }
   bool start_array(std::size_t) override {
+    if (depth_ == 1 && !arrays_ && key_ == "details") details_open_ = true;
     ++arrays_;
     key_.clear();
     return true;
   }
   bool end_array() override {
-    --arrays_;
+    if (--arrays_ == 0) details_open_ = false;
     return true;
   }
   bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) override { return false; }
 
  private:
   [[nodiscard]] bool in_partial() const { return partial_open_ && depth_ == 2 && arrays_ == 0; }
+  [[nodiscard]] bool in_detail() const { return details_open_ && depth_ == 2 && arrays_ == 1; }
   bool scalar() {
     key_.clear();
     return true;
@@ -130,21 +205,23 @@ class ResponseJson : public nlohmann::json_sax<nlohmann::json> {
   std::size_t depth_ = 0;
   std::size_t arrays_ = 0;
   bool partial_open_ = false;
+  bool details_open_ = false;
+  std::string detail_type_;
+  std::optional<std::chrono::nanoseconds> detail_delay_;
 };
 
 struct Answer {
   PartialSuccess partial;
-  std::string status_message;
-  std::string status_code = {};
+  RpcStatus status;
 };
 
 // A body is read for what its status makes it; one that can't be read says nothing.
 Answer read(Signal signal, bool success, std::string_view content_type, std::string_view body) {
   const Encoding encoding = encoding_of(content_type);
   if (encoding == Encoding::protobuf) {
+    if (!success) return {{}, status_of_protobuf(body)};
     try {
-      if (success) return {partial_success_of_protobuf(body), {}};
-      return {{}, message_of_protobuf(body)};
+      return {partial_success_of_protobuf(body), {}};
     } catch (const Error&) {
       return {};
     }
@@ -152,14 +229,31 @@ Answer read(Signal signal, bool success, std::string_view content_type, std::str
   if (encoding == Encoding::json) {
     constexpr std::string_view kRejectedKeys[] = {"rejectedSpans", "rejectedLogRecords", "rejectedDataPoints"};
     ResponseJson reader(kRejectedKeys[static_cast<std::size_t>(signal)]);
-    if (nlohmann::json::sax_parse(body, &reader)) {
-      return {std::move(reader.partial), std::move(reader.status_message), std::move(reader.status_code)};
-    }
+    if (nlohmann::json::sax_parse(body, &reader)) return {std::move(reader.partial), std::move(reader.status)};
   }
   return {};
 }
 
 bool retryable(int status) noexcept { return status == 429 || status == 502 || status == 503 || status == 504; }
+
+Refusal refusal_of(int status) noexcept {
+  if (status == 401 || status == 403 || status == 407) return Refusal::unauthorized;  // 407: a proxy's credentials
+  return status == 413 ? Refusal::too_large : Refusal::none;
+}
+
+void accept(Evaluation& result, const PartialSuccess& partial) {
+  if (partial.rejected > 0) result.rejected = static_cast<std::uint64_t>(partial.rejected);
+  result.message = printable(partial.message);
+}
+
+// gRPC's servers refuse a message that is too large with RESOURCE_EXHAUSTED, as they do a client that is too fast; only
+// their words differ.
+bool speaks_of_size(std::string_view words) {
+  std::string text(words);
+  std::ranges::transform(text, text.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  const auto says = [&](std::string_view what) { return text.find(what) != std::string::npos; };
+  return says("larger than max") || says("too large") || (says("exceeds") && says("size"));
+}
 
 }  // namespace
 
@@ -177,12 +271,46 @@ Evaluation evaluate(Signal signal, int status, std::string_view content_type, st
   const bool success = status >= 200 && status < 300;
   const Answer answer = read(signal, success, content_type, body);
   if (success) {
-    if (answer.partial.rejected > 0) result.rejected = static_cast<std::uint64_t>(answer.partial.rejected);
-    result.message = printable(answer.partial.message);
-  } else {
-    result.verdict = retryable(status) ? Outcome::retry : Outcome::rejected;
-    result.message = printable(answer.status_message);
-    result.code = answer.status_code;
+    accept(result, answer.partial);
+    return result;
+  }
+  result.verdict = retryable(status) ? Outcome::retry : Outcome::rejected;
+  result.refusal = refusal_of(status);
+  result.message = printable(answer.status.message);
+  result.code = printable(answer.status.code, 64);
+  result.retry_delay = answer.status.retry_delay;
+  return result;
+}
+
+Evaluation evaluate_grpc(Signal signal, const transport::GrpcResponse& response) {
+  using transport::GrpcStatus;
+  Evaluation result;
+  if (response.status == GrpcStatus::ok) {
+    accept(result, read(signal, true, "application/x-protobuf", response.message).partial);
+    return result;
+  }
+  const RpcStatus details = status_of_protobuf(response.details);
+  result.retry_delay = details.retry_delay;
+  result.message = printable(response.error.empty() ? details.message : response.error);
+  result.verdict = Outcome::rejected;
+  switch (response.status) {
+    case GrpcStatus::cancelled:
+    case GrpcStatus::deadline_exceeded:
+    case GrpcStatus::aborted:
+    case GrpcStatus::out_of_range:
+    case GrpcStatus::unavailable:
+    case GrpcStatus::data_loss: result.verdict = Outcome::retry; break;
+    case GrpcStatus::resource_exhausted:
+      // Without RetryInfo it is no request to wait: a quota, or a limit that these bytes would meet again.
+      if (result.retry_delay || response.calmed) {
+        result.verdict = Outcome::retry;
+      } else if (!response.synthesized && speaks_of_size(response.error)) {
+        result.refusal = Refusal::too_large;
+      }
+      break;
+    case GrpcStatus::unauthenticated:
+    case GrpcStatus::permission_denied: result.refusal = Refusal::unauthorized; break;
+    default: break;
   }
   return result;
 }

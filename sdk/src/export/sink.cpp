@@ -3,6 +3,7 @@
 #include <exception>
 
 #include "export/response.h"
+#include "transport/grpc.h"
 #include "transport/http.h"
 #include "waymark/error.h"
 
@@ -22,6 +23,13 @@ void redact(std::string& text, const HeaderList& headers) {
   }
 }
 
+// What both transports make of a request that got no whole answer, or none.
+void put_failure(Delivery& delivery, transport::Failure failure) noexcept {
+  using transport::Failure;
+  delivery.aborted = failure == Failure::aborted;
+  delivery.unreachable = failure == Failure::connect;
+}
+
 class HttpSink final : public Sink {
  public:
   explicit HttpSink(const DestinationConfig& config)
@@ -29,9 +37,10 @@ class HttpSink final : public Sink {
         headers_(config.headers),
         client_({.url = config.url,
                  .headers = config.headers,
-                 .content_type = "application/x-protobuf",
+                 .content_type = config.protocol == Protocol::http_json ? "application/json" : "application/x-protobuf",
                  .timeout = config.timeout,
-                 .gzip = config.gzip}) {}
+                 .gzip = config.gzip,
+                 .tls = config.tls}) {}
 
   Delivery send(std::span<const std::string_view> pieces) override {
     const transport::HttpResponse& response = client_.post(pieces);
@@ -40,42 +49,85 @@ class HttpSink final : public Sink {
     return delivery;
   }
   void abort() noexcept override { client_.abort(); }
+  void replace_headers(const HeaderList& headers) override {
+    client_.replace_headers(headers);
+    headers_ = headers;
+  }
 
  private:
   Delivery answered(const transport::HttpResponse& response) const {
     const int status = response.status;
     Evaluation evaluation = evaluate(signal_, status, response.content_type, response.body);
-    Delivery delivery{.outcome = evaluation.verdict, .rejected = evaluation.rejected, .message = std::move(evaluation.message)};
+    Delivery delivery{.outcome = evaluation.verdict, .rejected = evaluation.rejected, .message = std::move(evaluation.message),
+                      .refusal = evaluation.refusal, .status = status, .code = std::move(evaluation.code)};
     if (delivery.outcome == Outcome::delivered) return delivery;
     std::string what = "HTTP " + std::to_string(status);
     if (status >= 300 && status < 400) what += " (redirects are not followed; set the endpoint to the final URL)";
     if (!delivery.message.empty()) what += ": " + delivery.message;
     delivery.message = std::move(what);
-    delivery.retry_after = response.retry_after.value_or(std::chrono::seconds(0));
+    const std::chrono::nanoseconds in_body = evaluation.retry_delay.value_or(std::chrono::nanoseconds(0));
+    delivery.retry_after = response.retry_after ? std::chrono::nanoseconds(*response.retry_after) : in_body;
     delivery.unsupported = status == 404 || status == 501;
-    delivery.code = std::move(evaluation.code);
     return delivery;
   }
 
   static Delivery failed(const transport::HttpResponse& response) {
     using transport::Failure;
-    Delivery delivery{.outcome = Outcome::retry, .message = printable(response.error)};
-    switch (response.failure) {
-      case Failure::aborted: delivery.aborted = true; break;
-      case Failure::connect: delivery.unreachable = true; break;
-      case Failure::timeout:
-      case Failure::closed:
-      case Failure::none: break;
-      case Failure::too_large:
-      case Failure::not_http:
-      case Failure::unusable: delivery.outcome = Outcome::rejected; break;
-    }
+    const Failure failure = response.failure;
+    const bool hopeless = failure == Failure::too_large || failure == Failure::not_http || failure == Failure::unusable;
+    Delivery delivery{.outcome = hopeless ? Outcome::rejected : Outcome::retry, .message = printable(response.error)};
+    put_failure(delivery, failure);
     return delivery;
   }
 
   Signal signal_;
   HeaderList headers_;
   transport::HttpClient client_;
+};
+
+std::string method_of(Signal signal) {
+  constexpr std::string_view kServices[] = {"trace.v1.TraceService", "logs.v1.LogsService", "metrics.v1.MetricsService"};
+  return "/opentelemetry.proto.collector." + std::string(kServices[static_cast<std::size_t>(signal)]) + "/Export";
+}
+
+class GrpcSink final : public Sink {
+ public:
+  explicit GrpcSink(const DestinationConfig& config)
+      : signal_(config.signal),
+        headers_(config.headers),
+        client_({.url = config.url,
+                 .method = method_of(config.signal),
+                 .headers = config.headers,
+                 .timeout = config.timeout,
+                 .gzip = config.gzip,
+                 .tls = config.tls}) {}
+
+  Delivery send(std::span<const std::string_view> pieces) override {
+    const transport::GrpcResponse& response = client_.call(pieces);
+    Evaluation evaluation = evaluate_grpc(signal_, response);
+    Delivery delivery{.outcome = evaluation.verdict, .rejected = evaluation.rejected, .message = std::move(evaluation.message),
+                      .refusal = evaluation.refusal, .status = static_cast<int>(response.status)};
+    put_failure(delivery, response.failure);
+    if (delivery.outcome != Outcome::delivered) {
+      std::string what = "gRPC " + std::string(grpc_status_name(response.status));
+      if (!delivery.message.empty()) what += ": " + delivery.message;
+      delivery.message = std::move(what);
+      delivery.retry_after = evaluation.retry_delay.value_or(std::chrono::nanoseconds(0));
+      delivery.unsupported = response.status == transport::GrpcStatus::unimplemented;
+    }
+    redact(delivery.message, headers_);
+    return delivery;
+  }
+  void abort() noexcept override { client_.abort(); }
+  void replace_headers(const HeaderList& headers) override {
+    client_.replace_headers(headers);
+    headers_ = headers;
+  }
+
+ private:
+  Signal signal_;
+  HeaderList headers_;
+  transport::GrpcClient client_;
 };
 
 class CallbackSink final : public Sink {
@@ -111,7 +163,9 @@ class CallbackSink final : public Sink {
 
 std::unique_ptr<Sink> open_sink(const DestinationConfig& config) {
   switch (config.output) {
-    case Output::otlp: return std::make_unique<HttpSink>(config);
+    case Output::otlp:
+      if (config.protocol == Protocol::grpc) return std::make_unique<GrpcSink>(config);
+      return std::make_unique<HttpSink>(config);
     case Output::file: return open_file(config);
     case Output::console: return open_console(config);
     case Output::callback: return std::make_unique<CallbackSink>(config);

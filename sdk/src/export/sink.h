@@ -1,4 +1,4 @@
-// Where a destination's requests go: an OTLP/HTTP backend, a file, the console, a callback.
+// Where a destination's requests go: an OTLP backend, a file, the console, a callback.
 //
 // Hides: what each kind of output makes of a request, and which of its answers are worth another try.
 // Threads: a sink belongs to its destination's thread; abort() may be called from any other.
