@@ -17,12 +17,6 @@
 
 namespace waymark::journal {
 
-// What one round wrote, by signal.
-struct Journaled {
-  SignalCounts records{};
-  SignalCounts bytes{};  // framed
-};
-
 class Collector {
  public:
   // `journaled` is called after something was written, from the collector's thread: it wakes destinations.

@@ -6,10 +6,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
-#include <cstring>
+#include <utility>
 
-#include "base/clock.h"
 #include "base/thread.h"
 #include "journal/checksum.h"
 #include "journal/fault.h"
@@ -18,68 +16,13 @@
 namespace waymark::journal {
 namespace {
 
-// A greater one is damage: no process lives so long.
-constexpr std::uint64_t kGreatestPosition = std::uint64_t{1} << 62;
-
-std::string segment_name(std::uint64_t base) {
-  char name[32];
-  std::snprintf(name, sizeof name, "%016llx.seg", static_cast<unsigned long long>(base));
-  return name;
-}
-
-// Bytes that grow without being cleared.
-class Buffer {
- public:
-  char* at_least(std::size_t bytes) {
-    if (bytes > capacity_) {
-      data_.reset(new char[bytes]);
-      capacity_ = bytes;
-    }
-    return data_.get();
-  }
-  [[nodiscard]] const char* data() const noexcept { return data_.get(); }
-
- private:
-  std::unique_ptr<char[]> data_;
-  std::size_t capacity_ = 0;
-};
-
-// Definitions file: entries of kind, id, length, checksum, bytes.
-struct DefinitionHeader {
-  std::uint32_t kind;  // 0 resource, 1 scope
-  std::uint32_t id;
-  std::uint32_t bytes;
-  std::uint32_t schema_bytes;  // of `bytes`, at the end
-  std::uint64_t checksum;
-};
+// Between two tries of a disk that failed. Each is a file or two; nobody but the journal's thread waits for it.
+constexpr std::chrono::milliseconds kFirstRetry{100};
+constexpr std::chrono::seconds kLastRetry{10};
 
 }  // namespace
 
-struct Journal::Segment {
-  std::uint64_t base = 0;
-  std::atomic<std::uint64_t> end{0};   // position behind the last frame
-  std::shared_ptr<const File> file;    // guarded by the journal's mutex; readers keep a copy
-  std::string path;                    // empty: anonymous memory
-  bool memory = false;
-  bool moving = false;                 // the mover has it, or will
-  bool move_failed = false;            // it could not be written to the state directory the last time
-  bool verify = false;                 // its bytes have been out of our hands
-  SignalCounts records{};              // in it, by signal
-};
-
-struct Journal::CursorState {
-  std::string name;
-  Signal signal = Signal::traces;
-  bool lossy = true;
-  std::uint32_t slot = 0;
-  std::uint64_t generation = 0;
-  std::atomic<std::uint64_t> position{0};
-  std::uint64_t in_flight_end = 0;  // 0: nothing in flight
-  Cursor::Outcome outcome;
-  std::uint64_t base_offered = 0;
-  std::uint64_t base_refused = 0;
-  std::uint64_t base_hook_dropped = 0;
-};
+// ---- reading
 
 class Journal::FileCursor final : public Cursor {
  public:
@@ -95,24 +38,22 @@ class Journal::FileCursor final : public Cursor {
     lost_ = 0;
     bool go_on = true;
     while (go_on && position < end) {
-      SegmentPtr segment;
       Place place;
       {
         const std::scoped_lock lock(journal_.mutex_);
-        segment = journal_.segment_at(position);
-        if (segment) place = {segment->file, segment->path, segment->base, segment->verify};
+        place.segment = journal_.segment_at(position);
+        if (!place.segment) break;
+        place.storage = place.segment->storage;
+        place.path = place.segment->path;
+        place.verify = place.segment->verify;
+        place.records = place.segment->records[static_cast<std::size_t>(state_->signal)];
+        place.end = place.segment->end.load(std::memory_order_relaxed);
       }
-      if (!segment) break;
-      position = std::max(position, segment->base + sizeof(SegmentHeader));
-      const std::uint64_t segment_end = std::min(end, segment->end.load(std::memory_order_acquire));
+      if (place.segment->base >= end) break;
+      position = std::max(position, place.segment->base + sizeof(SegmentHeader));
+      const std::uint64_t segment_end = std::min(end, place.end);
       go_on = read_segment(place, position, segment_end, take);
       if (go_on && position < segment_end) position = segment_end;
-      if (position >= segment_end && segment_end < end) {
-        const std::scoped_lock lock(journal_.mutex_);
-        const SegmentPtr next = journal_.segment_at(segment_end);
-        if (!next || next == segment) break;
-        position = std::max(position, next->base);
-      }
     }
     const std::scoped_lock lock(journal_.mutex_);
     state_->in_flight_end = position;
@@ -120,6 +61,7 @@ class Journal::FileCursor final : public Cursor {
   }
 
   void acknowledge(std::uint64_t position, const Outcome& outcome) noexcept override {
+    CursorWrite write;
     {
       const std::scoped_lock lock(journal_.mutex_);
       CursorState& s = *state_;
@@ -129,21 +71,23 @@ class Journal::FileCursor final : public Cursor {
       s.outcome.dropped += outcome.dropped + lost_;
       s.outcome.filtered += outcome.filtered;
       s.position.store(std::max(position, s.position.load(std::memory_order_relaxed)), std::memory_order_release);
-      journal_.store_cursor(s);
+      write = write_of(s);
     }
     lost_ = 0;
-    journal_.speak();
+    journal_.store(write);
+    journal_.settle();
   }
 
   void abandon() noexcept override {
     const std::scoped_lock lock(journal_.mutex_);
     state_->in_flight_end = 0;
     abandoned_at_ = state_->position.load(std::memory_order_relaxed);
+    abandoned_taken_ = state_->taken;
   }
 
   bool retake(std::uint64_t position) noexcept override {
     const std::scoped_lock lock(journal_.mutex_);
-    if (state_->position.load(std::memory_order_relaxed) != abandoned_at_) return false;
+    if (state_->position.load(std::memory_order_relaxed) != abandoned_at_ || state_->taken != abandoned_taken_) return false;
     state_->in_flight_end = position;
     return true;
   }
@@ -151,7 +95,7 @@ class Journal::FileCursor final : public Cursor {
   std::uint64_t position() const noexcept override { return state_->position.load(std::memory_order_acquire); }
 
   std::uint64_t lag_bytes() const noexcept override {
-    const std::uint64_t end = journal_.end();
+    const std::uint64_t end = journal_.end_.load(std::memory_order_acquire);
     const std::uint64_t here = position();
     return end > here ? end - here : 0;
   }
@@ -168,37 +112,40 @@ class Journal::FileCursor final : public Cursor {
     c.dropped = state_->outcome.dropped + totals.refused[s] - std::min(totals.refused[s], state_->base_refused);
     c.filtered = state_->outcome.filtered + totals.hook_dropped[s] - std::min(totals.hook_dropped[s], state_->base_hook_dropped);
     for (const SegmentPtr& segment : journal_.segments_) {
-      if (segment->end.load(std::memory_order_relaxed) > state_->position.load(std::memory_order_relaxed)) {
-        c.pending += journal_.count_records(*segment, state_->position.load(std::memory_order_relaxed), state_->signal);
-      }
+      c.pending += segment->count_from(state_->position.load(std::memory_order_relaxed), state_->signal);
     }
     return c;
   }
 
  private:
-  friend class Journal;
-
-  // A segment's file as it is now; the mover may put another in its place meanwhile.
+  // A segment as it is now; the journal's thread may put another file in its place meanwhile.
   struct Place {
-    std::shared_ptr<const File> file;
+    SegmentPtr segment;
+    std::shared_ptr<const Storage> storage;
     std::string path;
-    std::uint64_t base = 0;
+    std::uint64_t end = 0;
+    std::uint64_t records = 0;  // of our signal, up to the end
     bool verify = false;
   };
 
   // From `position` on, which becomes the place behind the last record taken. False: `take` has had enough.
-  bool read_segment(const Place& segment, std::uint64_t& position, std::uint64_t end,
+  bool read_segment(const Place& place, std::uint64_t& position, std::uint64_t end,
                     const std::function<bool(const Record&)>& take) {
-    const File& file = *segment.file;
+    const std::uint64_t base = place.segment->base;
+    const Storage& storage = *place.storage;
     const auto signal = static_cast<std::size_t>(state_->signal);
-    std::uint64_t frame = frame_segment_ == segment.base && frame_ <= position ? frame_ : segment.base + sizeof(SegmentHeader);
+    std::uint64_t frame = frame_segment_ == base && frame_ <= position ? frame_ : base + sizeof(SegmentHeader);
     while (frame < end) {
       FrameHeader header;
-      if (!file.read_at(frame - segment.base, &header, sizeof header) || header.magic != kFrameMagic ||
-          header.position != frame || header.bytes > end - frame - sizeof header) {
+      if (!read_frame(storage, base, frame, place.end, header)) {
+        {
+          const std::scoped_lock lock(journal_.mutex_);
+          const std::uint64_t before = place.segment->count_before(frame, state_->signal);
+          lost_ += place.records - std::min(place.records, before);
+        }
         journal_.diagnostics_.say_limited("frame", DiagnosticLevel::error,
-                                          "journal " + segment.path + ": a frame at byte " +
-                                              std::to_string(frame - segment.base) + " can't be read; the rest of that segment is lost");
+                                          "journal " + place.path + ": a frame at byte " + std::to_string(frame - base) +
+                                              " can't be read; the rest of that segment is lost, and counted as dropped");
         return true;
       }
       const std::uint64_t records = frame + sizeof header;
@@ -208,11 +155,11 @@ class Journal::FileCursor final : public Cursor {
         position = std::max(position, next);
         continue;
       }
-      frame_segment_ = segment.base;
+      frame_segment_ = base;
       frame_ = frame;
       char* data = buffer_.at_least(header.bytes);
-      bool good = file.read_at(records - segment.base, data, header.bytes);
-      if (good && segment.verify) good = checksum(data, header.bytes) == header.checksum;
+      bool good = storage.read_at(records - base, data, header.bytes);
+      if (good && place.verify) good = checksum(data, header.bytes) == header.checksum;
       bool enough = false;
       if (good) {
         const std::size_t from = position > records ? static_cast<std::size_t>(position - records) : 0;
@@ -229,8 +176,8 @@ class Journal::FileCursor final : public Cursor {
       }
       if (!good) {
         journal_.diagnostics_.say_limited("damage", DiagnosticLevel::error,
-                                          "journal " + segment.path + ": the records of the frame at byte " +
-                                              std::to_string(frame - segment.base) + " are damaged and were left out");
+                                          "journal " + place.path + ": the records of the frame at byte " +
+                                              std::to_string(frame - base) + " are damaged and were left out");
       }
       if (enough) return false;
       position = next;
@@ -244,18 +191,22 @@ class Journal::FileCursor final : public Cursor {
   Buffer buffer_;
   std::uint64_t frame_segment_ = UINT64_MAX;  // where the frame that the position lies in begins
   std::uint64_t frame_ = 0;
-  std::uint64_t lost_ = 0;          // damaged records of the last read; counted when it is acknowledged
-  std::uint64_t abandoned_at_ = 0;  // the position when the last batch was abandoned
+  std::uint64_t lost_ = 0;             // damaged records of the last read; counted when it is acknowledged
+  std::uint64_t abandoned_at_ = 0;     // the position when the last batch was abandoned
+  std::uint64_t abandoned_taken_ = 0;  // and how many segments had been taken from this cursor
 };
+
+// ---- beginning
 
 Journal::Journal(Home home, JournalConfig config, Diagnostics& diagnostics, std::function<Totals()> totals)
     : home_(std::move(home)), config_(config), diagnostics_(diagnostics), totals_(std::move(totals)) {
-  cursor_file_ = home_.memory.empty() ? File::memory("waymark-cursors")
-                                      : File::open(home_.memory + "/cursors", O_RDWR | O_CREAT);
-  open_definitions();
-  if (!home_.state.empty() && home_.memory != home_.state) {
-    mover_ = std::thread([this] { move_segments(); });
+  if (home_.state.empty()) {
+    config_.fsync = Fsync::never;
+    return;
   }
+  open_cursors();
+  definitions_.write_to(home_.state + "/scopes");
+  thread_ = std::thread([this] { run(); });
 }
 
 Journal::Journal(Found, Home home, JournalConfig config, Diagnostics& diagnostics)
@@ -267,116 +218,105 @@ Journal::Journal(Found, Home home, JournalConfig config, Diagnostics& diagnostic
   };
   open_segments();
   const std::string beside = home_.memory + "/cursors";
-  const std::string kept = home_.state + "/cursors";
   struct stat s {};
-  const bool in_memory = !home_.memory.empty() && ::stat(beside.c_str(), &s) == 0;
-  load_cursors(in_memory ? beside : kept);
-  cursor_file_ = File::open(in_memory ? beside : kept, O_RDWR | O_CREAT);
-  open_definitions();
+  cursors_in_state_ = home_.memory.empty() || ::stat(beside.c_str(), &s) != 0;
+  const std::string path = cursors_in_state_ ? home_.state + "/cursors" : beside;
+  load_cursors(path);
+  cursor_file_.open(path);
+  const std::string scopes = home_.state + "/scopes";
+  if (std::string problem = definitions_.load(scopes); !problem.empty()) extent_.problem = std::move(problem);
+  definitions_.write_to(scopes);
 }
 
 Journal::Journal(ReadOnly, Home home, Diagnostics& diagnostics)
     : home_(std::move(home)), diagnostics_(diagnostics), dead_(true), writable_(false) {
   open_segments();
-  open_definitions();
+  if (std::string problem = definitions_.load(home_.state + "/scopes"); !problem.empty()) extent_.problem = std::move(problem);
 }
 
-void Journal::open_segments() {
-  find_segments(home_.state, false);
-  if (!home_.memory.empty() && home_.memory != home_.state) find_segments(home_.memory, true);
-  std::sort(segments_.begin(), segments_.end(), [](const auto& a, const auto& b) { return a->base < b->base; });
-  // A segment that was copied when the process died stands in both places: the copy was renamed last, so it is whole.
-  segments_.erase(std::unique(segments_.begin(), segments_.end(),
-                              [](const auto& a, const auto& b) { return a->base == b->base; }),
-                  segments_.end());
-  for (const SegmentPtr& segment : segments_) {
-    end_.store(std::max(end_.load(std::memory_order_relaxed), segment->end.load(std::memory_order_relaxed)));
-    for (std::size_t s = 0; s < kSignals; ++s) appended_[s] += segment->records[s];
+Journal::~Journal() { stop_moving(); }
+
+void Journal::on_readable(std::function<void(const Journaled&)> readable) { on_readable_ = std::move(readable); }
+
+void Journal::on_vanished(std::function<bool()> restore) {
+  const std::scoped_lock lock(mutex_);
+  on_vanished_ = std::move(restore);
+}
+
+bool Journal::home_is_state() const noexcept { return home_.memory.empty() || home_.memory == home_.state; }
+
+const std::string& Journal::directory_of(Place place) const noexcept {
+  return place == Place::memory ? home_.memory : home_.state;
+}
+
+void Journal::open_cursors() {
+  // What is on the disk must not refer to positions that went with the memory.
+  cursors_in_state_ = home_is_state() || config_.fsync != Fsync::never;
+  const std::string path = directory_of(cursors_in_state_ ? Place::state : Place::memory) + "/cursors";
+  if (!cursor_file_.open(path)) {
+    note("cursors", DiagnosticLevel::error, "journal: " + path + " cannot be made: " + errno_text(errno) +
+                                                "; what destinations have got would be sent again after a crash");
   }
 }
 
-Journal::~Journal() {
-  stop_moving();
+void Journal::find_segments(const std::string& directory, Place place, std::vector<FoundSegment>& found) {
+  for (const std::string& name : list_directory(directory)) {
+    if (name.size() != 20 || name.substr(16) != ".seg") continue;
+    FoundSegment one = open_segment(directory + "/" + name, writable_, place);
+    extent_.unreadable = extent_.unreadable || one.unreadable;
+    extent_.damaged_bytes += one.damaged;
+    if (!one.problem.empty()) extent_.problem = one.problem;
+    end_.store(std::max(end_.load(std::memory_order_relaxed), one.behind));
+    if (one.segment) found.push_back(std::move(one));
+  }
+}
+
+void Journal::open_segments() {
+  std::vector<FoundSegment> found;
+  find_segments(home_.state, Place::state, found);
+  if (!home_is_state()) find_segments(home_.memory, Place::memory, found);
+  // A segment that was copied when the process died stands in both places: the copy was renamed last, so it is whole.
+  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.segment->base < b.segment->base; });
+  found.erase(std::unique(found.begin(), found.end(),
+                          [](const auto& a, const auto& b) { return a.segment->base == b.segment->base; }),
+              found.end());
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    found[i].damaged = 0;
+    found[i].problem.clear();
+    scan_segment(found[i], i + 1 < found.size() ? found[i + 1].segment->base : UINT64_MAX, extent_.lanes);
+    extent_.damaged_bytes += found[i].damaged;
+    if (!found[i].problem.empty()) extent_.problem = found[i].problem;
+    const SegmentPtr& segment = found[i].segment;
+    end_.store(std::max(end_.load(std::memory_order_relaxed), segment->end.load(std::memory_order_relaxed)));
+    for (std::size_t s = 0; s < kSignals; ++s) appended_[s] += segment->records[s];
+    segments_.push_back(segment);
+  }
+  readable_.store(end_.load());
+}
+
+void Journal::load_cursors(const std::string& path) {
+  CursorFile::Loaded loaded = CursorFile::load(path);
+  extent_.cursors_missing = loaded.missing;
+  extent_.unreadable = extent_.unreadable || loaded.unreadable;
+  if (!loaded.problem.empty()) extent_.problem = loaded.problem;
+  cursors_ = std::move(loaded.cursors);
+  // What recovery adds lies behind every cursor, also where the segments that it has passed can't be read.
+  for (const auto& cursor : cursors_) end_.store(std::max(end_.load(), cursor->position.load()));
+  readable_.store(end_.load());
 }
 
 // ---- segments
 
-void Journal::find_segments(const std::string& directory, bool memory) {
-  for (const std::string& name : list_directory(directory)) {
-    if (name.size() != 20 || name.substr(16) != ".seg") continue;
-    auto segment = std::make_shared<Segment>();
-    segment->path = directory + "/" + name;
-    segment->memory = memory;
-    segment->verify = true;
-    segment->file = std::make_shared<File>(File::open(segment->path, writable_ ? O_RDWR : O_RDONLY));
-    SegmentHeader header;
-    if (!segment->file->valid() && errno != ENOENT) extent_.unreadable = true;
-    if (!segment->file->valid() || !segment->file->read_at(0, &header, sizeof header) || header.magic != kSegmentMagic ||
-        !sealed(header) || header.version != kLayoutVersion || header.header_bytes != sizeof header ||
-        header.base > kGreatestPosition) {
-      const std::uint64_t bytes = segment->file->valid() ? segment->file->size() : 0;
-      extent_.damaged_bytes += bytes;
-      if (bytes > 0) extent_.problem = segment->path + ": no segment of layout " + std::to_string(kLayoutVersion);
-      // What recovery adds must not take its place.
-      std::uint64_t base = 0;
-      std::from_chars(name.data(), name.data() + 16, base, 16);
-      if (base <= kGreatestPosition) end_.store(std::max(end_.load(std::memory_order_relaxed), base + bytes));
-      continue;
-    }
-    segment->base = header.base;
-    scan(*segment);
-    segments_.push_back(std::move(segment));
-  }
-}
-
-// Finds the end of a segment's frames, and what they say about lanes. What lies behind the last good frame is a torn
-// write, and no damage if it came from a lane that still has it.
-bool Journal::scan(Segment& segment) {
-  const std::uint64_t size = segment.file->size();
-  std::uint64_t offset = sizeof(SegmentHeader);
-  Buffer buffer;
-  while (offset + sizeof(FrameHeader) <= size) {
-    FrameHeader header;
-    if (!segment.file->read_at(offset, &header, sizeof header)) break;
-    if (header.magic == 0) break;
-    if (header.magic != kFrameMagic || header.position != segment.base + offset ||
-        header.header_checksum != checksum(&header, offsetof(FrameHeader, header_checksum))) {
-      extent_.problem = segment.path + ": the frame at byte " + std::to_string(offset) + " is not whole";
-      extent_.damaged_bytes += size - offset;
-      break;
-    }
-    if (header.bytes > size - offset - sizeof header) break;  // torn: its lane was not freed
-    char* data = buffer.at_least(header.bytes);
-    const bool good = segment.file->read_at(offset + sizeof header, data, header.bytes) &&
-                      checksum(data, header.bytes) == header.checksum;
-    if (good) {
-      if (header.lane != kNoLane) {
-        Extent::LastFrame& last = extent_.lanes[header.lane];
-        if (header.lane_end >= last.end) {
-          last = {header.lane_begin, header.lane_end, {}};
-          for (std::size_t s = 0; s < kSignals; ++s) last.records[s] = header.records[s];
-        }
-      }
-      for (std::size_t s = 0; s < kSignals; ++s) segment.records[s] += header.records[s];
-    } else {
-      const bool last = offset + sizeof header + header.bytes >= size;
-      if (last) break;  // torn, too
-      extent_.problem = segment.path + ": the records of the frame at byte " + std::to_string(offset) + " are damaged";
-      extent_.damaged_bytes += header.bytes;
-      for (std::size_t s = 0; s < kSignals; ++s) segment.records[s] += header.records[s];
-    }
-    offset += sizeof header + header.bytes;
-  }
-  segment.end.store(segment.base + offset, std::memory_order_relaxed);
-  return true;
-}
-
-Journal::SegmentPtr Journal::segment_at(std::uint64_t position) const {
+SegmentPtr Journal::segment_at(std::uint64_t position) const {
   // The one that holds the position, else the oldest behind it.
   for (const SegmentPtr& segment : segments_) {
     if (position < segment->end.load(std::memory_order_relaxed)) return segment;
   }
   return nullptr;
+}
+
+bool Journal::known(const SegmentPtr& segment) const {
+  return std::find(segments_.begin(), segments_.end(), segment) != segments_.end();
 }
 
 bool Journal::needed(const Segment& segment) const {
@@ -387,279 +327,519 @@ bool Journal::needed(const Segment& segment) const {
   });
 }
 
-std::uint64_t Journal::count_records(const Segment& segment, std::uint64_t from, Signal signal) const {
-  const auto s = static_cast<std::size_t>(signal);
-  if (from <= segment.base + sizeof(SegmentHeader)) return segment.records[s];
-  std::uint64_t count = 0;
-  std::uint64_t frame = segment.base + sizeof(SegmentHeader);
-  const std::uint64_t end = segment.end.load(std::memory_order_acquire);
-  Buffer buffer;
-  while (frame < end) {
-    FrameHeader header;
-    if (!segment.file->read_at(frame - segment.base, &header, sizeof header) || header.magic != kFrameMagic ||
-        header.bytes > end - frame - sizeof header) {
-      break;
-    }
-    const std::uint64_t records = frame + sizeof header;
-    const std::uint64_t next = records + header.bytes;
-    if (next > from && header.records[s] > 0) {
-      if (records >= from) {
-        count += header.records[s];
-      } else {
-        char* data = buffer.at_least(header.bytes);
-        if (segment.file->read_at(records - segment.base, data, header.bytes)) {
-          for_each_record(data, header.bytes, static_cast<std::size_t>(from - records), [&](const Record& record, std::size_t) {
-            count += record.signal == signal ? 1 : 0;
-            return true;
-          });
-        }
-      }
-    }
-    frame = next;
-  }
-  return count;
-}
-
-bool Journal::append(const Stretch& stretch) {
-  const bool written = append_locked(stretch);
-  speak();
-  return written;
-}
-
 void Journal::note(std::string key, DiagnosticLevel level, std::string message) {
   to_say_.push_back({std::move(key), level, std::move(message)});
 }
 
-void Journal::speak() {
+void Journal::settle() {
+  std::vector<CursorWrite> cursors;
+  std::vector<SegmentPtr> segments;
   std::vector<Message> messages;
   {
     const std::scoped_lock lock(mutex_);
+    if (to_store_.empty() && to_remove_.empty() && to_say_.empty()) return;
+    cursors.swap(to_store_);
+    segments.swap(to_remove_);
     messages.swap(to_say_);
+  }
+  for (const CursorWrite& write : cursors) store(write);
+  for (const SegmentPtr& segment : segments) {
+    if (segment->path.empty()) continue;
+    if (segment->place == Place::memory || !thread_.joinable()) {
+      ::unlink(segment->path.c_str());
+      continue;
+    }
+    // A disk may take its time.
+    const std::scoped_lock lock(mutex_);
+    to_unlink_.push_back(segment->path);
+    work_.notify_one();
   }
   for (const Message& m : messages) diagnostics_.say_limited(m.key, m.level, m.text);
 }
 
-bool Journal::append_locked(const Stretch& stretch) {
-  const std::scoped_lock lock(mutex_);
-  if (closed_) return false;
-  const std::uint64_t need = sizeof(FrameHeader) + stretch.bytes;
-  SegmentPtr segment = segments_.empty() || segments_.back()->verify ? nullptr : segments_.back();
-  if (segment && segment->end.load(std::memory_order_relaxed) + need - segment->base > config_.segment_bytes) segment = nullptr;
-  if (!segment) {
-    if (!roll()) return false;
-    segment = segments_.back();
+bool Journal::append(const Stretch& stretch) {
+  const bool good = write(stretch);
+  settle();
+  return good;
+}
+
+bool Journal::write(const Stretch& stretch) {
+  const std::size_t need = sizeof(FrameHeader) + stretch.bytes;
+  SegmentPtr segment;
+  std::shared_ptr<const Storage> storage;
+  {
+    const std::scoped_lock lock(mutex_);
+    if (closed_) return false;
+    if (!segments_.empty() && !segments_.back()->sealed) {
+      if (segments_.back()->bytes() + need <= config_.segment_bytes) {
+        segment = segments_.back();
+        storage = segment->storage;
+        writing_ = true;
+      } else {
+        segments_.back()->sealed = true;
+      }
+    }
   }
-  const std::uint64_t position = segment->end.load(std::memory_order_relaxed);
-  FrameHeader header{};
-  header.magic = kFrameMagic;
-  header.bytes = static_cast<std::uint32_t>(stretch.bytes);
-  header.position = position;
-  header.lane_begin = stretch.lane_begin;
-  header.lane_end = stretch.lane_end;
-  header.lane = stretch.lane;
-  for (std::size_t s = 0; s < kSignals; ++s) header.records[s] = stretch.records[s];
-  header.header_checksum = checksum(&header, offsetof(FrameHeader, header_checksum));
-  header.checksum = checksum(stretch.data, stretch.bytes);
-  const iovec pieces[2] = {{&header, sizeof header}, {const_cast<void*>(stretch.data), stretch.bytes}};
-  if (!segment->file->write_at(position - segment->base, pieces, 2)) {
-    note("write", DiagnosticLevel::error,
-                             "journal " + (segment->path.empty() ? "in memory" : segment->path) + ": cannot be written: " +
-                                 errno_text(errno) + "; records wait in the recorder");
-    return false;
+  if (segment) {
+    const std::uint64_t position = segment->end.load(std::memory_order_relaxed);
+    const bool good = write_frame(*storage, segment->base, position, stretch);
+    const int error = errno;
+    const std::scoped_lock lock(mutex_);
+    writing_ = false;
+    if (good) {
+      written(segment, stretch);
+      return true;
+    }
+    segment->sealed = true;
+    // Beyond the limit of a file's size there may be room in another.
+    if (error != EFBIG || position == segment->base + sizeof(SegmentHeader)) fault(segment->place, error);
   }
+  std::vector<Place> order;
+  std::uint64_t base = 0;
+  {
+    const std::scoped_lock lock(mutex_);
+    if (!make_room()) return false;
+    order = places();
+    base = end_.load(std::memory_order_relaxed);
+  }
+  for (const Place place : order) {
+    SegmentPtr fresh = create_segment(directory_of(place), place, base, home_.id,
+                                      std::max<std::size_t>(config_.segment_bytes, sizeof(SegmentHeader) + need));
+    const bool good = fresh && write_frame(*fresh->storage, base, base + sizeof(SegmentHeader), stretch);
+    const int error = errno;
+    if (!good && fresh && !fresh->path.empty()) ::unlink(fresh->path.c_str());
+    const std::scoped_lock lock(mutex_);
+    if (!good) {
+      fault(place, error);
+      continue;
+    }
+    if (place != Place::heap) fine(place);
+    if (!segments_.empty()) segments_.back()->sealed = true;
+    segments_.push_back(fresh);
+    written(fresh, stretch);
+    return true;
+  }
+  return false;
+}
+
+// With the mutex held.
+void Journal::written(const SegmentPtr& segment, const Stretch& stretch) {
   for (std::size_t s = 0; s < kSignals; ++s) {
     segment->records[s] += stretch.records[s];
     appended_[s] += stretch.records[s];
   }
-  segment->end.store(position + need, std::memory_order_release);
-  end_.store(position + need, std::memory_order_release);
-  return true;
+  const std::uint64_t end = segment->end.load(std::memory_order_relaxed) + sizeof(FrameHeader) + stretch.bytes;
+  segment->end.store(end, std::memory_order_release);
+  end_.store(end, std::memory_order_release);
+  if (config_.fsync != Fsync::every_batch || dead_) readable_.store(end, std::memory_order_release);
+  if (config_.fsync == Fsync::never) return;
+  segment->dirty = segment->place == Place::state;
+  if (dead_) {
+    // The recoverer has time, and nobody else to do it.
+    if (segment->dirty && segment->storage->sync() && sync_directory(home_.state)) segment->dirty = false;
+    return;
+  }
+  if (records_dirty_since_ != Deadline::max()) return;
+  records_dirty_since_ = std::chrono::steady_clock::now();
+  work_.notify_one();
 }
 
-// A new segment behind the last one.
-bool Journal::roll() {
-  if (!make_room()) return false;
-  auto segment = std::make_shared<Segment>();
-  segment->base = end_.load(std::memory_order_relaxed);
+// Where a new segment may lie, the best first.
+std::vector<Place> Journal::places() const {
   // A dead process's new segments go to its state directory: its memory may be gone.
-  const std::string& directory = dead_ ? home_.state : home_.memory;
-  segment->memory = !dead_ && home_.memory != home_.state;
-  if (directory.empty()) {
-    segment->file = std::make_shared<File>(File::memory("waymark-segment"));
-  } else {
-    segment->path = directory + "/" + segment_name(segment->base);
-    segment->file = std::make_shared<File>(File::open(segment->path, O_RDWR | O_CREAT | O_TRUNC));
+  if (dead_) return {Place::state};
+  if (home_.state.empty()) return {Place::heap};
+  const bool disk = !disk_down_;
+  if (home_is_state()) return disk ? std::vector{Place::state, Place::heap} : std::vector{Place::heap};
+  if (config_.fsync == Fsync::never) {
+    return disk ? std::vector{Place::memory, Place::state, Place::heap} : std::vector{Place::memory, Place::heap};
   }
-  SegmentHeader header{};
-  header.magic = kSegmentMagic;
-  header.version = kLayoutVersion;
-  header.header_bytes = sizeof header;
-  header.base = segment->base;
-  header.created_ns = wall_ns();
-  std::memcpy(header.journal_id, home_.id.data(), std::min(home_.id.size(), sizeof header.journal_id));
-  seal(header);
-  if (!segment->file->valid() || !segment->file->write_at(0, &header, sizeof header)) {
-    note("write", DiagnosticLevel::error,
-                             "journal: no new segment " + segment->path + ": " + errno_text(errno) +
-                                 "; records wait in the recorder");
-    if (!segment->path.empty()) ::unlink(segment->path.c_str());
-    return false;
-  }
-  segment->end.store(segment->base + sizeof header, std::memory_order_relaxed);
-  end_.store(segment->base + sizeof header, std::memory_order_release);
-  segments_.push_back(std::move(segment));
-  return true;
+  return disk ? std::vector{Place::state, Place::memory, Place::heap} : std::vector{Place::memory, Place::heap};
 }
 
-// Before a new segment: frees what is delivered, hands to the mover what is not, takes the oldest where all is full.
+// Before a new segment: frees what is delivered, hands to the journal's thread what is not, takes the oldest where all is
+// full.
 bool Journal::make_room() {
   if (dead_) return true;
   const bool to_disk = !home_.state.empty();
   const std::size_t limit = to_disk ? config_.max_bytes : std::min(config_.max_bytes, config_.memory_bytes);
   const auto total = [&] {
     std::uint64_t bytes = config_.segment_bytes;
-    for (const SegmentPtr& s : segments_) bytes += s->end.load(std::memory_order_relaxed) - s->base;
+    for (const SegmentPtr& s : segments_) bytes += s->bytes();
     return bytes;
   };
   while (!segments_.empty() && total() > limit) {
-    if (!evict_oldest()) return false;
+    if (!evict(segments_.front())) return false;
   }
-  if (!mover_.joinable()) return true;
-  const std::size_t memory_limit = std::max<std::size_t>(2, config_.memory_bytes / config_.segment_bytes);
+  if (!to_disk) return true;
+  // All that is not on the disk: at most memory_bytes of it, each file counted as a whole one unless it was cut short.
   const auto in_memory = [&] {
-    return static_cast<std::size_t>(
-        std::count_if(segments_.begin(), segments_.end(), [](const SegmentPtr& s) { return s->memory; }));
+    std::uint64_t bytes = config_.segment_bytes;
+    for (const SegmentPtr& s : segments_) bytes += s->place == Place::state ? 0 : s->bytes();
+    return bytes;
   };
-  // The mover gets the oldest before the memory is full, so that a busy disk does not stop the collector.
-  std::size_t in_place = in_memory();
+  const std::uint64_t memory_limit = std::max<std::uint64_t>(2 * config_.segment_bytes, config_.memory_bytes);
+  // The thread gets the oldest before the memory is full, so that a busy disk does not stop the collector; and at once what
+  // would die with the process, or should have been on the disk from the start.
+  const bool all = home_is_state() || config_.fsync != Fsync::never;
+  std::uint64_t in_place = in_memory();
   for (const SegmentPtr& segment : segments_) {
-    if (in_place + 1 <= memory_limit - memory_limit / 4) break;
-    if (!segment->memory) continue;
-    --in_place;
-    if (segment->moving || segment->move_failed || !needed(*segment)) continue;
-    segment->moving = true;
-    to_move_.push_back(segment);
-    move_.notify_one();
+    if (segment->place == Place::state) continue;
+    const bool early = in_place > memory_limit - memory_limit / 4;
+    in_place -= std::min(in_place, segment->bytes());
+    if ((early || all || segment->place == Place::heap) && needed(*segment)) {
+      segment->sealed = true;
+      queue_move(segment);
+    }
   }
-  while (in_memory() + 1 > memory_limit) {
-    const auto oldest = std::find_if(segments_.begin(), segments_.end(), [](const SegmentPtr& s) { return s->memory; });
-    if (!needed(**oldest) || planted(Fault::early_unlink)) {
-      ::unlink((*oldest)->path.c_str());
-      segments_.erase(oldest);
+  while (in_memory() > memory_limit) {
+    const auto oldest =
+        std::find_if(segments_.begin(), segments_.end(), [](const SegmentPtr& s) { return s->place != Place::state; });
+    if (oldest == segments_.end()) break;
+    const SegmentPtr segment = *oldest;
+    if (!needed(*segment) || planted(Fault::early_unlink)) {
+      remove(segment);
       continue;
     }
-    // Where the disk is slow the rings hold what comes until the mover is done; where it is full, the oldest goes, one at a
-    // time.
-    if ((*oldest)->moving) return false;
-    const bool on_disk_before = oldest != segments_.begin();
-    const SegmentPtr waiting = *oldest;
-    if (!evict_oldest()) return false;
-    if (!on_disk_before) continue;
-    // It could not be written; with room on the disk it may be now.
-    waiting->moving = true;
-    to_move_.push_back(waiting);
-    move_.notify_one();
+    // Where the disk is slow the rings hold what comes until the thread is done.
+    if (segment->moving && !disk_down_) return false;
+    if (!disk_down_) {
+      queue_move(segment);
+      return false;
+    }
+    // Where it is full, room on it is made for this one; where it can't be written, only memory is of use.
+    const bool full = disk_error_ == ENOSPC || disk_error_ == EDQUOT;
+    if (!full || segments_.front()->place != Place::state) {
+      if (!evict(segment)) return false;
+      continue;
+    }
+    if (!evict(segments_.front())) return false;
+    retry_at_ = std::chrono::steady_clock::now();
+    work_.notify_one();
     return false;
   }
   return true;
 }
 
-// Takes the oldest segment. False where a batch in flight or a lossless cursor needs it.
-bool Journal::evict_oldest() {
-  const SegmentPtr oldest = segments_.front();
-  const std::uint64_t end = oldest->end.load(std::memory_order_relaxed);
+void Journal::queue_move(const SegmentPtr& segment) {
+  if (segment->moving) return;
+  segment->moving = true;
+  to_move_.push_back(segment);
+  work_.notify_one();
+}
+
+void Journal::remove(const SegmentPtr& segment) {
+  segments_.erase(std::find(segments_.begin(), segments_.end(), segment));
+  to_remove_.push_back(segment);
+}
+
+// Takes a segment from everyone who has not read it. False where a batch in flight or a lossless cursor needs it.
+bool Journal::evict(const SegmentPtr& segment) {
+  const std::uint64_t end = segment->end.load(std::memory_order_relaxed);
   for (const auto& cursor : cursors_) {
     const std::uint64_t position = cursor->position.load(std::memory_order_relaxed);
-    if (position >= end || oldest->records[static_cast<std::size_t>(cursor->signal)] == 0) continue;
-    if (cursor->in_flight_end != 0 || !cursor->lossy) return false;
+    if (position >= end || segment->records[static_cast<std::size_t>(cursor->signal)] == 0) continue;
+    if (!cursor->lossy || cursor->in_flight_end > segment->base) return false;
   }
   for (const auto& cursor : cursors_) {
     const std::uint64_t position = cursor->position.load(std::memory_order_relaxed);
     if (position >= end) continue;
-    const std::uint64_t lost = count_records(*oldest, position, cursor->signal);
+    const std::uint64_t lost = segment->count_from(position, cursor->signal);
     cursor->outcome.dropped += lost;
-    cursor->position.store(end, std::memory_order_release);
-    store_cursor(*cursor);
+    ++cursor->taken;
+    if (segment == segments_.front()) cursor->position.store(end, std::memory_order_release);
+    to_store_.push_back(write_of(*cursor));
     if (lost > 0) {
       note("evict " + cursor->name, DiagnosticLevel::warning,
-                               "destination " + cursor->name + " (" + std::string(signal_name(cursor->signal)) +
-                                   "): the journal is full; " + std::to_string(lost) +
-                                   " of the oldest records were dropped (raise journal.max_bytes, or see why it is slow)");
+           "destination " + cursor->name + " (" + std::string(signal_name(cursor->signal)) + "): the journal is full; " +
+               std::to_string(lost) + " of the oldest records were dropped (raise journal.max_bytes, or see why it is slow)");
     }
   }
-  if (!oldest->path.empty()) ::unlink(oldest->path.c_str());
-  segments_.erase(segments_.begin());
+  remove(segment);
   return true;
 }
 
-// The writer thread: full segments that are still needed, from tmpfs to the state directory.
-void Journal::move_segments() {
+// ---- a disk that fails
+
+void Journal::fault(Place place, int error) {
+  const std::string why = errno_text(error) + "; ";
+  const std::string advice = std::string(errno_advice(error));
+  if (dead_) {
+    note("write", DiagnosticLevel::error, "state directory " + home_.state + ": cannot be written: " + why + advice);
+    return;
+  }
+  switch (place) {
+    case Place::heap:
+      note("heap", DiagnosticLevel::error, "journal: no memory for a new segment: " + why + "records wait in the recorder");
+      return;
+    case Place::memory:
+      if (!std::exchange(memory_down_, true)) {
+        note("memory down", DiagnosticLevel::error, "journal " + home_.memory + ": cannot be written: " + why +
+                                                        "records go elsewhere until it can be; " + advice);
+      }
+      return;
+    case Place::state: break;
+  }
+  disk_error_ = error;
+  retry_wait_ = disk_down_ ? std::min<std::chrono::nanoseconds>(retry_wait_ * 2, kLastRetry) : kFirstRetry;
+  retry_at_ = std::chrono::steady_clock::now() + retry_wait_;
+  if (!std::exchange(disk_down_, true)) {
+    note("disk down", DiagnosticLevel::error,
+         "state directory " + home_.state + ": cannot be written: " + why + "telemetry stays in memory, at most " +
+             std::to_string(config_.memory_bytes >> 20) + " MiB of it, until it can be; " + advice);
+  }
+  work_.notify_one();
+}
+
+void Journal::fine(Place place) {
+  bool& down = place == Place::memory ? memory_down_ : disk_down_;
+  if (!std::exchange(down, false)) return;
+  note(place == Place::memory ? "memory up" : "disk up", DiagnosticLevel::info,
+       place == Place::memory ? "journal " + home_.memory + ": is written again"
+                              : "state directory " + home_.state + ": is written again");
+}
+
+// Whether anything waits for the state directory to be written again. Asked only while it can't be.
+bool Journal::disk_is_wanted() const {
+  if (!to_move_.empty() || !definitions_.complete()) return true;
+  const bool all = home_is_state() || config_.fsync != Fsync::never;
+  return std::any_of(segments_.begin(), segments_.end(), [&](const SegmentPtr& s) {
+    return s->place == Place::heap || (all && s->place != Place::state);
+  });
+}
+
+// ---- the journal's thread
+
+Deadline Journal::sync_due() const noexcept {
+  const auto half = config_.fsync_interval / 2;
+  const auto due = [&](Deadline since) { return since == Deadline::max() ? since : since + half; };
+  const Deadline records = config_.fsync == Fsync::every_batch ? records_dirty_since_ : due(records_dirty_since_);
+  return std::min(records, due(cursors_dirty_since_));
+}
+
+void Journal::run() {
   begin_own_thread("wm-journal");
   std::unique_lock lock(mutex_);
-  for (;;) {
-    move_.wait(lock, [&] { return stopping_ || !to_move_.empty(); });
-    if (stopping_) return;
-    const SegmentPtr segment = to_move_.front();
-    to_move_.erase(to_move_.begin());
-    if (std::find(segments_.begin(), segments_.end(), segment) == segments_.end()) continue;
-    const std::string from = segment->path;
-    const std::string to = home_.state + "/" + segment_name(segment->base);
-    lock.unlock();
-    const bool copied = copy_file(from, to);
-    const int error = errno;
-    auto file = std::make_shared<File>(copied ? File::open(to, O_RDWR) : File());
-    lock.lock();
-    segment->moving = false;
-    segment->move_failed = !copied || !file->valid();
-    if (!copied || !file->valid()) {
+  while (!stopping_) {
+    if (!to_say_.empty() || !to_store_.empty()) {
       lock.unlock();
-      diagnostics_.say_limited("move", DiagnosticLevel::error,
-                               "state directory " + home_.state + ": a segment cannot be written: " + errno_text(error) +
-                                   "; telemetry stays in memory");
+      settle();
       lock.lock();
       continue;
     }
-    if (std::find(segments_.begin(), segments_.end(), segment) == segments_.end()) {
-      ::unlink(to.c_str());  // evicted meanwhile
+    if (!to_unlink_.empty()) {
+      std::vector<std::string> paths;
+      paths.swap(to_unlink_);
+      lock.unlock();
+      for (const std::string& path : paths) ::unlink(path.c_str());
+      lock.lock();
       continue;
     }
-    segment->file = std::move(file);
-    segment->path = to;
-    segment->memory = false;
-    segment->verify = true;
-    ::unlink(from.c_str());
+    const Deadline now = std::chrono::steady_clock::now();
+    if (sync_due() <= now) {
+      sync_round(lock);
+      continue;
+    }
+    if (!disk_down_ && !to_move_.empty()) {
+      move_next(lock);
+      continue;
+    }
+    const bool down = disk_down_ && disk_is_wanted();
+    if (down && retry_at_ <= now) {
+      try_the_disk(lock);
+      continue;
+    }
+    const Deadline next = std::min(sync_due(), down ? retry_at_ : Deadline::max());
+    if (next == Deadline::max()) {
+      work_.wait(lock);
+    } else {
+      work_.wait_until(lock, next);
+    }
   }
 }
+
+// Full segments that are still needed, from memory to the state directory.
+void Journal::move_next(std::unique_lock<std::mutex>& lock) {
+  const SegmentPtr segment = to_move_.front();
+  if (!known(segment)) {
+    to_move_.erase(to_move_.begin());
+    return;
+  }
+  const std::shared_ptr<const Storage> from = segment->storage;
+  const std::uint64_t bytes = segment->bytes();
+  const std::string to = home_.state + "/" + segment_name(segment->base);
+  lock.unlock();
+  const std::shared_ptr<const Storage> copy = copy_segment(*from, bytes, to, config_.fsync != Fsync::never);
+  const int error = errno;
+  lock.lock();
+  if (!copy) {
+    fault(Place::state, error);
+    return;
+  }
+  fine(Place::state);
+  to_move_.erase(std::find(to_move_.begin(), to_move_.end(), segment));
+  segment->moving = false;
+  if (!known(segment)) {
+    to_unlink_.push_back(to);  // taken meanwhile
+    return;
+  }
+  if (segment->place == Place::memory) to_unlink_.push_back(segment->path);
+  segment->storage = copy;
+  segment->path = to;
+  segment->place = Place::state;
+  segment->verify = true;
+  segment->dirty = segment->entry_dirty = false;
+}
+
+// The subdirectory is gone: it is made anew, and what was in it is written again, from the files that are still open.
+bool Journal::restore(std::unique_lock<std::mutex>& lock) {
+  const std::function<bool()> make = on_vanished_;
+  lock.unlock();
+  struct stat s {};
+  const bool gone = ::lstat(home_.state.c_str(), &s) != 0 && errno == ENOENT;
+  bool good = true;
+  if (gone) {
+    good = make && make() && definitions_.rewrite() && (!cursors_in_state_ || cursor_file_.open(home_.state + "/cursors"));
+  } else if (!definitions_.complete()) {
+    good = definitions_.rewrite();
+  }
+  const int error = errno;
+  lock.lock();
+  if (!good) {
+    fault(Place::state, error);
+    return false;
+  }
+  if (!gone) return true;
+  for (const auto& cursor : cursors_) to_store_.push_back(write_of(*cursor));
+  for (const SegmentPtr& segment : segments_) {
+    if (segment->place != Place::state || !needed(*segment) || (writing_ && segment == segments_.back())) continue;
+    segment->sealed = true;
+    queue_move(segment);
+  }
+  return true;
+}
+
+void Journal::try_the_disk(std::unique_lock<std::mutex>& lock) {
+  if (!restore(lock)) return;
+  const bool all = home_is_state() || config_.fsync != Fsync::never;
+  for (const SegmentPtr& segment : segments_) {
+    const bool wants = segment->place == Place::heap || (all && segment->place != Place::state);
+    if (!wants || !needed(*segment) || (writing_ && segment == segments_.back())) continue;
+    segment->sealed = true;
+    queue_move(segment);
+  }
+  while (!to_move_.empty() && !known(to_move_.front())) to_move_.erase(to_move_.begin());
+  if (!to_move_.empty()) return move_next(lock);
+  // Nothing to move: a new segment will tell.
+  if (!(writing_ && !segments_.empty()) && !segments_.empty() && all) segments_.back()->sealed = true;
+  fine(Place::state);
+}
+
+void Journal::sync_round(std::unique_lock<std::mutex>& lock) {
+  const std::uint64_t target = end_.load(std::memory_order_relaxed);
+  struct Dirty {
+    SegmentPtr segment;
+    std::shared_ptr<const Storage> storage;
+    bool failed = false;
+  };
+  std::vector<Dirty> dirty;
+  bool entries = false;
+  for (const SegmentPtr& segment : segments_) {
+    if (!segment->dirty) continue;
+    entries = entries || segment->entry_dirty;
+    segment->dirty = false;
+    dirty.push_back({segment, segment->storage});
+  }
+  const Journaled round = std::exchange(unannounced_, {});
+  records_dirty_since_ = cursors_dirty_since_ = Deadline::max();
+  lock.unlock();
+  int error = 0;
+  for (Dirty& d : dirty) {
+    if (d.storage->sync()) continue;
+    error = errno;
+    d.failed = true;
+  }
+  if (entries && !sync_directory(home_.state)) error = errno;
+  if (!definitions_.sync()) error = errno;
+  if (cursors_in_state_ && !cursor_file_.sync()) error = errno;
+  lock.lock();
+  for (const Dirty& d : dirty) {
+    if (error == 0) d.segment->entry_dirty = false;
+    // What the kernel could not write it forgets: the bytes are written anew, to another file.
+    if (!d.failed || !known(d.segment) || (writing_ && d.segment == segments_.back())) continue;
+    d.segment->sealed = true;
+    queue_move(d.segment);
+  }
+  if (error != 0) fault(Place::state, error);
+  if (config_.fsync != Fsync::every_batch) return;
+  // Also where the disk failed, and that was said: a backend is a better place than none.
+  readable_.store(target, std::memory_order_release);
+  synced_.notify_all();
+  const bool any = std::any_of(round.records.begin(), round.records.end(), [](std::uint64_t n) { return n > 0; });
+  if (!any || !on_readable_) return;
+  lock.unlock();
+  on_readable_(round);
+  lock.lock();
+}
+
+void Journal::announce(const Journaled& round) {
+  if (config_.fsync != Fsync::every_batch) {
+    if (on_readable_) on_readable_(round);
+    return;
+  }
+  const std::scoped_lock lock(mutex_);
+  for (std::size_t s = 0; s < kSignals; ++s) {
+    unannounced_.records[s] += round.records[s];
+    unannounced_.bytes[s] += round.bytes[s];
+  }
+  if (records_dirty_since_ == Deadline::max()) records_dirty_since_ = std::chrono::steady_clock::now();
+  work_.notify_one();
+}
+
+bool Journal::sync(Deadline deadline) {
+  if (config_.fsync != Fsync::every_batch || dead_) return true;
+  std::unique_lock lock(mutex_);
+  const std::uint64_t target = end_.load(std::memory_order_relaxed);
+  const auto there = [&] { return readable_.load(std::memory_order_relaxed) >= target; };
+  synced_.wait_until(lock, deadline, [&] { return there() || stopping_; });
+  return there();
+}
+
+// ---- what is asked
 
 std::uint64_t Journal::bytes() const {
   const std::scoped_lock lock(mutex_);
   std::uint64_t bytes = 0;
-  for (const SegmentPtr& s : segments_) bytes += s->end.load(std::memory_order_relaxed) - s->base;
+  for (const SegmentPtr& s : segments_) bytes += s->bytes();
   return bytes;
 }
 
 void Journal::for_each(const std::function<void(const Record&, std::uint16_t)>& each) const {
-  std::vector<SegmentPtr> segments;
+  struct Part {
+    std::shared_ptr<const Storage> storage;
+    std::uint64_t base;
+    std::uint64_t end;
+  };
+  std::vector<Part> parts;
   {
     const std::scoped_lock lock(mutex_);
-    segments = segments_;
+    for (const SegmentPtr& s : segments_) parts.push_back({s->storage, s->base, s->end.load(std::memory_order_relaxed)});
   }
   Buffer buffer;
-  for (const SegmentPtr& segment : segments) {
-    std::uint64_t offset = sizeof(SegmentHeader);
-    const std::uint64_t size = segment->end.load(std::memory_order_acquire) - segment->base;
-    while (offset < size) {
-      FrameHeader header;
-      if (!segment->file->read_at(offset, &header, sizeof header) || header.bytes > size - offset - sizeof header) break;
+  for (const Part& part : parts) {
+    FrameHeader header;
+    for (std::uint64_t frame = part.base + sizeof(SegmentHeader);
+         frame < part.end && read_frame(*part.storage, part.base, frame, part.end, header);
+         frame += sizeof header + header.bytes) {
       char* data = buffer.at_least(header.bytes);
-      if (segment->file->read_at(offset + sizeof header, data, header.bytes) &&
-          checksum(data, header.bytes) == header.checksum) {
-        for_each_record(data, header.bytes, 0, [&](const Record& record, std::size_t) {
-          each(record, header.lane);
-          return true;
-        });
+      if (!part.storage->read_at(frame - part.base + sizeof header, data, header.bytes) ||
+          checksum(data, header.bytes) != header.checksum) {
+        continue;
       }
-      offset += sizeof header + header.bytes;
+      for_each_record(data, header.bytes, 0, [&](const Record& record, std::size_t) {
+        each(record, header.lane);
+        return true;
+      });
     }
   }
 }
@@ -668,104 +848,70 @@ void Journal::set_totals(const Totals& totals) {
   totals_ = [totals] { return totals; };
 }
 
-// ---- cursors
-
-void Journal::load_cursors(const std::string& path) {
-  const File file = File::open(path, O_RDONLY);
-  if (!file.valid()) {
-    extent_.cursors_missing = true;
-    extent_.unreadable = extent_.unreadable || errno != ENOENT;
-    return;
+void Journal::count_damage() {
+  std::vector<std::shared_ptr<CursorState>> cursors;
+  {
+    const std::scoped_lock lock(mutex_);
+    cursors = cursors_;
   }
-  // The last pair may lack its second copy, or the room behind the slot.
-  const std::uint64_t pairs = std::min<std::uint64_t>((file.size() + 2 * kCursorSlotBytes - 1) / (2 * kCursorSlotBytes), 1024);
-  for (std::uint64_t i = 0; i < pairs; ++i) {
-    CursorSlot best{};
-    for (int copy = 0; copy < 2; ++copy) {
-      CursorSlot slot;
-      if (!file.read_at((i * 2 + static_cast<unsigned>(copy)) * kCursorSlotBytes, &slot, sizeof slot)) continue;
-      if (slot.magic == kCursorMagic && sealed(slot) && slot.signal < kSignals && slot.name_bytes <= sizeof slot.name &&
-          slot.position <= kGreatestPosition && (best.magic == 0 || slot.generation > best.generation)) {
-        best = slot;
-      }
-    }
-    auto state = std::make_shared<CursorState>();
-    state->slot = static_cast<std::uint32_t>(i);
-    if (best.magic != 0) {
-      state->name.assign(best.name, best.name_bytes);
-      state->signal = static_cast<Signal>(best.signal);
-      state->lossy = best.lossy != 0;
-      state->generation = best.generation;
-      state->position.store(best.position, std::memory_order_relaxed);
-      // What recovery adds lies behind every cursor, also where the segments that it has passed can't be read.
-      end_.store(std::max(end_.load(std::memory_order_relaxed), best.position));
-      state->outcome = {best.delivered, best.rejected, best.dropped, best.filtered};
-      state->base_offered = best.base_offered;
-      state->base_refused = best.base_refused;
-      state->base_hook_dropped = best.base_hook_dropped;
-    }
-    cursors_.push_back(std::move(state));
+  for (const auto& state : cursors) {
+    const Counts c = FileCursor(*this, state).counts();
+    const std::uint64_t found = c.delivered + c.rejected + c.dropped + c.filtered + c.pending;
+    if (c.offered <= found) continue;
+    const std::scoped_lock lock(mutex_);
+    state->outcome.dropped += c.offered - found;
+    to_store_.push_back(write_of(*state));
   }
-  // Unreadable slots keep their place in the file, not in the list.
-  std::erase_if(cursors_, [](const auto& c) { return c->generation == 0; });
+  settle();
 }
 
-void Journal::store_cursor(CursorState& s) {
-  CursorSlot slot{};
-  slot.magic = kCursorMagic;
-  slot.generation = ++s.generation;
-  slot.position = s.position.load(std::memory_order_relaxed);
-  slot.delivered = s.outcome.delivered;
-  slot.rejected = s.outcome.rejected;
-  slot.dropped = s.outcome.dropped;
-  slot.filtered = s.outcome.filtered;
-  slot.base_offered = s.base_offered;
-  slot.base_refused = s.base_refused;
-  slot.base_hook_dropped = s.base_hook_dropped;
-  slot.signal = static_cast<std::uint8_t>(s.signal);
-  slot.lossy = s.lossy ? 1 : 0;
-  slot.name_bytes = static_cast<std::uint16_t>(std::min(s.name.size(), sizeof slot.name));
-  std::memcpy(slot.name, s.name.data(), slot.name_bytes);
-  seal(slot);
-  if (planted(Fault::cursor_in_place)) {
-    // Position and counts first, the checksum behind them, both times over the same copy.
-    const std::uint64_t at = s.slot * 2 * kCursorSlotBytes;
-    cursor_file_.write_at(at, &slot, 128);
-    cursor_file_.write_at(at + 128, reinterpret_cast<const char*>(&slot) + 128, sizeof slot - 128);
+// ---- cursors
+
+void Journal::store(const CursorWrite& write) {
+  if (!cursor_file_.store(write)) {
+    const int error = errno;
+    const std::string name(write.bytes.name, write.bytes.name_bytes);
+    diagnostics_.say_limited("cursor", DiagnosticLevel::error,
+                             "journal: the cursor of " + name + " cannot be written: " + errno_text(error) +
+                                 "; what it has got would be sent again after a crash");
     return;
   }
-  if (!cursor_file_.write_at((s.slot * 2 + s.generation % 2) * kCursorSlotBytes, &slot, sizeof slot)) {
-    note("cursor", DiagnosticLevel::error,
-                             "journal: the cursor of " + s.name + " cannot be written: " + errno_text(errno) +
-                                 "; what it has got would be sent again after a crash");
-  }
+  if (config_.fsync == Fsync::never || !cursors_in_state_ || !thread_.joinable()) return;
+  const std::scoped_lock lock(mutex_);
+  if (cursors_dirty_since_ != Deadline::max()) return;
+  cursors_dirty_since_ = std::chrono::steady_clock::now();
+  work_.notify_one();
 }
 
 std::unique_ptr<Cursor> Journal::cursor(std::string_view name, Signal signal, bool lossy) {
   name = name.substr(0, sizeof(CursorSlot::name));
   // Taken before the lock: the totals come from the recorder, whose threads never wait for us.
   const Totals totals = totals_();
-  const std::scoped_lock lock(mutex_);
-  for (const auto& state : cursors_) {
-    if (state->name == name && state->signal == signal) {
-      state->lossy = lossy;
-      return std::make_unique<FileCursor>(*this, state);
-    }
-  }
-  if (dead_) return nullptr;
+  CursorWrite write;
   auto state = std::make_shared<CursorState>();
-  const auto s = static_cast<std::size_t>(signal);
-  state->name = name;
-  state->signal = signal;
-  state->lossy = lossy;
-  state->slot = static_cast<std::uint32_t>(cursors_.size());
-  state->position.store(end_.load(std::memory_order_relaxed), std::memory_order_relaxed);
-  state->base_refused = totals.refused[s];
-  state->base_hook_dropped = totals.hook_dropped[s];
-  // Everything journaled or lost before is not this cursor's; what waits in the rings is.
-  state->base_offered = appended_[s] + state->base_refused + state->base_hook_dropped;
-  cursors_.push_back(state);
-  store_cursor(*state);
+  {
+    const std::scoped_lock lock(mutex_);
+    for (const auto& there : cursors_) {
+      if (there->name == name && there->signal == signal) {
+        there->lossy = lossy;
+        return std::make_unique<FileCursor>(*this, there);
+      }
+    }
+    if (dead_) return nullptr;
+    const auto s = static_cast<std::size_t>(signal);
+    state->name = name;
+    state->signal = signal;
+    state->lossy = lossy;
+    state->slot = static_cast<std::uint32_t>(cursors_.size());
+    state->position.store(end_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+    state->base_refused = totals.refused[s];
+    state->base_hook_dropped = totals.hook_dropped[s];
+    // Everything journaled or lost before is not this cursor's; what waits in the rings is.
+    state->base_offered = appended_[s] + state->base_refused + state->base_hook_dropped;
+    cursors_.push_back(state);
+    write = write_of(*state);
+  }
+  store(write);
   return std::make_unique<FileCursor>(*this, state);
 }
 
@@ -774,105 +920,38 @@ std::vector<Journal::CursorName> Journal::cursors() const {
   std::vector<CursorName> names;
   for (const auto& state : cursors_) {
     const bool waits = std::any_of(segments_.begin(), segments_.end(), [&](const SegmentPtr& s) {
-      return state->position.load(std::memory_order_relaxed) < s->end.load(std::memory_order_relaxed) &&
-             s->records[static_cast<std::size_t>(state->signal)] > 0 &&
-             count_records(*s, state->position.load(std::memory_order_relaxed), state->signal) > 0;
+      return s->count_from(state->position.load(std::memory_order_relaxed), state->signal) > 0;
     });
     names.push_back({state->name, state->signal, !waits});
   }
   return names;
 }
 
-// ---- definitions: the resource and the scopes
+// ---- definitions
 
-void Journal::open_definitions() {
-  const std::string& directory = home_.state.empty() ? home_.memory : home_.state;
-  if (directory.empty()) {
-    definitions_file_ = File::memory("waymark-scopes");
-    return;
-  }
-  if (writable_) definitions_file_ = File::open(directory + "/scopes", O_RDWR | O_CREAT);
-  if (!dead_) return;
-  const auto bytes = read_file(directory + "/scopes", 64 << 20);
-  std::size_t offset = 0;
-  while (bytes && offset + sizeof(DefinitionHeader) <= bytes->size()) {
-    DefinitionHeader header;
-    std::memcpy(&header, bytes->data() + offset, sizeof header);
-    const std::size_t begin = offset + sizeof header;
-    if (header.bytes > bytes->size() - begin || header.schema_bytes > header.bytes || header.id > UINT16_MAX ||
-        header.checksum != checksum(bytes->data() + begin, header.bytes)) {
-      extent_.problem = directory + "/scopes: the entry at byte " + std::to_string(offset) + " is damaged";
-      break;
-    }
-    const std::string_view text(bytes->data() + begin, header.bytes);
-    if (header.kind == 0) {
-      resource_ = text;
-    } else {
-      if (scopes_.size() <= header.id) scopes_.resize(header.id + 1);
-      scopes_[header.id] = {std::string(text.substr(0, header.bytes - header.schema_bytes)),
-                            std::string(text.substr(header.bytes - header.schema_bytes))};
-    }
-    offset = begin + header.bytes;
-  }
-  definitions_bytes_ = offset;
-}
+std::string Journal::resource() const { return definitions_.resource(); }
 
-namespace {
-
-bool write_definition(const File& file, std::uint64_t& offset, std::uint32_t kind, std::uint32_t id, const std::string& bytes,
-                      std::size_t schema_bytes) {
-  DefinitionHeader header{kind, id, static_cast<std::uint32_t>(bytes.size()), static_cast<std::uint32_t>(schema_bytes),
-                          checksum(bytes.data(), bytes.size())};
-  const iovec pieces[2] = {{&header, sizeof header}, {const_cast<char*>(bytes.data()), bytes.size()}};
-  if (!file.write_at(offset, pieces, 2)) return false;
-  offset += sizeof header + bytes.size();
-  return true;
-}
-
-}  // namespace
-
-std::string Journal::resource() const {
-  const std::scoped_lock lock(mutex_);
-  return resource_;
-}
-
-Scope Journal::scope(std::uint16_t id) const {
-  const std::scoped_lock lock(mutex_);
-  return id < scopes_.size() ? scopes_[id] : Scope{};
-}
+Scope Journal::scope(std::uint16_t id) const { return definitions_.scope(id); }
 
 void Journal::set_resource(std::string encoded) {
+  if (definitions_.set_resource(std::move(encoded))) return;
+  const int error = errno;
   {
     const std::scoped_lock lock(mutex_);
-    resource_ = std::move(encoded);
-    if (!write_definition(definitions_file_, definitions_bytes_, 0, 0, resource_, 0)) {
-      note("resource", DiagnosticLevel::error, "state directory " + home_.state + ": the resource cannot be written: " +
-                                                   errno_text(errno) + "; after a crash it would be missing");
-    }
+    fault(Place::state, error);
   }
-  speak();
+  settle();
 }
 
 std::uint16_t Journal::add_scope(const Scope& scope) {
-  std::uint16_t id = 0;
+  const Definitions::Added added = definitions_.add(scope);
+  if (added.error == 0) return added.id;
   {
     const std::scoped_lock lock(mutex_);
-    for (std::size_t i = 0; i < scopes_.size(); ++i) {
-      if (scopes_[i].encoded == scope.encoded && scopes_[i].schema_url == scope.schema_url) {
-        return static_cast<std::uint16_t>(i);
-      }
-    }
-    if (scopes_.size() >= UINT16_MAX) return UINT16_MAX - 1;
-    scopes_.push_back(scope);
-    id = static_cast<std::uint16_t>(scopes_.size() - 1);
-    if (!write_definition(definitions_file_, definitions_bytes_, 1, id, scope.encoded + scope.schema_url,
-                          scope.schema_url.size())) {
-      note("scope", DiagnosticLevel::error, "state directory " + home_.state + ": a scope cannot be written: " +
-                                                errno_text(errno) + "; after a crash its name would be missing");
-    }
+    fault(Place::state, added.error);
   }
-  speak();
-  return id;
+  settle();
+  return added.id;
 }
 
 // ---- the end
@@ -882,38 +961,48 @@ void Journal::stop_moving() {
     const std::scoped_lock lock(mutex_);
     stopping_ = true;
   }
-  move_.notify_all();
-  if (mover_.joinable()) mover_.join();
+  work_.notify_all();
+  synced_.notify_all();
+  if (thread_.joinable()) thread_.join();
+  for (const std::string& path : to_unlink_) ::unlink(path.c_str());
+  to_unlink_.clear();
 }
 
 bool Journal::close() {
   stop_moving();
   bool whole = true;
   {
-    const std::scoped_lock lock(mutex_);
+    std::unique_lock lock(mutex_);
     if (closed_) return true;
     closed_ = true;
+    if (!home_.state.empty() && !dead_) whole = restore(lock);
+    const bool synced = config_.fsync != Fsync::never;
     std::uint64_t kept = 0;
     for (auto it = segments_.rbegin(); it != segments_.rend(); ++it) {
       Segment& segment = **it;
-      const std::uint64_t bytes = segment.end.load(std::memory_order_relaxed) - segment.base;
-      if (segment.path.empty()) continue;
+      const std::uint64_t bytes = segment.bytes();
       const bool is_needed = needed(segment);
-      if (!is_needed && kept + bytes > config_.keep_bytes) {
-        ::unlink(segment.path.c_str());
+      if (!is_needed && (kept + bytes > config_.keep_bytes || home_.state.empty())) {
+        if (!segment.path.empty()) ::unlink(segment.path.c_str());
         continue;
       }
+      if (home_.state.empty()) continue;
       kept += bytes;
-      if (!segment.memory) continue;
-      if (copy_file(segment.path, home_.state + "/" + segment_name(segment.base))) {
-        ::unlink(segment.path.c_str());
+      if (segment.place == Place::state && !segment.moving) {
+        if (synced && segment.dirty && !segment.storage->sync()) whole = whole && !is_needed;
+        continue;
+      }
+      if (copy_segment(*segment.storage, bytes, home_.state + "/" + segment_name(segment.base), synced)) {
+        if (segment.place == Place::memory) ::unlink(segment.path.c_str());
       } else if (is_needed) {
+        const int error = errno;
         whole = false;
         note("close", DiagnosticLevel::error, "state directory " + home_.state + ": a segment cannot be written: " +
-                                                  errno_text(errno) + "; it stays at " + segment.path);
+                                                  errno_text(error) + "; it " +
+                                                  (segment.path.empty() ? "is lost" : "stays at " + segment.path));
       }
     }
-    if (!home_.memory.empty() && home_.memory != home_.state && !home_.state.empty()) {
+    if (!cursors_in_state_) {
       struct stat s {};
       const std::string beside = home_.memory + "/cursors";
       if (::stat(beside.c_str(), &s) == 0) {
@@ -926,8 +1015,9 @@ bool Journal::close() {
         }
       }
     }
+    if (synced && !(definitions_.sync() && cursor_file_.sync() && sync_directory(home_.state))) whole = false;
   }
-  speak();
+  settle();
   return whole;
 }
 

@@ -1,28 +1,33 @@
 // The journal: finished records in order, on disk or tmpfs, read by any number of cursors.
 //
-// Hides: segments, frames, checksums, the move from tmpfs to the state directory, eviction, and the cursors' file.
-// Threads: append() belongs to the collector thread (for a dead process's journal: to the recoverer). Each Cursor belongs
-//   to one destination thread; different cursors may be used at the same time, and beside append().
-// Failure: return values. What could not be read is counted and reported through `problem()`, never thrown.
+// Hides: which segment a record goes to and where that lies, eviction, the move from tmpfs to the state directory, what
+//   happens where the disk fails, and when what was written is on the disk.
+// Threads: append() and announce() belong to the collector thread (for a dead process's journal: to the recoverer). Each
+//   Cursor belongs to one destination thread; different cursors may be used at the same time, and beside append(). A thread
+//   of the journal's own ("wm-journal") moves, removes and syncs; nobody waits for it who does not say so.
+// Failure: return values. What can't be written to the state directory stays in memory until it can be, and that is said.
+//   What could not be read is counted and reported through extent(), never thrown.
 #pragma once
-
-#include <cstdint>
-#include <functional>
-#include <memory>
-#include <string>
-#include <string_view>
-#include <vector>
 
 #include <array>
 #include <atomic>
 #include <condition_variable>
+#include <cstdint>
+#include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
+#include <string>
+#include <string_view>
 #include <thread>
+#include <vector>
 
+#include "base/clock.h"
 #include "base/diagnostics.h"
-#include "base/file.h"
+#include "journal/cursors.h"
+#include "journal/definitions.h"
 #include "journal/layout.h"
+#include "journal/segment.h"
 #include "waymark/config.h"
 #include "waymark/telemetry.h"
 
@@ -36,24 +41,12 @@ struct Record {
   std::string_view body;       // the Span or LogRecord alone
 };
 
-// An instrumentation scope as it goes on the wire.
-struct Scope {
-  std::string encoded;     // the InstrumentationScope message's bytes
-  std::string schema_url;  // of ScopeSpans / ScopeLogs
-};
-
 // How far one destination has got with one signal of one journal, and what became of what it passed. Moving it is one
 // checksummed write beside the recorder, so that a dead process's counts add up too. An interface, so that destinations
 // are tested without a journal.
 class Cursor {
  public:
-  // What happened to the records of one acknowledged stretch.
-  struct Outcome {
-    std::uint64_t delivered = 0;
-    std::uint64_t rejected = 0;
-    std::uint64_t dropped = 0;
-    std::uint64_t filtered = 0;
-  };
+  using Outcome = CursorOutcome;
   virtual ~Cursor() = default;
   // Takes records of this signal from the position on, in order, until `take` returns false (that record stays) or the
   // journal's end. What was taken is in flight until acknowledge() or abandon(): the journal does not evict it. Returns
@@ -86,7 +79,7 @@ class Source {
   // The Resource message's bytes (opentelemetry.proto.resource.v1.Resource).
   [[nodiscard]] virtual std::string resource() const = 0;
   [[nodiscard]] virtual Scope scope(std::uint16_t id) const = 0;
-  // The position after the newest record.
+  // The position after the newest record that may be read.
   [[nodiscard]] virtual std::uint64_t end() const noexcept = 0;
 };
 
@@ -106,6 +99,12 @@ struct Totals {
   SignalCounts waiting{};
 };
 
+// What one round of the collector wrote, by signal.
+struct Journaled {
+  SignalCounts records{};
+  SignalCounts bytes{};  // framed
+};
+
 class Journal final : public Source {
  public:
   // A new, empty one.
@@ -119,15 +118,17 @@ class Journal final : public Source {
   ~Journal() override;
 
   // Writes one stretch of records. False: no room now (every reason is counted or said); nothing was written.
-  struct Stretch {
-    std::uint16_t lane = kNoLane;
-    std::uint64_t lane_begin = 0;
-    std::uint64_t lane_end = 0;
-    std::array<std::uint32_t, kSignals> records{};
-    const void* data = nullptr;
-    std::size_t bytes = 0;
-  };
+  using Stretch = journal::Stretch;
   [[nodiscard]] bool append(const Stretch& stretch);
+  // Tells what on_readable() set that there is something to read: at once, or as soon as it is on the disk where nothing may
+  // be sent before (Fsync::every_batch; then from the journal's thread).
+  void announce(const Journaled& round);
+  void on_readable(std::function<void(const Journaled&)> readable);  // before the first append()
+  // Where Fsync::every_batch asks for it: all that was appended before the call is on the disk, or the disk has failed, and
+  // that was said. False: not within the deadline.
+  [[nodiscard]] bool sync(Deadline deadline);
+  // Called on the journal's thread when the subdirectory is gone: is to make it anew, and to say whether it could.
+  void on_vanished(std::function<bool()> restore);
 
   [[nodiscard]] std::unique_ptr<Cursor> cursor(std::string_view name, Signal signal, bool lossy) override;
   // The names and signals of all cursors: for a dead journal, who still has something to get.
@@ -140,7 +141,7 @@ class Journal final : public Source {
 
   [[nodiscard]] std::string resource() const override;
   [[nodiscard]] Scope scope(std::uint16_t id) const override;
-  [[nodiscard]] std::uint64_t end() const noexcept override { return end_.load(std::memory_order_acquire); }
+  [[nodiscard]] std::uint64_t end() const noexcept override { return readable_.load(std::memory_order_acquire); }
   void set_resource(std::string encoded);
   // Registers a scope, or finds it. 65,535 at most; later ones share the last.
   [[nodiscard]] std::uint16_t add_scope(const Scope& scope);
@@ -149,14 +150,9 @@ class Journal final : public Source {
   [[nodiscard]] std::uint64_t bytes() const;
   // For recovery: how far each lane is journaled, what recovery itself has closed, and what could not be read.
   struct Extent {
-    struct LastFrame {
-      std::uint64_t begin = 0;
-      std::uint64_t end = 0;
-      SignalCounts records{};
-    };
     std::map<std::uint16_t, LastFrame> lanes;  // positions in the lane
     std::uint64_t damaged_bytes = 0;
-    std::string problem;
+    std::string problem;  // the last one found: file, offset, what
     bool cursors_missing = false;  // nobody knows who has got what: nothing is done
     bool unreadable = false;  // a file that is there could not be opened or read: nothing may be concluded from this
   };
@@ -164,6 +160,9 @@ class Journal final : public Source {
   // Every record from the oldest kept one on, whoever has read it.
   void for_each(const std::function<void(const Record&, std::uint16_t lane)>& each) const;
   void set_totals(const Totals& totals);
+  // Of a dead journal that is damaged, once its totals are known: what was recorded and is neither settled nor to be found
+  // is dropped.
+  void count_damage();
 
   // A clean end: what is still needed and, of what was delivered, the newest `keep_bytes` go to the state directory;
   // the rest is freed. The journal can't be used afterwards. False: something that is needed could not be moved, and lies
@@ -173,8 +172,6 @@ class Journal final : public Source {
   void stop_moving();
 
  private:
-  struct Segment;
-  struct CursorState;
   struct Message {
     std::string key;
     DiagnosticLevel level;
@@ -182,49 +179,82 @@ class Journal final : public Source {
   };
   class FileCursor;
   friend class FileCursor;
-  using SegmentPtr = std::shared_ptr<Segment>;
 
-  bool append_locked(const Stretch& stretch);
-  bool roll();
+  bool write(const Stretch& stretch);
+  void written(const SegmentPtr& segment, const Stretch& stretch);
+  [[nodiscard]] std::vector<Place> places() const;
+  [[nodiscard]] bool home_is_state() const noexcept;
+  [[nodiscard]] const std::string& directory_of(Place place) const noexcept;
   bool make_room();
-  bool evict_oldest();
+  bool evict(const SegmentPtr& segment);
+  void remove(const SegmentPtr& segment);
   [[nodiscard]] bool needed(const Segment& segment) const;
-  [[nodiscard]] std::uint64_t count_records(const Segment& segment, std::uint64_t from, Signal signal) const;
   [[nodiscard]] SegmentPtr segment_at(std::uint64_t position) const;
-  bool scan(Segment& segment);
-  void move_segments();
-  void find_segments(const std::string& directory, bool memory);
+  void queue_move(const SegmentPtr& segment);
+  [[nodiscard]] bool known(const SegmentPtr& segment) const;
+  void find_segments(const std::string& directory, Place place, std::vector<FoundSegment>& found);
   void open_segments();
   void load_cursors(const std::string& path);
-  void store_cursor(CursorState& cursor);
-  // Messages are made under the mutex and said without it: a handler may ask for stats().
+  void open_cursors();
+  void store(const CursorWrite& write);
+
+  // What the disk does to us; with the mutex held.
+  void fault(Place place, int error);
+  void fine(Place place);
+  [[nodiscard]] bool disk_is_wanted() const;
+
+  // The journal's thread; `lock` is held when they are called and when they return.
+  void run();
+  void move_next(std::unique_lock<std::mutex>& lock);
+  void try_the_disk(std::unique_lock<std::mutex>& lock);
+  void sync_round(std::unique_lock<std::mutex>& lock);
+  [[nodiscard]] Deadline sync_due() const noexcept;
+  bool restore(std::unique_lock<std::mutex>& lock);
+
+  // What was decided under the mutex and is done without it: cursors are written, then files removed, then messages said (a
+  // handler may ask for stats()).
+  void settle();
   void note(std::string key, DiagnosticLevel level, std::string message);
-  void speak();
-  void open_definitions();
 
   Home home_;
   JournalConfig config_;
   Diagnostics& diagnostics_;
   std::function<Totals()> totals_;
+  std::function<void(const Journaled&)> on_readable_;
   bool dead_ = false;
   bool writable_ = true;
-  mutable std::mutex mutex_;             // guards everything below but end_
-  std::vector<SegmentPtr> segments_;     // oldest first; the last one is written to
-  std::atomic<std::uint64_t> end_{0};
+  Definitions definitions_;
+  CursorFile cursor_file_;
+  bool cursors_in_state_ = false;
+  std::atomic<std::uint64_t> end_{0};       // behind the newest record
+  std::atomic<std::uint64_t> readable_{0};  // what may be read; behind end_ only where it must be on the disk first
+
+  mutable std::mutex mutex_;             // guards what follows; never held while a file of the state directory is written
+  std::vector<SegmentPtr> segments_;     // oldest first; the last one is written to, unless it is sealed
+  bool writing_ = false;                 // a frame is on its way into the last one
   SignalCounts appended_{};
   Extent extent_;
   std::vector<std::shared_ptr<CursorState>> cursors_;
-  File cursor_file_;
-  File definitions_file_;
-  std::uint64_t definitions_bytes_ = 0;
-  std::string resource_;
-  std::vector<Scope> scopes_;
-  std::condition_variable move_;         // the mover has work
-  std::vector<SegmentPtr> to_move_;
+  std::vector<CursorWrite> to_store_;
+  std::vector<SegmentPtr> to_remove_;
   std::vector<Message> to_say_;
-  bool stopping_ = false;
   bool closed_ = false;
-  std::thread mover_;
+
+  std::condition_variable work_;         // for the journal's thread
+  std::vector<SegmentPtr> to_move_;
+  std::vector<std::string> to_unlink_;
+  Deadline records_dirty_since_ = Deadline::max();  // written and not yet synced
+  Deadline cursors_dirty_since_ = Deadline::max();
+  Journaled unannounced_;
+  std::condition_variable synced_;
+  bool disk_down_ = false;               // the state directory could not be written the last time
+  int disk_error_ = 0;
+  Deadline retry_at_{};
+  std::chrono::nanoseconds retry_wait_{0};
+  bool memory_down_ = false;             // the same of tmpfs
+  std::function<bool()> on_vanished_;
+  bool stopping_ = false;
+  std::thread thread_;
 };
 
 }  // namespace waymark::journal
