@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "export/fake_journal.h"
+#include "otlp/json.h"
 #include "support/allocations.h"
 #include "support/holds.h"
 #include "support/official.h"
@@ -177,6 +178,116 @@ TEST_F(BatchTest, ADamagedResourceIsPassedOn) {
 }
 
 TEST_F(BatchTest, ABatchLikeTheLastOneAllocatesNothing) {
+  const auto fill = [&] {
+    for (int i = 0; i < 100; ++i) source.append(Signal::traces, span_bytes("name"), static_cast<std::uint16_t>(i % 2));
+  };
+  for (int i = 0; i < 3; ++i) {
+    fill();
+    batch.cut(*cursor, *envelope, {});
+    cursor->acknowledge(batch.position(), {});
+  }
+  fill();
+  const auto before = testing::allocations;
+  batch.cut(*cursor, *envelope, {});
+  EXPECT_EQ(testing::allocations, before);
+  EXPECT_EQ(batch.records(), 100u);
+}
+
+class JsonBatchTest : public BatchTest {
+ protected:
+  JsonBatchTest() { envelope = std::make_unique<Envelope>(source, AnyMap{}, Encoding::json); }
+
+  // What the same cut is in protobuf.
+  std::string protobuf(journal::Cursor& from, Signal signal, std::uint64_t records) {
+    from.abandon();
+    Envelope other(source, {});
+    Batch same;
+    same.cut(from, other, {.max_bytes = 1 << 24, .max_records = records});
+    return request_to_json(signal, text(same));
+  }
+};
+
+TEST_F(JsonBatchTest, IsTheSameRequestAsTheProtobufOne) {
+  HOLDS("JS-01", "JS-03", "JS-04", "JS-06", "JS-16", "JS-17");
+  source.append(Signal::traces, span_bytes("a"), 0);
+  source.append(Signal::traces, span_bytes("b \" \x01 \xff"), 1);
+  source.append(Signal::traces, span_bytes("c"), 0);
+  source.append(Signal::traces, span_bytes("no scope"), 2);
+  source.append(Signal::logs, log_bytes("hello"), 1);
+  source.append(Signal::logs, log_bytes("again"), 0);
+  batch.cut(*cursor, *envelope, {});
+  EXPECT_EQ(text(batch), protobuf(*cursor, Signal::traces, batch.records()));
+  EXPECT_EQ(text(batch).size(), batch.bytes());
+  EXPECT_EQ(batch.records(), 4u);
+  batch.cut(*logs, *envelope, {});
+  EXPECT_EQ(text(batch), protobuf(*logs, Signal::logs, batch.records()));
+  EXPECT_EQ(text(batch).size(), batch.bytes());
+  EXPECT_NO_THROW(testing::official_json_of_json(Signal::logs, text(batch)));
+}
+
+TEST_F(JsonBatchTest, IsLimitedByItsBytesInJson) {
+  HOLDS("HC-08");
+  for (int i = 0; i < 300; ++i) {
+    source.append(Signal::traces, span_bytes(std::string(static_cast<std::size_t>(i) * 7 % 400, 'x')), static_cast<std::uint16_t>(i % 3));
+  }
+  for (std::size_t limit = 1024; limit < 1024 + 400; limit += 3) {
+    batch.cut(*cursor, *envelope, {.max_bytes = limit});
+    cursor->abandon();
+    ASSERT_EQ(text(batch).size(), batch.bytes());
+    ASSERT_LE(batch.bytes(), limit);
+    ASSERT_TRUE(nlohmann::json::accept(text(batch)));
+    Batch one_more;
+    one_more.cut(*cursor, *envelope, {.max_bytes = 1 << 20, .max_records = batch.records() + 1});
+    cursor->abandon();
+    ASSERT_GT(one_more.bytes(), limit);
+  }
+}
+
+TEST_F(JsonBatchTest, ARecordThatIsTooLargeOnlyInJsonIsDroppedAlone) {
+  HOLDS("HC-09");
+  const std::string grows(600, '\x01');  // six characters each in JSON
+  source.append(Signal::traces, span_bytes("before"));
+  source.append(Signal::traces, span_bytes(grows));
+  source.append(Signal::traces, span_bytes("behind"));
+  std::vector<std::string> arrived;
+  std::uint64_t oversized = 0;
+  do {
+    batch.cut(*cursor, *envelope, {.max_bytes = 1500});
+    oversized += batch.oversized();
+    ReadTelemetry read;
+    otlp::read_json_line(text(batch), "batch", read);
+    for (const auto& span : read.spans) arrived.push_back(span.name);
+    cursor->acknowledge(batch.position(), {});
+  } while (!batch.at_end());
+  EXPECT_THAT(arrived, ElementsAre("before", "behind"));
+  EXPECT_EQ(oversized, 1u);
+}
+
+TEST_F(JsonBatchTest, ARecordThatCannotBeReadIsDroppedAlone) {
+  source.append(Signal::traces, span_bytes("before"));
+  source.append(Signal::traces, "\x0a\x7f");
+  source.append(Signal::traces, span_bytes("behind"));
+  batch.cut(*cursor, *envelope, {});
+  EXPECT_EQ(batch.records(), 2u);
+  EXPECT_EQ(batch.unreadable(), 1u);
+  EXPECT_EQ(batch.taken_records(), 3u);
+  EXPECT_TRUE(nlohmann::json::accept(text(batch)));
+  EXPECT_EQ(text(batch).size(), batch.bytes());
+}
+
+TEST_F(JsonBatchTest, ADamagedResourceOrScopeIsLeftOut) {
+  source.set_resource("\xff\xff");
+  source.set_scope(0, {"\xff", ""});
+  Envelope with(source, {}, Encoding::json);
+  source.append(Signal::traces, span_bytes("a"), 0);
+  batch.cut(*cursor, with, {});
+  ReadTelemetry read;
+  otlp::read_json_line(text(batch), "batch", read);
+  EXPECT_EQ(read.spans.at(0).name, "a");
+  EXPECT_EQ(text(batch).size(), batch.bytes());
+}
+
+TEST_F(JsonBatchTest, ABatchLikeTheLastOneAllocatesNothing) {
   const auto fill = [&] {
     for (int i = 0; i < 100; ++i) source.append(Signal::traces, span_bytes("name"), static_cast<std::uint16_t>(i % 2));
   };

@@ -3,7 +3,9 @@
 #include <functional>
 
 #include "otlp/fields.h"
+#include "otlp/json.h"
 #include "otlp/reader.h"
+#include "otlp/schema.h"
 #include "otlp/walk.h"
 #include "otlp/writer.h"
 #include "waymark/error.h"
@@ -33,6 +35,31 @@ std::string whole_field(char tag_byte, std::string_view content) {
   return out.append(content);
 }
 
+// The same places in JSON.
+struct Words {
+  std::string_view begin;    // up to the resource
+  std::string_view scopes;   // up to the first scope
+  std::string_view records;  // from a scope's head to its first record
+};
+constexpr Words kWords[kSignals] = {
+    {R"({"resourceSpans":[{)", R"("scopeSpans":[)", R"("spans":[)"},
+    {R"({"resourceLogs":[{)", R"("scopeLogs":[)", R"("logRecords":[)"},
+    {R"({"resourceMetrics":[{)", R"("scopeMetrics":[)", R"("metrics":[)"},
+};
+constexpr std::string_view kEnd = "]}]}";
+const Words& words_of(Signal signal) noexcept { return kWords[static_cast<std::size_t>(signal)]; }
+
+// A field as JSON, with a comma behind it; nothing for bytes that make no sense: the records matter more.
+std::string json_field(std::string_view name, std::string_view message, const otlp::Shape& shape) {
+  std::string out = "\"" + std::string(name) + "\":";
+  try {
+    otlp::append_json(out, message, shape);
+  } catch (const Error&) {
+    return {};
+  }
+  return out + ",";
+}
+
 std::string_view key_of(std::string_view key_value) {
   otlp::Walk fields(key_value, "KeyValue");
   while (fields.next()) {
@@ -55,7 +82,12 @@ std::string merged(std::string_view own, const AnyMap& extra) {
 
 }  // namespace
 
-Envelope::Envelope(const journal::Source& source, const AnyMap& extra) : source_(&source) {
+Encoding encoding_of(const DestinationConfig& config) noexcept {
+  return config.output == Output::otlp && config.protocol == Protocol::http_json ? Encoding::json : Encoding::protobuf;
+}
+
+Envelope::Envelope(const journal::Source& source, const AnyMap& extra, Encoding encoding)
+    : source_(&source), encoding_(encoding) {
   std::string resource = source.resource();
   if (!extra.empty()) {
     try {
@@ -64,7 +96,9 @@ Envelope::Envelope(const journal::Source& source, const AnyMap& extra) : source_
       // A dead process's resource that can't be read is passed on as it is: the records matter more.
     }
   }
-  if (!resource.empty()) resource_ = whole_field(kResource, resource);
+  if (resource.empty()) return;
+  resource_ = encoding_ == Encoding::json ? json_field("resource", resource, otlp::kResourceShape)
+                                          : whole_field(kResource, resource);
 }
 
 const Envelope::Scope& Envelope::scope(std::uint16_t id) {
@@ -72,8 +106,16 @@ const Envelope::Scope& Envelope::scope(std::uint16_t id) {
   if (known != scopes_.end()) return known->second;
   const journal::Scope read = source_->scope(id);
   Scope made;
-  if (!read.encoded.empty()) made.head = whole_field(kScope, read.encoded);
-  if (!read.schema_url.empty()) made.tail = whole_field(kSchemaUrl, read.schema_url);
+  if (encoding_ == Encoding::json) {
+    if (!read.encoded.empty()) made.head = json_field("scope", read.encoded, otlp::kScopeShape);
+    if (!read.schema_url.empty()) {
+      made.tail = R"(,"schemaUrl":)";
+      otlp::append_json_string(made.tail, read.schema_url);
+    }
+  } else {
+    if (!read.encoded.empty()) made.head = whole_field(kScope, read.encoded);
+    if (!read.schema_url.empty()) made.tail = whole_field(kSchemaUrl, read.schema_url);
+  }
   return scopes_.emplace(id, std::move(made)).first->second;
 }
 
@@ -85,7 +127,7 @@ void Batch::forget(std::size_t max_bytes) {
   used_ = last_ = 0;
   pieces_.clear();
   bytes_ = 0;
-  records_ = filtered_ = oversized_ = taken_bytes_ = 0;
+  records_ = filtered_ = oversized_ = unreadable_ = taken_bytes_ = 0;
 }
 
 Batch::Slot* Batch::find(std::uint16_t scope) noexcept {
@@ -97,6 +139,18 @@ Batch::Slot* Batch::find(std::uint16_t scope) noexcept {
     }
   }
   return nullptr;
+}
+
+// In JSON the first of several has no comma before it, so that one is taken off what all of them have.
+std::size_t Batch::scope_size(std::size_t payload) const noexcept {
+  if (encoding_ == Encoding::protobuf) return otlp::field_size(payload);
+  return payload + std::string_view(",{]}").size() + words_of(signal_).records.size() - 1;
+}
+
+std::size_t Batch::request_size(std::size_t payload) const noexcept {
+  if (encoding_ == Encoding::protobuf) return otlp::field_size(payload);
+  const Words& words = words_of(signal_);
+  return payload + words.begin.size() + words.scopes.size() + kEnd.size() - 1;
 }
 
 bool Batch::take(const journal::Record& record, Envelope& envelope, const BatchRules& rules) {
@@ -115,12 +169,26 @@ bool Batch::take(const journal::Record& record, Envelope& envelope, const BatchR
   }
   if (rules.max_records != 0 && records_ >= rules.max_records) return false;
 
+  signal_ = record.signal;
+  std::string_view bytes = record.framed;
+  if (encoding_ == Encoding::json) {
+    json_ = ',';
+    try {
+      otlp::append_json(json_, record.body, otlp::record_shape(record.signal));
+    } catch (const Error&) {
+      ++unreadable_;
+      taken_bytes_ += record.framed.size();
+      return true;
+    }
+    bytes = json_;
+  }
+
   Slot* slot = find(record.scope);
   const Envelope::Scope& header = slot ? *slot->header : envelope.scope(record.scope);
-  const std::size_t before = slot ? otlp::field_size(slot->payload) : 0;
-  const std::size_t payload = (slot ? slot->payload : header.head.size() + header.tail.size()) + record.framed.size();
-  const std::size_t resource = resource_ - before + otlp::field_size(payload);
-  if (otlp::field_size(resource) > rules.max_bytes) {
+  const std::size_t before = slot ? scope_size(slot->payload) : 0;
+  const std::size_t payload = (slot ? slot->payload : header.head.size() + header.tail.size()) + bytes.size();
+  const std::size_t resource = resource_ - before + scope_size(payload);
+  if (request_size(resource) > rules.max_bytes) {
     if (records_ != 0) return false;
     ++oversized_;  // alone and still too large; what stands behind it goes on
     taken_bytes_ += record.framed.size();
@@ -134,33 +202,48 @@ bool Batch::take(const journal::Record& record, Envelope& envelope, const BatchR
     slot->header = &header;
     slot->records.clear();
   }
-  slot->records.append(record.framed);
+  slot->records.append(bytes);
   slot->payload = payload;
   resource_ = resource;
-  bytes_ = otlp::field_size(resource);
+  bytes_ = request_size(resource);
   ++records_;
   taken_bytes_ += record.framed.size();
   return true;
 }
 
 void Batch::assemble(const Envelope& envelope) {
+  const bool json = encoding_ == Encoding::json;
+  const Words& words = words_of(signal_);
   prefix_.clear();
-  append_head(prefix_, kResourceRecords, resource_);
-  prefix_.append(envelope.resource());
+  if (json) {
+    prefix_.append(words.begin).append(envelope.resource()).append(words.scopes);
+  } else {
+    append_head(prefix_, kResourceRecords, resource_);
+    prefix_.append(envelope.resource());
+  }
   pieces_.push_back(prefix_);
   for (std::size_t i = 0; i < used_; ++i) {
     Slot& slot = slots_[i];
     slot.prefix.clear();
-    append_head(slot.prefix, kScopeRecords, slot.payload);
-    slot.prefix.append(slot.header->head);
+    slot.suffix.clear();
+    if (json) {
+      slot.prefix.append(i == 0 ? "{" : ",{").append(slot.header->head).append(words.records);
+      slot.suffix.append("]").append(slot.header->tail).append("}");
+    } else {
+      append_head(slot.prefix, kScopeRecords, slot.payload);
+      slot.prefix.append(slot.header->head);
+      slot.suffix.append(slot.header->tail);
+    }
     pieces_.push_back(slot.prefix);
-    pieces_.push_back(slot.records);
-    if (!slot.header->tail.empty()) pieces_.push_back(slot.header->tail);
+    pieces_.push_back(std::string_view(slot.records).substr(json ? 1 : 0));
+    if (!slot.suffix.empty()) pieces_.push_back(slot.suffix);
   }
+  if (json) pieces_.push_back(kEnd);
 }
 
 void Batch::cut(journal::Cursor& cursor, Envelope& envelope, const BatchRules& rules) {
   forget(rules.max_bytes);
+  encoding_ = envelope.encoding();
   resource_ = envelope.resource().size();
   at_end_ = true;
   auto taker = [&](const journal::Record& record) {

@@ -210,6 +210,16 @@ void append_plain(std::string& out, const AnyValue& value) {
 
 }  // namespace
 
+void append_json(std::string& out, std::string_view message, const Shape& shape) {
+  const std::size_t before = out.size();
+  try {
+    append_message(out, message, shape, 0);
+  } catch (...) {
+    out.resize(before);
+    throw;
+  }
+}
+
 void append_json_string(std::string& out, std::string_view text) {
   constexpr char kHex[] = "0123456789abcdef";
   std::string scratch;

@@ -38,13 +38,11 @@ constexpr Rule kScopeRules[] = {
     {field::scope::kAttributes, "attributes", message, repeated, &kKeyValue},
     {field::scope::kDroppedAttributes, "droppedAttributesCount", uint32},
 };
-constexpr Shape kScope{"InstrumentationScope", kScopeRules};
 
 constexpr Rule kResourceRules[] = {
     {field::resource::kAttributes, "attributes", message, repeated, &kKeyValue},
     {field::resource::kDroppedAttributes, "droppedAttributesCount", uint32},
 };
-constexpr Shape kResource{"Resource", kResourceRules};
 
 constexpr Rule kEventRules[] = {
     {field::event::kTime, "timeUnixNano", fixed64},
@@ -108,28 +106,28 @@ static_assert(std::size(kLogRecordRules) <= kMaxRules);
 constexpr Shape kLogRecord{"LogRecord", kLogRecordRules};
 
 constexpr Rule kScopeSpansRules[] = {
-    {field::scope_records::kScope, "scope", message, implicit, &kScope},
+    {field::scope_records::kScope, "scope", message, implicit, &kScopeShape},
     {field::scope_records::kRecords, "spans", message, repeated, &kSpan},
     {field::scope_records::kSchemaUrl, "schemaUrl", text},
 };
 constexpr Shape kScopeSpans{"ScopeSpans", kScopeSpansRules};
 
 constexpr Rule kScopeLogsRules[] = {
-    {field::scope_records::kScope, "scope", message, implicit, &kScope},
+    {field::scope_records::kScope, "scope", message, implicit, &kScopeShape},
     {field::scope_records::kRecords, "logRecords", message, repeated, &kLogRecord},
     {field::scope_records::kSchemaUrl, "schemaUrl", text},
 };
 constexpr Shape kScopeLogs{"ScopeLogs", kScopeLogsRules};
 
 constexpr Rule kResourceSpansRules[] = {
-    {field::resource_records::kResource, "resource", message, implicit, &kResource},
+    {field::resource_records::kResource, "resource", message, implicit, &kResourceShape},
     {field::resource_records::kScopes, "scopeSpans", message, repeated, &kScopeSpans},
     {field::resource_records::kSchemaUrl, "schemaUrl", text},
 };
 constexpr Shape kResourceSpans{"ResourceSpans", kResourceSpansRules};
 
 constexpr Rule kResourceLogsRules[] = {
-    {field::resource_records::kResource, "resource", message, implicit, &kResource},
+    {field::resource_records::kResource, "resource", message, implicit, &kResourceShape},
     {field::resource_records::kScopes, "scopeLogs", message, repeated, &kScopeLogs},
     {field::resource_records::kSchemaUrl, "schemaUrl", text},
 };
@@ -144,6 +142,14 @@ constexpr Shape kLogs{"ExportLogsServiceRequest", kLogsRules};
 }  // namespace
 
 constexpr Shape kAnyValueShape{"AnyValue", kAnyValueRules};
+constexpr Shape kResourceShape{"Resource", kResourceRules};
+constexpr Shape kScopeShape{"InstrumentationScope", kScopeRules};
+
+namespace {
+
+[[noreturn]] void refuse_signal() { throw Error(ErrorCode::invalid_argument, "signal: expected traces or logs"); }
+
+}  // namespace
 
 const Shape& request_shape(Signal signal) {
   switch (signal) {
@@ -151,7 +157,16 @@ const Shape& request_shape(Signal signal) {
     case Signal::logs: return kLogs;
     case Signal::metrics: break;
   }
-  throw Error(ErrorCode::invalid_argument, "signal: expected traces or logs");
+  refuse_signal();
+}
+
+const Shape& record_shape(Signal signal) {
+  switch (signal) {
+    case Signal::traces: return kSpan;
+    case Signal::logs: return kLogRecord;
+    case Signal::metrics: break;
+  }
+  refuse_signal();
 }
 
 }  // namespace waymark::otlp

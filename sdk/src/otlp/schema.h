@@ -60,7 +60,11 @@ struct Shape {
 inline constexpr std::size_t kMaxRules = 16;
 
 extern const Shape kAnyValueShape;
+extern const Shape kResourceShape;
+extern const Shape kScopeShape;
 // ExportTraceServiceRequest or ExportLogsServiceRequest. Throws Error(invalid_argument) for other signals.
 [[nodiscard]] const Shape& request_shape(Signal signal);
+// Span or LogRecord. Throws as request_shape does.
+[[nodiscard]] const Shape& record_shape(Signal signal);
 
 }  // namespace waymark::otlp
