@@ -240,7 +240,7 @@ TEST_F(DestinationTest, DeliversOnceTheBackendIsThere) {
 TEST_F(DestinationTest, NeverSendsAgainWhatWasRefusedForGood) {
   HOLDS("RT-03", "RT-12", "HC-11", "HC-17");
   const std::vector<HttpReply> refusals = {
-      {.status = 302}, {.status = 400}, {.status = 401}, {.status = 403}, {.status = 404}, {.status = 408}, {.status = 413},
+      {.status = 302}, {.status = 400}, {.status = 402}, {.status = 404}, {.status = 422}, {.status = 408}, {.status = 413},
       {.status = 500}, {.status = 501}, {.status = 505}, {.broken = HttpReply::Break::endless_headers},
       {.body = std::string(5 << 20, 'x')}, {.body = "SSH-2.0\r\n", .broken = HttpReply::Break::raw}};
   server.script(refusals);

@@ -4,37 +4,88 @@
 
 #include <algorithm>
 #include <exception>
+#include <unordered_map>
 
 #include "base/thread.h"
 #include "journal/fault.h"
+#include "otlp/reader.h"
 #include "waymark/error.h"
+#include "waymark/reader.h"
 
 namespace waymark::delivery {
 namespace {
 
 constexpr std::chrono::nanoseconds kAfterFault = std::chrono::seconds(1);  // no memory, say: not at once again
 
+// How often a file of credentials is looked at while the backend refuses those it has.
+constexpr std::chrono::nanoseconds kCredentialsLook = std::chrono::seconds(1);
+
 [[noreturn]] void refuse(const DestinationConfig& config, std::string_view what) {
-  throw Error(ErrorCode::invalid_argument, "destination \"" + config.name + "\": " + std::string(what));
+  throw Error(ErrorCode::invalid_argument,
+              "destination \"" + config.name + "\" (" + std::string(signal_name(config.signal)) + "): " + std::string(what));
 }
 
-void check(const DestinationConfig& config) {
-  constexpr std::size_t kLeastBytes = 1024;
-  constexpr std::size_t kMostBytes = 64 * 1024 * 1024;
-  constexpr auto kYear = std::chrono::hours(24 * 366);
-  constexpr std::chrono::nanoseconds kZero{0};
-  if (config.name.empty()) refuse(config, "`name` is empty; a destination needs one, since its position is kept under it");
-  if (config.batch.max_bytes < kLeastBytes || config.batch.max_bytes > kMostBytes) {
-    refuse(config, "`batch.max_bytes` is " + std::to_string(config.batch.max_bytes) + "; give one from 1024 to 67108864");
-  }
-  if (config.batch.interval <= kZero || config.batch.interval > kYear) {
-    refuse(config, "`batch.interval` must be longer than 0 and at most a year");
-  }
-  if (config.timeout < kZero) refuse(config, "`timeout` is negative; give 0 for none, or a time");
-  if (config.retry.initial <= kZero || config.retry.maximum < config.retry.initial || !(config.retry.multiplier >= 1.0)) {
-    refuse(config, "`retry` needs initial > 0, maximum >= initial and multiplier >= 1");
-  }
+std::string milliseconds_text(std::chrono::nanoseconds time) {
+  std::string text = std::to_string(static_cast<double>(time.count()) / 1e6);
+  text.erase(text.find_last_not_of('0') + 1);
+  if (text.ends_with('.')) text.pop_back();
+  return text + " ms";
 }
+
+// What S2 calls worth another try beyond OTLP's list. The words are its own, beside the status.
+bool preset_retries(Preset preset, const Delivery& delivery) {
+  if (preset != Preset::s2) return false;
+  return delivery.status == 408 || (delivery.status == 409 && delivery.code == "transaction_conflict") ||
+         (delivery.status == 500 && (delivery.code == "other" || delivery.code == "storage"));
+}
+
+// A span filter's question about a record: the span as a value, under its scope and resource.
+class SpanFilter {
+ public:
+  SpanFilter(std::shared_ptr<const journal::Source> source, std::function<bool(const ReadSpan&)> filter)
+      : source_(std::move(source)), filter_(std::move(filter)) {
+    try {
+      resource_ = otlp::read_resource(source_->resource());
+    } catch (const Error&) {
+      // A dead process's resource that can't be read: the filter sees none.
+    }
+  }
+
+  bool keeps(const journal::Record& record) {
+    ReadSpan span = otlp::read_span(record.body);
+    ReadScope& known = scope(record.scope);
+    // Lent, not copied: the span is the filter's for the call only.
+    span.scope = std::move(known);
+    span.resource = std::move(resource_);
+    const auto give_back = [&] {
+      known = std::move(span.scope);
+      resource_ = std::move(span.resource);
+    };
+    try {
+      const bool keep = filter_(span);
+      give_back();
+      return keep;
+    } catch (...) {
+      give_back();
+      throw;
+    }
+  }
+
+ private:
+  ReadScope& scope(std::uint16_t id) {
+    const auto known = scopes_.find(id);
+    if (known != scopes_.end()) return known->second;
+    const journal::Scope encoded = source_->scope(id);
+    ReadScope read = otlp::read_scope(encoded.encoded);
+    read.schema_url = encoded.schema_url;
+    return scopes_.emplace(id, std::move(read)).first->second;
+  }
+
+  std::shared_ptr<const journal::Source> source_;
+  std::function<bool(const ReadSpan&)> filter_;
+  AnyMap resource_;
+  std::unordered_map<std::uint16_t, ReadScope> scopes_;
+};
 
 // The thread of a library takes none of the program's signals, and none for a write to a closed pipe or a full disk.
 template <class F>
@@ -76,6 +127,63 @@ std::string records_text(std::uint64_t n) { return std::to_string(n) + (n == 1 ?
 
 }  // namespace
 
+void check(const DestinationConfig& config) {
+  constexpr std::size_t kLeastBytes = 1024;
+  constexpr std::size_t kMostBytes = 64 * 1024 * 1024;
+  constexpr std::chrono::nanoseconds kYear = std::chrono::hours(24 * 365);
+  constexpr std::chrono::nanoseconds kZero{0};
+  const BatchConfig& batch = config.batch;
+  const RetryConfig& retry = config.retry;
+  if (config.name.empty()) refuse(config, "`name` is empty; a destination needs one, since its position is kept under it");
+  if (static_cast<std::size_t>(config.signal) >= kSignals) refuse(config, "`signal` is no value of waymark::Signal");
+  if (batch.max_bytes < kLeastBytes || batch.max_bytes > kMostBytes) {
+    refuse(config, "`batch.max_bytes` is " + std::to_string(batch.max_bytes) + "; expected 1024 to 67108864");
+  }
+  if (batch.min_bytes > batch.max_bytes) {
+    refuse(config, "`batch.min_bytes` is " + std::to_string(batch.min_bytes) + "; expected at most `batch.max_bytes`, which is " +
+                       std::to_string(batch.max_bytes));
+  }
+  if (batch.interval <= kZero || batch.interval > kYear) {
+    refuse(config, "`batch.interval` is " + milliseconds_text(batch.interval) + "; expected more than 0 and at most a year");
+  }
+  if (config.timeout < kZero || config.timeout > kYear) {
+    refuse(config, "`timeout` is " + milliseconds_text(config.timeout) + "; expected 0 for none, or at most a year");
+  }
+  if (retry.initial <= kZero || retry.initial > kYear) {
+    refuse(config, "`retry.initial` is " + milliseconds_text(retry.initial) + "; expected more than 0 and at most a year");
+  }
+  if (retry.maximum < retry.initial || retry.maximum > kYear) {
+    refuse(config, "`retry.maximum` is " + milliseconds_text(retry.maximum) + "; expected at least `retry.initial`, which is " +
+                       milliseconds_text(retry.initial) + ", and at most a year");
+  }
+  if (!(retry.multiplier >= 1.0 && retry.multiplier <= 1000.0)) {
+    refuse(config, "`retry.multiplier` is " + std::to_string(retry.multiplier) + "; expected 1 to 1000");
+  }
+  if (retry.give_up_age < kZero || retry.give_up_age > kYear) {
+    refuse(config, "`retry.give_up_age` is " + milliseconds_text(retry.give_up_age) + "; expected 0 for never, or at most a year");
+  }
+  if (config.rotation.max_age < kZero || config.rotation.max_age > kYear) {
+    refuse(config, "`rotation.max_age` is " + milliseconds_text(config.rotation.max_age) + "; expected 0 for none, or at most a year");
+  }
+  if (config.rotation.files > 10'000) {
+    refuse(config, "`rotation.files` is " + std::to_string(config.rotation.files) + "; expected 0 to 10000");
+  }
+  if (config.output == Output::callback && !config.deliver) {
+    refuse(config, "`deliver` is not set; a callback output needs a function to call");
+  }
+}
+
+DestinationConfig with_preset(DestinationConfig config) {
+  if (config.preset != Preset::s2) return config;
+  constexpr BatchConfig kDefault;
+  if (config.batch.interval == kDefault.interval) config.batch.interval = std::chrono::milliseconds(50);
+  if (config.batch.max_bytes == kDefault.max_bytes) config.batch.max_bytes = 512 * 1024;
+  if (config.batch.min_bytes == kDefault.min_bytes) {
+    config.batch.min_bytes = std::min<std::size_t>(256 * 1024, config.batch.max_bytes);
+  }
+  return config;
+}
+
 Destination::Destination(DestinationConfig config, Diagnostics& diagnostics, DestinationHooks hooks)
     : name_(config.name),
       signal_(config.signal),
@@ -83,8 +191,7 @@ Destination::Destination(DestinationConfig config, Diagnostics& diagnostics, Des
       diagnostics_(diagnostics),
       hooks_(std::move(hooks)),
       settings_(checked(std::move(config), 0)) {
-  enough_records_ = settings_->config.batch.max_records;
-  enough_bytes_ = settings_->config.batch.max_bytes;
+  apply_settings();
   thread_ = quiet_thread([this] { run(); });
 }
 
@@ -93,8 +200,45 @@ Destination::~Destination() { stop(std::chrono::steady_clock::now()); }
 std::shared_ptr<const Destination::Settings> Destination::checked(DestinationConfig config, std::uint64_t number) const {
   check(config);
   if (config.name != name_ || config.signal != signal_) refuse(config, "its name and signal can't be replaced; add another");
-  std::shared_ptr<Sink> sink = open_sink(config);
-  return std::make_shared<const Settings>(Settings{std::move(config), std::move(sink), number});
+  config = with_preset(std::move(config));
+  DestinationConfig opened = config;
+  std::shared_ptr<HeadersFile> headers_file;
+  if (!config.headers_file.empty()) {
+    headers_file = std::make_shared<HeadersFile>(config.headers_file);
+    opened.headers = merged(config.headers, headers_file->headers());
+  }
+  if (config.preset == Preset::s2 && config.output == Output::otlp) {
+    const std::string* token = find_header(opened.headers, "Authorization");
+    if (!token || token->empty()) {
+      refuse(config, "`headers` has no Authorization; the preset s2 expects `Authorization: Bearer <access token>`, there or in "
+                     "`headers_file`");
+    }
+  }
+  std::shared_ptr<Sink> sink = open_sink(opened);
+  return std::make_shared<const Settings>(Settings{std::move(config), std::move(sink), std::move(headers_file), number});
+}
+
+void Destination::apply_settings() {
+  const DestinationConfig& config = settings_->config;
+  enough_records_ = config.batch.max_records;
+  enough_bytes_ = config.batch.min_bytes != 0 ? config.batch.min_bytes : config.batch.max_bytes;
+  for (const auto& reader : readers_) {
+    const bool lossy = config.lossy || !config.enabled;  // what gets nothing holds up nobody
+    if (!reader->cursor) {
+      if (reader->live && config.enabled) open_cursor(*reader);
+    } else if (lossy != reader->lossy) {
+      reader->lossy = lossy;
+      static_cast<void>(reader->source->cursor(name_, signal_, lossy));  // the same one: ours goes on with it
+    }
+  }
+}
+
+void Destination::open_cursor(Reader& reader) {
+  reader.lossy = settings_->config.lossy || !settings_->config.enabled;
+  reader.cursor = reader.source->cursor(name_, signal_, reader.lossy);
+  if (!reader.cursor) return;
+  reader.settled = reader.cursor->position();
+  if (!reader.live) reader.adopted = reader.cursor->counts();
 }
 
 void Destination::replace(DestinationConfig config) {
@@ -107,8 +251,8 @@ void Destination::replace(DestinationConfig config) {
   {
     const std::lock_guard lock(mutex_);
     settings_.swap(settings);
-    enough_records_ = settings_->config.batch.max_records;
-    enough_bytes_ = settings_->config.batch.max_bytes;
+    apply_settings();
+    progress_.notify_all();  // what is disabled now owes nothing to a flush
     rouse();
   }
 }
@@ -119,16 +263,8 @@ void Destination::add_source(std::shared_ptr<journal::Source> source, bool live)
   reader->live = live;
   // A live one's cursor starts at its end; wake() tells of what comes.
   reader->look = !live;
-  {
-    const std::lock_guard lock(mutex_);
-    reader->lossy = settings_->config.lossy;
-  }
-  reader->cursor = reader->source->cursor(name_, signal_, reader->lossy);
-  if (reader->cursor) {
-    reader->settled = reader->cursor->position();
-    if (!live) reader->adopted = reader->cursor->counts();
-  }
   const std::lock_guard lock(mutex_);
+  if (!live || settings_->config.enabled) open_cursor(*reader);
   readers_.push_back(std::move(reader));
   rouse();
 }
@@ -141,7 +277,7 @@ void Destination::wake(std::uint64_t records, std::uint64_t bytes) noexcept {
   waiting_bytes_.fetch_add(bytes);
   waiting_records_.fetch_add(records);
   Sleep asleep = sleep_.load();
-  if (asleep == Sleep::awake || (asleep == Sleep::until_due && !enough())) return;
+  if (asleep == Sleep::awake || asleep == Sleep::until_told || (asleep == Sleep::until_due && !enough())) return;
   if (!sleep_.compare_exchange_strong(asleep, Sleep::awake)) return;
   { const std::lock_guard lock(mutex_); }  // so that it either waits already or sees that it need not
   work_.notify_all();
@@ -167,7 +303,10 @@ void Destination::rouse() noexcept {
 
 void Destination::sleep(std::unique_lock<std::mutex>& lock) {
   const auto roused = [this] { return sleep_.load() == Sleep::awake; };
-  if (waiting_records_.load() == 0) {
+  if (!settings_->config.enabled) {
+    sleep_.store(Sleep::until_told);
+    work_.wait(lock, roused);
+  } else if (waiting_records_.load() == 0) {
     sleep_.store(Sleep::until_any);
     if (waiting_records_.load() == 0) work_.wait(lock, roused);
   } else {
@@ -192,7 +331,7 @@ std::shared_ptr<Destination::Reader> Destination::next() {
   for (;;) {
     if (over()) return nullptr;
     const bool due = is_due();
-    const std::size_t count = readers_.size();
+    const std::size_t count = settings_->config.enabled ? readers_.size() : 0;
     for (std::size_t i = 0; i < count; ++i) {
       const std::size_t at = (turn_ + i) % count;
       Reader& reader = *readers_[at];
@@ -222,7 +361,7 @@ void Destination::run() noexcept {
         hurried = hurry_;
         settings = settings_->number;
       }
-      if (!pause(kAfterFault, true, hurried, settings)) break;
+      if (!pause({.time = kAfterFault, .asked_for = true, .hurried = hurried, .settings = settings})) break;
     }
   }
   const std::lock_guard lock(mutex_);
@@ -246,19 +385,24 @@ bool Destination::serve(const std::shared_ptr<Reader>& reader) {
     finish(reader);
     return true;
   }
-  if (settings->config.lossy != reader->lossy) {
-    reader->lossy = settings->config.lossy;
-    const std::lock_guard lock(mutex_);
-    reader->cursor.reset();
-    reader->cursor = reader->source->cursor(name_, signal_, reader->lossy);
-  }
   if (reader->envelope_of != settings->number) {
     reader->envelope = std::make_unique<Envelope>(*reader->source, settings->config.resource_attributes);
+    keep_by_filter(*reader, *settings);
     reader->envelope_of = settings->number;
+  }
+  if (most_records_of_ != settings->number) {
+    most_records_of_ = settings->number;
+    most_records_ = 0;
   }
   journal::Cursor& cursor = *reader->cursor;
   const auto& rules = settings->config.batch;
-  batch_.cut(cursor, *reader->envelope, {rules.max_bytes, rules.max_records, settings->config.minimum_severity});
+  const bool split = most_records_ != 0 && (rules.max_records == 0 || most_records_ < rules.max_records);
+  BatchRules cut_by;
+  cut_by.max_bytes = rules.max_bytes;
+  cut_by.max_records = split ? most_records_ : rules.max_records;
+  cut_by.minimum_severity = settings->config.minimum_severity;
+  cut_by.keep = reader->keep ? &reader->keep : nullptr;
+  batch_.cut(cursor, *reader->envelope, cut_by);
 
   if (reader->live && !batch_.at_end()) {
     // Some of what was claimed stays: at least one record, which has waited as long as the oldest that was claimed.
@@ -279,7 +423,7 @@ bool Destination::serve(const std::shared_ptr<Reader>& reader) {
     journal::hold_fault_open();
   }
   if (batch_.records() > 0) {
-    switch (deliver(cursor, outcome)) {
+    switch (deliver(cursor, *settings, outcome)) {
       case Delivered::settled: break;
       case Delivered::again: {
         cursor.abandon();
@@ -300,6 +444,7 @@ bool Destination::serve(const std::shared_ptr<Reader>& reader) {
     // A read to the end has passed everything that stood there before, whatever position it is said to end at.
     reader->settled = batch_.at_end() ? std::max(batch_.position(), wanted) : batch_.position();
     if (batch_.at_end() && stopping) reader->drained = true;
+    if (split && !batch_.at_end()) reader->look = true;  // the other parts were due as well
     progress_.notify_all();
   }
   if (!reader->live && batch_.at_end()) finish(reader);
@@ -308,89 +453,158 @@ bool Destination::serve(const std::shared_ptr<Reader>& reader) {
 
 // Until the batch is settled: sent, refused, or given up. While it waits for its next try nothing is in flight, so that a
 // full journal may take the oldest under a dead backend, and goes on for the others.
-Destination::Delivered Destination::deliver(journal::Cursor& cursor, journal::Cursor::Outcome& outcome) {
+Destination::Delivered Destination::deliver(journal::Cursor& cursor, const Settings& settings,
+                                            journal::Cursor::Outcome& outcome) {
+  const DestinationConfig& config = settings.config;
   const std::uint64_t records = batch_.records();
+  const auto give_up_age = config.retry.give_up_age;
+  const auto since = give_up_age.count() > 0 ? now() : std::chrono::steady_clock::time_point();
   backoff_.reset();
   for (;;) {
-    std::shared_ptr<const Settings> settings;
-    std::uint64_t hurried = 0;
+    Wait wait{.settings = settings.number};
     bool last_chance = false;
     {
       const std::lock_guard lock(mutex_);
       if (over()) return Delivered::over;
-      settings = settings_;
-      sending_ = settings->sink;
-      hurried = hurry_;
+      if (settings_->number != settings.number) return Delivered::again;
+      sending_ = settings.sink;
+      wait.hurried = hurry_;
       last_chance = stopping_;
     }
-    if (unsupported_of_ == settings->number && now() < unsupported_until_) {
+    if (unsupported_of_ == settings.number && now() < unsupported_until_) {
       outcome.rejected += records;
       return Delivered::settled;
     }
-    const Delivery delivery = settings->sink->send(batch_.pieces());
+    const Delivery delivery = settings.sink->send(batch_.pieces());
     {
       const std::lock_guard lock(mutex_);
       sending_.reset();
     }
     if (delivery.aborted) return Delivered::over;
+    const std::string why = delivery.message.empty() ? "" : ": " + delivery.message;
 
-    switch (delivery.outcome) {
-      case Outcome::delivered: {
-        const std::uint64_t refused = std::min(delivery.rejected, records);
-        outcome.delivered += records - refused;
-        outcome.rejected += refused;
-        if (refused > 0) {
-          note("partial", DiagnosticLevel::warning,
-               std::to_string(refused) + " of " + records_text(records) + " refused" +
-                   (delivery.message.empty() ? "" : ": " + delivery.message));
-        } else if (!delivery.message.empty()) {
-          note("partial", DiagnosticLevel::warning, "all accepted, with a warning: " + delivery.message);
-        }
-        return Delivered::settled;
+    if (delivery.outcome == Outcome::delivered) {
+      const std::uint64_t refused = std::min(delivery.rejected, records);
+      outcome.delivered += records - refused;
+      outcome.rejected += refused;
+      if (refused > 0) {
+        note("partial", DiagnosticLevel::warning, std::to_string(refused) + " of " + records_text(records) + " refused" + why);
+      } else if (!delivery.message.empty()) {
+        note("partial", DiagnosticLevel::warning, "all accepted, with a warning" + why);
       }
-      case Outcome::rejected:
-        outcome.rejected += records;
-        if (delivery.unsupported && signal_ == Signal::logs) {
-          unsupported_until_ = now() + kUnsupportedPause;
-          unsupported_of_ = settings->number;
-          const std::string message = delivery.message + ": this backend seems to take no logs; they are not sent there for an "
-                                                         "hour at a time (logs_as_span_events shows them in the spans)";
-          {
-            const std::lock_guard lock(mutex_);
-            last_error_ = message;
-          }
-          diagnostics_.say_once(title_ + " unsupported", DiagnosticLevel::warning, title_ + ": " + message);
-        } else {
-          note("rejected", DiagnosticLevel::warning,
-               records_text(records) + " refused for good" + (delivery.message.empty() ? "" : ": " + delivery.message));
-        }
-        return Delivered::settled;
-      case Outcome::retry: break;
+      // Slowly: each step beyond what the backend takes costs a request.
+      if (most_records_ != 0 && records >= most_records_) most_records_ += std::max<std::size_t>(1, most_records_ / 16);
+      return Delivered::settled;
     }
 
-    const bool give_up = last_chance && delivery.unreachable;
-    note("retry", DiagnosticLevel::warning,
-         "not delivered" + (delivery.message.empty() ? "" : " (" + delivery.message + ")") +
-             (give_up ? "; given up, since this is the end" : "; trying again"));
+    if (delivery.refusal == Refusal::too_large && records > 1) {
+      most_records_ = static_cast<std::size_t>(records / 2);
+      note("split", DiagnosticLevel::warning,
+           "a request of " + records_text(records) + " (" + std::to_string(batch_.bytes()) +
+               " bytes) is too large for it; it is sent in parts, and a lower batch.max_bytes would spare the tries" + why);
+      return Delivered::again;
+    }
+
+    // OTLP wants a batch that is answered with 401 or 403 to be dropped (RT-03). But the answer says nothing about the
+    // records: every batch would be lost, one after the other, for as long as a token is expired. So they stay, within
+    // the journal's bounds, and it is said.
+    const bool unauthorized = delivery.refusal == Refusal::unauthorized;
+    if (delivery.outcome == Outcome::rejected && !unauthorized && !preset_retries(config.preset, delivery)) {
+      outcome.rejected += records;
+      if (delivery.unsupported && signal_ == Signal::logs && config.preset == Preset::none) {
+        unsupported_until_ = now() + kUnsupportedPause;
+        unsupported_of_ = settings.number;
+        const std::string message = delivery.message + ": this backend seems to take no logs; they are not sent there for an "
+                                                       "hour at a time (logs_as_span_events shows them in the spans)";
+        {
+          const std::lock_guard lock(mutex_);
+          last_error_ = message;
+        }
+        diagnostics_.say_once(title_ + " unsupported", DiagnosticLevel::warning, title_ + ": " + message);
+      } else {
+        note("rejected", DiagnosticLevel::warning, records_text(records) + " refused for good" + why);
+      }
+      return Delivered::settled;
+    }
+
+    if (unauthorized && refresh_credentials(settings)) continue;
+    const auto age = give_up_age.count() > 0 ? now() - since : std::chrono::nanoseconds(0);
+    if (give_up_age.count() > 0 && age >= give_up_age) {
+      outcome.dropped += records;
+      note("given up", DiagnosticLevel::error,
+           records_text(records) + " dropped: not taken for longer than retry.give_up_age" + why);
+      return Delivered::settled;
+    }
+    const bool give_up = last_chance && (delivery.unreachable || unauthorized);
+    const char* end = give_up ? "; given up, since this is the end" : "; trying again";
+    if (unauthorized) {
+      note("unauthorized", DiagnosticLevel::error,
+           "refused for its credentials" + why + "; the records are kept" + end +
+               (settings.headers_file ? ", and as soon as " + config.headers_file + " changes" : ""));
+    } else {
+      note("retry", DiagnosticLevel::warning,
+           "not delivered" + (delivery.message.empty() ? "" : " (" + delivery.message + ")") + end);
+    }
     if (give_up) return Delivered::over;
-    const auto wait = backoff_.next(settings->config.retry, delivery.retry_after);
+    wait.time = backoff_.next(config.retry, delivery.retry_after);
+    wait.asked_for = delivery.retry_after.count() > 0;
+    wait.credentials = unauthorized ? settings.headers_file.get() : nullptr;
+    if (give_up_age.count() > 0 && !wait.asked_for) wait.time = std::min<std::chrono::nanoseconds>(wait.time, give_up_age - age);
     cursor.abandon();
-    if (!pause(wait, delivery.retry_after.count() > 0, hurried, settings->number)) return Delivered::over;
+    if (!pause(wait)) return Delivered::over;
+    if (unauthorized) static_cast<void>(refresh_credentials(settings));
     if (!cursor.retake(batch_.position())) return Delivered::again;
   }
 }
 
-bool Destination::pause(std::chrono::nanoseconds wait, bool asked_for, std::uint64_t hurried, std::uint64_t settings) {
+bool Destination::refresh_credentials(const Settings& settings) {
+  if (!settings.headers_file) return false;
+  try {
+    if (!settings.headers_file->reload()) return false;
+    settings.sink->replace_headers(merged(settings.config.headers, settings.headers_file->headers()));
+    return true;
+  } catch (const Error& error) {
+    note("credentials", DiagnosticLevel::error, std::string(error.what()) + "; the old ones stay");
+    return false;
+  }
+}
+
+void Destination::keep_by_filter(Reader& reader, const Settings& settings) {
+  reader.keep = nullptr;
+  if (signal_ != Signal::traces || !settings.config.span_filter) return;
+  auto filter = std::make_shared<SpanFilter>(reader.source, settings.config.span_filter);
+  // A filter that fails has filtered nothing.
+  reader.keep = [this, filter](const journal::Record& record) {
+    try {
+      return filter->keeps(record);
+    } catch (const std::exception& error) {
+      note("filter", DiagnosticLevel::error, std::string("span_filter threw ") + error.what() + "; the span is sent");
+    } catch (...) {
+      note("filter", DiagnosticLevel::error, "span_filter threw what is no std::exception; the span is sent");
+    }
+    return true;
+  };
+}
+
+bool Destination::pause(const Wait& wait) {
   const auto since = now();
   std::unique_lock lock(mutex_);
   for (;;) {
     if (over()) return false;
-    if (settings_->number != settings || (!asked_for && hurry_ != hurried)) return true;
+    if (settings_->number != wait.settings || (!wait.asked_for && hurry_ != wait.hurried)) return true;
     const auto waited = now() - since;
-    if (waited >= wait) return true;
-    const Deadline until = deadline_after(wait - waited);
+    if (waited >= wait.time) return true;
+    const Deadline until = deadline_after(wait.time - waited);
     if (stopping_ && until > stop_deadline_) return false;
-    work_.wait_until(lock, until);
+    if (!wait.credentials) {
+      work_.wait_until(lock, until);
+      continue;
+    }
+    lock.unlock();  // a file system may hang
+    if (wait.credentials->touched()) return true;
+    lock.lock();
+    if (over() || settings_->number != wait.settings || (!wait.asked_for && hurry_ != wait.hurried)) continue;
+    work_.wait_until(lock, std::min(until, deadline_after(kCredentialsLook)));
   }
 }
 
@@ -429,6 +643,7 @@ Destination::Flush Destination::begin_flush() {
   Flush flush;
   const std::lock_guard lock(mutex_);
   for (const auto& reader : readers_) {
+    if (!settings_->config.enabled) break;
     const std::uint64_t end = reader->source->end();
     reader->wanted = std::max(reader->wanted, end);
     flush.targets_.emplace_back(reader, end);
@@ -440,7 +655,7 @@ Destination::Flush Destination::begin_flush() {
 
 bool Destination::wait(const Flush& flush, Deadline deadline) {
   const auto settled = [&] {
-    return std::ranges::all_of(flush.targets_, [](const auto& t) { return t.first->done || t.first->settled >= t.second; });
+    return !settings_->config.enabled || std::ranges::all_of(flush.targets_, [](const auto& t) { return t.first->done || t.first->settled >= t.second; });
   };
   std::unique_lock lock(mutex_);
   progress_.wait_until(lock, deadline, [&] { return exited_ || settled(); });

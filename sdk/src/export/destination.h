@@ -24,6 +24,7 @@
 #include "base/clock.h"
 #include "base/diagnostics.h"
 #include "export/batch.h"
+#include "export/headers_file.h"
 #include "export/retry.h"
 #include "export/sink.h"
 #include "journal/journal.h"
@@ -31,6 +32,12 @@
 #include "waymark/telemetry.h"
 
 namespace waymark::delivery {
+
+// Throws Error(invalid_argument) naming the destination, the key, the value and what was expected. What needs a look at
+// files or the backend's headers is checked when a Destination is made of it.
+void check(const DestinationConfig& config);
+// With what its preset asks for in place of the values that were left at their defaults.
+[[nodiscard]] DestinationConfig with_preset(DestinationConfig config);
 
 struct DestinationHooks {
   // On the destination's thread, once for each source that add_source() was told is dead: everything in it that this
@@ -72,8 +79,10 @@ class Destination {
   void begin_stop(Deadline deadline);
   void stop(Deadline deadline);
 
-  // Other settings for the same name and signal; the cursors stay. A batch that waits to be sent again is sent with the
-  // new ones, at once.
+  // Other settings for the same name and signal; the cursors stay. A batch that waits to be sent again is cut anew and
+  // sent with the new ones, at once. Disabled, it reads and sends nothing, owes nothing to a flush, and holds up no writer;
+  // its cursors stay where they are. One that never was enabled has no cursor in a live source, and starts at the next
+  // record once it is.
   void replace(DestinationConfig config);
 
   // What its live source's cursor says, and what it has done since for recovered ones.
@@ -85,23 +94,26 @@ class Destination {
   struct Settings {
     DestinationConfig config;
     std::shared_ptr<Sink> sink;
+    std::shared_ptr<HeadersFile> headers_file;  // the thread's; null where there is none
     std::uint64_t number = 0;  // grows with each replace()
   };
   struct Reader {  // of one source; fields without a remark belong to the destination's thread
     std::shared_ptr<journal::Source> source;  // constant
     bool live = true;                         // constant
     Counts adopted;                           // constant; what a dead source's cursor had counted before
-    std::shared_ptr<journal::Cursor> cursor;  // guarded by mutex_; null where a dead source has none for us
+    std::shared_ptr<journal::Cursor> cursor;  // guarded by mutex_; null where a dead source has none for us, and before
+                                              // a live one's destination is enabled for the first time
     bool lossy = true;                        // as the cursor was opened
     std::uint64_t envelope_of = UINT64_MAX;   // the number of the settings that `envelope` was made with
     std::unique_ptr<Envelope> envelope;
+    std::function<bool(const journal::Record&)> keep;  // of the same settings; empty: all
     bool look = true;                         // guarded by mutex_; to be read, whatever is known to wait
     bool drained = false;                     // guarded by mutex_; read to its end since the stop began
     bool done = false;                        // guarded by mutex_
     std::uint64_t settled = 0;                // guarded by mutex_; nothing before this position is owed
     std::uint64_t wanted = 0;                 // guarded by mutex_; the greatest position that a flush waits for
   };
-  enum class Sleep : std::uint8_t { awake, until_due, until_any };
+  enum class Sleep : std::uint8_t { awake, until_due, until_any, until_told };
 
   [[nodiscard]] std::shared_ptr<const Settings> checked(DestinationConfig config, std::uint64_t number) const;
 
@@ -111,8 +123,18 @@ class Destination {
   // One batch of one reader. False: the stop leaves no time; the batch went back to the journal.
   [[nodiscard]] bool serve(const std::shared_ptr<Reader>& reader);
   enum class Delivered : std::uint8_t { settled, again, over };
-  [[nodiscard]] Delivered deliver(journal::Cursor& cursor, journal::Cursor::Outcome& outcome);
-  [[nodiscard]] bool pause(std::chrono::nanoseconds wait, bool asked_for, std::uint64_t hurried, std::uint64_t settings);
+  [[nodiscard]] Delivered deliver(journal::Cursor& cursor, const Settings& settings, journal::Cursor::Outcome& outcome);
+  struct Wait {
+    std::chrono::nanoseconds time{0};
+    bool asked_for = false;     // by the backend: a flush does not cut it short
+    std::uint64_t hurried = 0;  // hurry_ and the settings' number as they were before the try
+    std::uint64_t settings = 0;
+    const HeadersFile* credentials = nullptr;  // a new version of it ends the wait
+  };
+  // False: the stop leaves no time.
+  [[nodiscard]] bool pause(const Wait& wait);
+  [[nodiscard]] bool refresh_credentials(const Settings& settings);
+  void keep_by_filter(Reader& reader, const Settings& settings);
   void finish(const std::shared_ptr<Reader>& reader);
   void note(std::string_view topic, DiagnosticLevel level, const std::string& message);
   [[nodiscard]] std::chrono::steady_clock::time_point now() const;
@@ -121,6 +143,8 @@ class Destination {
   void sleep(std::unique_lock<std::mutex>& lock);
   void rouse() noexcept;
   void claim();
+  void open_cursor(Reader& reader);
+  void apply_settings();
   [[nodiscard]] bool over() const noexcept;
   [[nodiscard]] bool is_due() const noexcept;
   [[nodiscard]] Deadline due_at() const noexcept;
@@ -159,6 +183,8 @@ class Destination {
   // The thread's own.
   Batch batch_;
   Backoff backoff_;
+  std::size_t most_records_ = 0;            // of a batch, since the backend found one too large; 0: it never did
+  std::uint64_t most_records_of_ = UINT64_MAX;  // the number of the settings that it was found with
   std::uint64_t claimed_records_ = 0;  // taken out of waiting_records_ for the batch that is being cut
   std::uint64_t claimed_bytes_ = 0;
   Deadline claimed_since_{};
