@@ -22,6 +22,7 @@
 #include "trace/tracer.h"
 #include "transport/http.h"
 #include "waymark/error.h"
+#include "waymark/reader.h"
 
 namespace waymark {
 namespace {
@@ -52,18 +53,18 @@ journal::Scope encode_scope(std::string_view name, std::string_view version, std
   return scope;
 }
 
-void check(const DestinationConfig& destination) {
-  const std::string place = "destination " + destination.name + ": ";
-  if (destination.name.empty()) throw Error(ErrorCode::invalid_argument, "a destination needs a name");
-  if (destination.batch.max_bytes < 1024 || destination.batch.max_bytes > (64u << 20)) {
-    throw Error(ErrorCode::invalid_argument, place + "batch.max_bytes: " + std::to_string(destination.batch.max_bytes) +
-                                                 ": expected 1024 to 67108864");
-  }
-  if (destination.batch.interval <= std::chrono::nanoseconds(0) || destination.batch.interval > std::chrono::hours(24 * 365)) {
-    throw Error(ErrorCode::invalid_argument, place + "batch.interval: expected more than 0 and at most a year");
-  }
-  if (destination.output == Output::callback && !destination.deliver) {
-    throw Error(ErrorCode::invalid_argument, place + "output callback: `deliver` is empty, expected a function");
+// What a destination asks for that its own settings do not tell. `resource`: this Telemetry's.
+void check(const DestinationConfig& destination, const Resource& resource) {
+  delivery::check(destination);
+  if (destination.preset != Preset::s2 || destination.output != Output::otlp) return;
+  const AnyValue* stream = find(destination.resource_attributes, "s2.stream");
+  if (!stream) stream = resource.find("s2.stream");
+  const auto* name = stream ? std::get_if<std::string>(&stream->value) : nullptr;
+  if (!name || name->empty()) {
+    throw Error(ErrorCode::invalid_argument,
+                "destination \"" + destination.name + "\" (" + std::string(signal_name(destination.signal)) +
+                    "): the preset s2 expects the name of a stream as `s2.stream`, in the resource or in the destination's "
+                    "`resource_attributes`; without it S2 does not know where the records belong");
   }
 }
 
@@ -179,7 +180,7 @@ journal::Identity Telemetry::Core::Parts::identity() const {
 
 void Telemetry::Core::Parts::start(Config wanted) {
   check(wanted.journal, wanted.recorder);
-  for (const DestinationConfig& d : wanted.destinations) check(d);
+  for (const DestinationConfig& d : wanted.destinations) check(d, wanted.resource);
   transport::initialize();
   std::string said;
   {
@@ -284,7 +285,7 @@ void Telemetry::Core::Parts::undo() {
 
 // With `mutex` held.
 void Telemetry::Core::Parts::add(DestinationConfig destination) {
-  check(destination);
+  check(destination, config.resource);
   const auto key = std::make_pair(destination.name, destination.signal);
   Destination* fresh = nullptr;
   std::vector<std::shared_ptr<Dead>> waiting;
@@ -324,6 +325,7 @@ void Telemetry::Core::Parts::update_severity() {
   std::uint8_t minimum = 255;
   bool lossless = false;
   for (const DestinationConfig& d : config.destinations) {
+    if (!d.enabled) continue;
     lossless = lossless || !d.lossy;
     if (d.signal == Signal::logs) minimum = std::min(minimum, static_cast<std::uint8_t>(d.minimum_severity));
   }
@@ -538,7 +540,7 @@ const Config& Telemetry::Core::config() const noexcept { return parts_->config; 
 void Telemetry::Core::add(DestinationConfig destination) {
   const std::scoped_lock lock(parts_->mutex);
   if (parts_->stopped) throw Error(ErrorCode::closed, "destination " + destination.name + ": the Telemetry was shut down");
-  if (parts_->config.disabled) return check(destination);
+  if (parts_->config.disabled) return check(destination, parts_->config.resource);
   if (!parts_->started) throw Error(ErrorCode::invalid_argument, "Telemetry: not started");
   parts_->add(std::move(destination));
 }
