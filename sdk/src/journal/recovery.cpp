@@ -379,6 +379,12 @@ std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_dir
   auto result = std::make_unique<RecoveredJournal>();
   result->home.id = id;
   result->home.state = state_directory + "/" + id;
+  // Before anything in it is opened: what somebody else put there is not followed.
+  if (const std::string why = distrust(result->home.state); !why.empty()) {
+    diagnostics.say_once("distrust " + id, DiagnosticLevel::error, "state directory " + result->home.state + ": " + why +
+                                                                       "; left alone");
+    return nullptr;
+  }
   if (is_delivered(result->home.state) || DirectoryLock::taken(result->home.state)) return nullptr;
   // What is not ours to recover is left without touching its lock: giving a lock back wakes everyone who watches it.
   const auto refused = [&](const std::optional<Identity>& identity) {
@@ -483,6 +489,8 @@ std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_dir
               (identity->boot != boot_id() ? ": the machine was started anew since" : "") +
               "; what was not yet in the journal is lost";
   }
+  if (problem.empty()) problem = result->journal->extent().problem;
+  if (result->journal->extent().damaged_bytes > 0) result->journal->count_damage();
   if (!problem.empty()) {
     found.problem = problem;
     diagnostics.say(DiagnosticLevel::error, "state directory " + result->home.state + ": " + problem);
@@ -508,7 +516,7 @@ void trim_dead(const std::string& state_directory, std::uint64_t max_bytes, Diag
   std::uint64_t total = 0;
   for (const std::string& id : list_homes(state_directory)) {
     const std::string path = state_directory + "/" + id;
-    if (DirectoryLock::taken(path)) continue;
+    if (!distrust(path).empty() || DirectoryLock::taken(path)) continue;
     const auto identity = read_identity(path);
     std::uint64_t bytes = directory_bytes(path);
     if (identity && identity->memory != path) bytes += directory_bytes(identity->memory);
