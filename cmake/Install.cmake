@@ -13,6 +13,8 @@ set(known_libraries
   "spdlog::spdlog|spdlog|spdlog"
   "nlohmann_json::nlohmann_json|nlohmann_json|nlohmann_json"
   "yaml-cpp|yaml-cpp|yaml-cpp"
+  "dw||libdw"
+  "elf||libelf"
   "Threads::Threads|Threads|"
   "waymark_sdk||waymark")
 

@@ -12,6 +12,7 @@
 #include "config/resource.h"
 #include "core.h"
 #include "base/propagators.h"
+#include "journal/crash.h"
 #include "waymark/error.h"
 
 namespace waymark {
@@ -109,6 +110,8 @@ void configure_otel_tracing(const TracingOptions& options) { configure(options);
 void configure_otel_logging(const LoggingOptions& options) { configure(options); }
 
 void configure_console_logging(const ConsoleOptions& options) { configure(options); }
+
+void install_crash_handler() { journal::catch_crashes(); }
 
 bool force_flush(std::chrono::nanoseconds timeout) { return telemetry().force_flush(timeout); }
 

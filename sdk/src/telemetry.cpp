@@ -347,7 +347,8 @@ void Telemetry::Core::Parts::report(const Recovered& found) {
   diagnostics.say(DiagnosticLevel::info,
                   "recovered what process " + std::to_string(found.process_id) + " left in " + found.directory + ": " +
                       std::to_string(found.finished_spans) + " finished spans, " + std::to_string(found.log_records) +
-                      " log records, " + std::to_string(found.interrupted.size()) + " interrupted spans");
+                      " log records, " + std::to_string(found.interrupted.size()) + " interrupted spans" +
+                      (found.crash.message.empty() ? "" : "; it died of " + found.crash.message));
   for (const OnRecovered& callback : callbacks) {
     try {
       callback(found);

@@ -31,6 +31,7 @@ HOMES = {
     "zlib": (r"zlib\.h$", ["sdk/src/transport/"]),
     "protozero": (r"protozero/", ["sdk/src/otlp/"]),
     "xxhash": (r"xxh", ["sdk/src/journal/"]),
+    "elfutils": (r"elfutils/|(lib|g)elf\.h$", ["sdk/src/journal/symbols.cpp"]),
     "yaml-cpp": (r"yaml-cpp/", ["sdk/src/config/"]),
     "spdlog": (r"(spdlog|fmt)/", ["sdk/src/export/", "sdk/include/waymark/spdlog_sink.h"]),
     "nlohmann/json": (r"nlohmann/", ["runner/include/waymark/", "runner/src/", "sdk/src/otlp/", "sdk/src/export/response.cpp",

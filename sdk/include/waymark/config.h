@@ -163,6 +163,14 @@ struct InterruptedSpan {
   std::uint64_t thread_id = 0;      // the kernel's id of the thread that had it open
   bool crashed_here = false;        // this thread's signal ended the process
 };
+// The signal that ended the process, as its crash handler told (install_crash_handler).
+struct CrashReport {
+  std::string signal;               // "SIGSEGV"; empty: no crash is told of
+  std::string message;              // "SIGSEGV: address not mapped at 0x0"
+  std::string stack;                // a line for each frame, innermost first
+  std::uint64_t thread_id = 0;
+  Timestamp time;
+};
 struct Recovered {
   std::string directory;            // the subdirectory's name
   std::uint64_t process_id = 0;
@@ -170,6 +178,7 @@ struct Recovered {
   std::uint64_t finished_spans = 0; // found unsent, finished
   std::uint64_t log_records = 0;
   std::vector<InterruptedSpan> interrupted;
+  CrashReport crash;
   std::uint64_t damaged_bytes = 0;
   std::string problem;              // empty, or what could not be read and where
 };

@@ -48,14 +48,16 @@ struct RecorderHeader {
   std::uint64_t checksum;      // of what stands above
   alignas(64) std::atomic<std::uint64_t> alive_ns;  // collector: the last moment the process was known alive
   std::atomic<std::uint32_t> recovered;             // recoverer: everything in here is in the journal
-  // The thread that a signal killed, written by the crash handler.
+  // The thread that a signal killed, written by the crash handler (crash.h).
   alignas(64) std::atomic<std::uint32_t> crash_signal;  // 0: none; stored last
-  std::uint32_t crash_thread;
-  std::uint64_t crash_address;
+  std::uint32_t crash_thread;      // the kernel's id
+  std::uint64_t crash_address;     // of the fault; where crash_code <= 0, the process that sent the signal
   std::uint32_t crash_frames;
-  std::uint32_t crash_reserved;
-  std::uint64_t crash_stack[64];   // return addresses, innermost first
-  char crash_modules[2048];        // "path+offset\n" for each, as far as they fit
+  std::int32_t crash_code;         // si_code
+  std::uint64_t crash_stack[64];   // return addresses, innermost first; the first is where it happened
+  std::uint64_t crash_ns;          // when
+  char crash_modules[3072];        // the files that these addresses lie in, a line each: base, end and inode in hex, build id,
+                                   // path; NUL-terminated
 };
 static_assert(sizeof(RecorderHeader) <= 4096);
 inline constexpr std::size_t kHeaderBytes = 4096;

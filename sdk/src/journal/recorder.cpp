@@ -10,6 +10,7 @@
 #include <cstring>
 #include <unordered_map>
 
+#include "base/signal_stack.h"
 #include "journal/checksum.h"
 #include "journal/fault.h"
 #include "waymark/error.h"
@@ -60,7 +61,10 @@ thread_local ThreadLanes thread_lanes;
 
 std::uint32_t thread_id() noexcept {
   static constinit thread_local std::uint32_t id = 0;
-  if (id == 0) id = static_cast<std::uint32_t>(syscall(SYS_gettid));
+  if (id == 0) {
+    id = static_cast<std::uint32_t>(syscall(SYS_gettid));
+    lend_signal_stack();
+  }
   return id;
 }
 
@@ -169,6 +173,8 @@ std::unique_ptr<Recorder> Recorder::create(const RecorderConfig& config, const s
   header.magic = kRecorderMagic;
   header.checksum = checksum(&header, offsetof(RecorderHeader, checksum));
   header.alive_ns.store(now_ns, std::memory_order_relaxed);
+  // Memory that dies with the process tells nobody of a crash.
+  if (!path.empty()) r->crash_place_ = std::make_unique<CrashPlace>(header);
 
   const std::scoped_lock lock(registry_mutex());
   registry().emplace(r->id_, r.get());
@@ -180,6 +186,7 @@ Recorder::~Recorder() {
     const std::scoped_lock lock(registry_mutex());
     registry().erase(id_);
   }
+  crash_place_.reset();
   if (memory_ != nullptr) munmap(memory_, bytes_);
 }
 

@@ -21,6 +21,7 @@
 #include "base/file.h"
 #include "base/thread.h"
 #include "base/wakeup.h"
+#include "journal/crash.h"
 #include "journal/layout.h"
 #include "otlp/span.h"
 
@@ -179,6 +180,7 @@ class Recorder {
   std::condition_variable room_;
   std::atomic<std::uint32_t> waiters_{0};
   File file_;
+  std::unique_ptr<CrashPlace> crash_place_;
 };
 
 template <class F>

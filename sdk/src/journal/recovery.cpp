@@ -15,8 +15,10 @@
 
 #include "base/thread.h"
 #include "journal/checksum.h"
+#include "journal/crash.h"
 #include "journal/fault.h"
 #include "journal/recorder.h"
+#include "journal/symbols.h"
 #include "otlp/reader.h"
 #include "otlp/span.h"
 #include "waymark/error.h"
@@ -27,6 +29,9 @@ namespace {
 // Recoverers that died over a directory, before it is set aside. It may not have been the directory's fault: a program that
 // dies at every start dies while it recovers, too.
 constexpr int kAttempts = 10;
+
+// Of records that are nobody's in the program.
+constexpr std::uint16_t kNoScope = UINT16_MAX;
 
 // Between two looks at the siblings, in milliseconds.
 constexpr int kRest = 500;
@@ -159,14 +164,115 @@ std::string_view whole_fields(std::string_view stream) {
   return stream.substr(0, good);
 }
 
+bool is_open(const Block& block) {
+  return block.state.load(std::memory_order_relaxed) == static_cast<std::uint32_t>(BlockState::open) &&
+         block.end_ns.load(std::memory_order_relaxed) == 0;
+}
+
+// The crash that ended the process. Nothing where its thread has gone on: a handler of the program's may have saved it.
+std::optional<Crash> fatal_crash(const DeadRecorder& recorder) {
+  // The clock may have been set meanwhile, a little.
+  constexpr std::uint64_t kMargin = 1'000'000'000;
+  std::optional<Crash> crash = read_crash(recorder.header());
+  for (std::uint32_t i = 0; crash && i < recorder.header().blocks; ++i) {
+    const Block& block = *recorder.block(i);
+    const bool later = block.start_ns > kMargin && block.start_ns - kMargin > crash->time_ns;
+    if (is_open(block) && block.thread == crash->thread && later) crash.reset();
+  }
+  return crash;
+}
+
+// Of the spans that the thread had open, the one that was started last; null: it had none.
+const Block* innermost_span(const DeadRecorder& recorder, std::uint32_t thread) {
+  const Block* innermost = nullptr;
+  for (std::uint32_t i = 0; i < recorder.header().blocks; ++i) {
+    const Block& block = *recorder.block(i);
+    if (!is_open(block) || block.thread != thread) continue;
+    const bool later = innermost == nullptr || block.start_ns > innermost->start_ns ||
+                       (block.start_ns == innermost->start_ns && std::memcmp(block.parent_id, innermost->span_id, 8) == 0);
+    if (later) innermost = &block;
+  }
+  return innermost;
+}
+
+CrashReport report_of(const Crash& crash) {
+  CrashReport report;
+  report.signal = crash.name;
+  report.message = crash.text;
+  report.stack = stack_text(crash.stack, crash.modules, crash.time_ns);
+  report.thread_id = crash.thread;
+  report.time = to_timestamp(crash.time_ns);
+  return report;
+}
+
+void append_field(std::string& out, char tag, std::string_view bytes) {
+  const std::size_t at = out.size();
+  out.resize(at + otlp::field_size(bytes.size()));
+  otlp::put_field(out.data() + at, tag, bytes);
+}
+
+void append_time(std::string& out, char tag, std::uint64_t ns) {
+  char field[9] = {tag};
+  otlp::put_fixed64(field + 1, ns);
+  out.append(field, sizeof field);
+}
+
+// The attributes that OpenTelemetry has for an exception. `tag`: of the record's attributes.
+void append_exception(std::string& out, char tag, const CrashReport& crash, bool with_stack) {
+  otlp::append_attribute(out, tag, "exception.type", Value(crash.signal));
+  otlp::append_attribute(out, tag, "exception.message", Value(crash.message));
+  if (with_stack) otlp::append_attribute(out, tag, "exception.stacktrace", Value(crash.stack));
+}
+
+// A Span's event field; empty where not even the one without the stack fits in `room`.
+std::string exception_event(const CrashReport& crash, std::size_t room) {
+  for (const bool with_stack : {true, false}) {
+    std::string event;
+    append_time(event, 0x09, to_ns(crash.time));
+    append_field(event, 0x12, "exception");
+    append_exception(event, 0x1a, crash, with_stack);
+    if (otlp::field_size(event.size()) > room) continue;
+    std::string field;
+    append_field(field, 0x5a, event);
+    return field;
+  }
+  return {};
+}
+
+constexpr std::string_view kCrashedEvent = "process.crashed";
+
+// A LogRecord for a crash that no span can tell of.
+std::string crash_record(const CrashReport& crash) {
+  std::string record;
+  append_time(record, 0x09, to_ns(crash.time));
+  record.append({0x10, static_cast<char>(Severity::critical)});
+  append_field(record, 0x1a, "critical");
+  std::string text;
+  append_field(text, 0x0a, crash.message);
+  append_field(record, 0x2a, text);
+  append_exception(record, 0x32, crash, true);
+  append_time(record, 0x59, to_ns(crash.time));
+  append_field(record, 0x62, kCrashedEvent);
+  return record;
+}
+
+bool is_crash_record(const Record& record) {
+  try {
+    return record.signal == Signal::logs && otlp::read_log(record.body).event_name == kCrashedEvent;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 struct Closed {
   std::string body;
   bool interrupted;
   std::uint32_t thread;
 };
 
-// A span from its block. Null: nothing there that could be one.
-std::optional<Closed> close_span(const DeadRecorder& recorder, const Block& block, std::uint64_t alive_ns) {
+// A span from its block. Null: nothing there that could be one. `crash`: what ended it; null where that is not known.
+std::optional<Closed> close_span(const DeadRecorder& recorder, const Block& block, std::uint64_t alive_ns,
+                                 const CrashReport* crash) {
   TraceId trace;
   std::memcpy(trace.bytes.data(), block.trace_id, 16);
   SpanId span;
@@ -192,8 +298,13 @@ std::optional<Closed> close_span(const DeadRecorder& recorder, const Block& bloc
   Closed closed{{}, end == 0, block.thread};
   if (closed.interrupted) {
     parts.status = 2;
-    if (parts.status_message.empty()) parts.status_message = "interrupted: the process ended before the span did";
+    if (parts.status_message.empty()) {
+      scratch[2] = crash == nullptr ? "interrupted: the process ended before the span did" : "interrupted by " + crash->message;
+      parts.status_message = scratch[2];
+    }
     otlp::append_attribute(stream, 0x4a, "workflow.interrupted", Value(true));
+    const std::size_t taken = parts.size() + stream.size();
+    if (crash != nullptr && taken < kMaximumRecordBytes) stream += exception_event(*crash, kMaximumRecordBytes - taken);
   }
   closed.body.resize(parts.size() + stream.size());
   char* p = parts.put_head(closed.body.data());
@@ -297,9 +408,18 @@ bool absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
   }
 
   std::unordered_set<std::string> closed_before;
+  bool told_before = false;
   journal.for_each([&](const Record& record, std::uint16_t lane) {
-    if (lane == kNoLane) closed_before.insert(id_of(record.body));
+    if (lane != kNoLane) return;
+    if (record.signal == Signal::traces) closed_before.insert(id_of(record.body));
+    told_before = told_before || is_crash_record(record);
   });
+  const std::optional<Crash> crash = fatal_crash(recorder);
+  const Block* crashed = nullptr;
+  if (crash) {
+    crashed = innermost_span(recorder, crash->thread);
+    found.crash = report_of(*crash);
+  }
   std::string records;
   Journal::Stretch stretch;
   const auto flush = [&] {
@@ -323,7 +443,7 @@ bool absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
       continue;  // in its ring, and counted there
     }
     if (planted(Fault::forgotten_pool) && i >= recorder.lanes() * kLaneBlocks) continue;
-    const std::optional<Closed> closed = close_span(recorder, block, newest);
+    const std::optional<Closed> closed = close_span(recorder, block, newest, &block == crashed ? &found.crash : nullptr);
     if (!closed) continue;
     ++totals.offered[static_cast<std::size_t>(Signal::traces)];
     try {
@@ -336,8 +456,7 @@ bool absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
         interrupted.start = span.start;
         interrupted.end = span.end;
         interrupted.thread_id = closed->thread;
-        interrupted.crashed_here = recorder.header().crash_signal.load(std::memory_order_relaxed) != 0 &&
-                                   recorder.header().crash_thread == closed->thread;
+        interrupted.crashed_here = crash && crash->thread == closed->thread;
         found.interrupted.push_back(std::move(interrupted));
       } else {
         ++found.finished_spans;
@@ -351,6 +470,13 @@ bool absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
     append_record(records, Signal::traces, block.scope, closed->body);
     ++stretch.records[static_cast<std::size_t>(Signal::traces)];
     if (records.size() > kMaximumRecordBytes) flush();
+  }
+  if (crash && crashed == nullptr) {
+    ++totals.offered[static_cast<std::size_t>(Signal::logs)];
+    if (!told_before) {
+      append_record(records, Signal::logs, kNoScope, crash_record(found.crash));
+      ++stretch.records[static_cast<std::size_t>(Signal::logs)];
+    }
   }
   if (!records.empty()) flush();
   return written;
