@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <climits>
 #include <filesystem>
 #include <optional>
@@ -125,10 +126,12 @@ class WriteLock {
   bool held_ = false;
 };
 
-// OTLP JSON lines. Whole lines only: what a kill or a full disk left of one is taken back, or ended.
+// OTLP JSON lines. Whole lines only: what a kill or a full disk left of one is taken back, or ended. Several processes and
+// signals may share a file, and rotate it: whoever holds the lock of the file that has the name may write and rename.
 class FileSink final : public Sink {
  public:
-  explicit FileSink(const DestinationConfig& config) : signal_(config.signal), path_(config.path) {
+  explicit FileSink(const DestinationConfig& config)
+      : signal_(config.signal), path_(config.path), rotation_(config.rotation) {
     if (path_.empty()) {
       throw Error(ErrorCode::invalid_argument,
                   "destination \"" + config.name + "\": `path` is empty; a file output needs the path of its file");
@@ -150,18 +153,26 @@ class FileSink final : public Sink {
       return {.outcome = Outcome::rejected, .message = error.what()};
     }
     line.push_back('\n');
-    if (moved_away()) file_ = Descriptor();
-    if (file_.get() < 0) {
-      if (const int failed = open(); failed != 0) return later(failed);
-    }
     std::optional<WriteLock> lock;
-    if (regular_) lock.emplace(file_.get());
+    if (const int failed = hold(lock); failed != 0) return later(failed);
+    std::string warning;
+    if (regular_ && lock->held() && is_full(line.size())) {
+      const int failed = rotate();
+      if (failed == 0) {
+        lock.reset();
+        file_ = Descriptor();
+        if (const int closed = hold(lock); closed != 0) return later(closed);
+      } else if (!rotation_failed_) {
+        warning = "the file " + path_ + " can't be rotated (" + error_text(failed) + "); it grows beyond its limit until it can";
+      }
+      rotation_failed_ = failed != 0;
+    }
     if (regular_ && !whole(lock->held())) line.insert(line.begin(), '\n');
 
     struct stat before {};
     ::fstat(file_.get(), &before);
     const Writer::Written written = writer_.write(file_.get(), regular_, line);
-    if (written.bytes == line.size()) return {};
+    if (written.bytes == line.size()) return {.message = std::move(warning)};
     if (written.bytes > 0) take_back(before.st_size, written.bytes);
     if (written.aborted) return {.aborted = true};
     return later(written.error);
@@ -176,11 +187,51 @@ class FileSink final : public Sink {
     Descriptor file(::open(path_.c_str(), O_RDWR | kFlags, kReadableByAll));
     if (file.get() < 0) file = Descriptor(::open(path_.c_str(), O_WRONLY | kFlags, kReadableByAll));
     if (file.get() < 0) return errno;
-    struct stat status {};
-    if (::fstat(file.get(), &status) != 0) return errno;
-    regular_ = S_ISREG(status.st_mode);
+    struct statx status {};
+    if (::statx(file.get(), "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &status) != 0) return errno;
+    regular_ = S_ISREG(status.stx_mode);
+    // Where the file system does not keep the time of birth, that of the last line is the nearest.
+    const auto& born = (status.stx_mask & STATX_BTIME) != 0 ? status.stx_btime : status.stx_mtime;
+    born_ = std::chrono::system_clock::time_point(std::chrono::seconds(born.tv_sec) +
+                                                  std::chrono::microseconds(born.tv_nsec / 1000));
     file_ = std::move(file);
     return 0;
+  }
+
+  // Opens the file that has the name now, where it is not the one that is open, and locks it. 0, or an errno.
+  int hold(std::optional<WriteLock>& lock) {
+    constexpr int kTries = 100;  // each is lost to another rotation
+    for (int i = 0;; ++i) {
+      if (moved_away()) file_ = Descriptor();
+      if (file_.get() < 0) {
+        if (const int failed = open(); failed != 0) return failed;
+      }
+      if (!regular_) return 0;
+      lock.emplace(file_.get());
+      if (!moved_away() || i == kTries) return 0;
+      lock.reset();
+    }
+  }
+
+  [[nodiscard]] bool is_full(std::size_t more) const {
+    struct stat status {};
+    if (::fstat(file_.get(), &status) != 0 || status.st_size == 0) return false;
+    if (rotation_.max_bytes != 0 && static_cast<std::size_t>(status.st_size) + more > rotation_.max_bytes) return true;
+    return rotation_.max_age.count() > 0 && std::chrono::system_clock::now() - born_ >= rotation_.max_age;
+  }
+
+  // Moves PATH to PATH.1, PATH.1 to PATH.2 and so on; the last falls off. 0, or the errno of what failed first: then PATH is
+  // where it was. The lock on the open file is held.
+  int rotate() const {
+    const auto kept = [this](std::size_t number) { return path_ + "." + std::to_string(number); };
+    for (std::size_t i = rotation_.files + 1; ::unlink(kept(i).c_str()) == 0; ++i) continue;  // of a larger limit
+    if (rotation_.files == 0) return ::unlink(path_.c_str()) == 0 ? 0 : errno;
+    std::size_t last = 1;
+    while (last < rotation_.files && ::access(kept(last).c_str(), F_OK) == 0) ++last;
+    for (; last > 1; --last) {
+      if (::rename(kept(last - 1).c_str(), kept(last).c_str()) != 0 && errno != ENOENT) return errno;
+    }
+    return ::rename(path_.c_str(), kept(1).c_str()) == 0 ? 0 : errno;
   }
 
   // Whether the file ends with a line's end; one without is taken back where nobody can be writing it.
@@ -224,8 +275,45 @@ class FileSink final : public Sink {
 
   Signal signal_;
   std::string path_;
+  RotationConfig rotation_;
   Descriptor file_;
   bool regular_ = true;
+  std::chrono::system_clock::time_point born_;  // the open file's birth
+  bool rotation_failed_ = false;                // said already
+  Writer writer_;
+  std::string request_;
+};
+
+// OTLP JSON lines to standard output, which is nobody's to truncate, lock or rotate.
+class StandardOutputSink final : public Sink {
+ public:
+  explicit StandardOutputSink(const DestinationConfig& config) : signal_(config.signal) {}
+
+  Delivery send(std::span<const std::string_view> pieces) override {
+    std::string line;
+    try {
+      line = request_to_json(signal_, joined(request_, pieces));
+    } catch (const Error& error) {
+      return {.outcome = Outcome::rejected, .message = error.what()};
+    }
+    line.push_back('\n');
+    if (torn_) line.insert(line.begin(), '\n');
+    struct stat status {};
+    const bool regular = ::fstat(STDOUT_FILENO, &status) == 0 && S_ISREG(status.st_mode);
+    const Writer::Written written = writer_.write(STDOUT_FILENO, regular, line);
+    // What was written of a line can't be taken back; the next one begins on a line of its own.
+    if (written.bytes > 0) torn_ = written.bytes < line.size();
+    if (written.aborted) return {.aborted = true};
+    if (written.error == 0) return {};
+    const bool gone = written.error == EPIPE || written.error == EBADF;  // the reader does not come back
+    return {.outcome = gone ? Outcome::rejected : Outcome::retry,
+            .message = "standard output can't be written: " + error_text(written.error)};
+  }
+  void abort() noexcept override { writer_.abort(); }
+
+ private:
+  Signal signal_;
+  bool torn_ = false;
   Writer writer_;
   std::string request_;
 };
@@ -273,7 +361,10 @@ class ConsoleSink final : public Sink {
 
 }  // namespace
 
-std::unique_ptr<Sink> open_file(const DestinationConfig& config) { return std::make_unique<FileSink>(config); }
+std::unique_ptr<Sink> open_file(const DestinationConfig& config) {
+  if (config.path == "-") return std::make_unique<StandardOutputSink>(config);
+  return std::make_unique<FileSink>(config);
+}
 std::unique_ptr<Sink> open_console(const DestinationConfig& config) { return std::make_unique<ConsoleSink>(config); }
 
 }  // namespace waymark::delivery
