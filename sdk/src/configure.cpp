@@ -4,10 +4,12 @@
 
 #include <mutex>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "base/diagnostics.h"
 #include "config/environment.h"
+#include "config/file.h"
 #include "config/resolve.h"
 #include "config/resource.h"
 #include "core.h"
@@ -70,6 +72,11 @@ std::optional<DestinationConfig> resolve_destination(const Options& options, boo
   }
 }
 
+void say(Calls& shared, DiagnosticLevel level, const std::vector<std::string>& warnings) {
+  shared.diagnostics.set_level(level);
+  for (const std::string& warning : warnings) shared.diagnostics.say_once(warning, DiagnosticLevel::warning, warning);
+}
+
 template <typename Options>
 void configure(const Options& options) {
   Calls& shared = calls();
@@ -87,8 +94,7 @@ void configure(const Options& options) {
 
   std::vector<std::string> warnings = environment.warnings();
   (void)trace::parse_propagators(environment.text("OTEL_PROPAGATORS").value_or(""), warnings);
-  shared.diagnostics.set_level(base.diagnostics);
-  for (const std::string& warning : warnings) shared.diagnostics.say_once(warning, DiagnosticLevel::warning, warning);
+  say(shared, base.diagnostics, warnings);
 
   if (!core.started()) {
     base.error_handler = shared.handler;
@@ -103,6 +109,46 @@ void configure(const Options& options) {
   if constexpr (requires { options.logs_as_span_events; }) core.set_logs_as_span_events(options.logs_as_span_events);
 }
 
+auto values(const RecorderConfig& r) { return std::tie(r.place, r.max_bytes, r.ring_bytes); }
+auto values(const JournalConfig& j) {
+  return std::tie(j.max_bytes, j.memory_bytes, j.segment_bytes, j.keep_bytes, j.block_timeout, j.fsync, j.fsync_interval);
+}
+auto values(const Sampler& s) { return std::tie(s.kind, s.ratio); }
+auto values(const Limits& l) {
+  return std::tie(l.attribute_count, l.attribute_value_length, l.attribute_value_depth, l.event_count, l.link_count,
+                  l.event_attribute_count, l.link_attribute_count);
+}
+
+// What the file says of the process must not contradict what an earlier call fixed.
+void check_later(const config::ConfigFile& file, const Config& started) {
+  const auto refuse = [](const char* key, const std::string& why) {
+    return Error(ErrorCode::invalid_config, std::string("configure_from_file: ") + key + ": recording has started " + why +
+                                                "; call configure_from_file first, or leave the key out of the file");
+  };
+  const Config& wanted = file.config;
+  const bool elsewhere = !started.state_directory.empty() && wanted.state_directory != started.state_directory;
+  if (file.state_directory && elsewhere) throw refuse("state.directory", "in '" + started.state_directory + "'");
+  const auto check = [&](const char* key, bool given, bool same) {
+    if (given && !same) throw refuse(key, "with another value");
+  };
+  check("recorder", file.recorder, values(wanted.recorder) == values(started.recorder));
+  // A segment is as large as a ring needs it, whatever is given.
+  JournalConfig journal = wanted.journal;
+  journal.segment_bytes = started.journal.segment_bytes;
+  check("journal", file.journal, values(journal) == values(started.journal));
+  check("sampler", file.sampler, values(wanted.sampler) == values(started.sampler));
+  check("limits", file.limits, values(wanted.span_limits) == values(started.span_limits) &&
+                                   values(wanted.log_limits) == values(started.log_limits));
+}
+
+config::ConfigFile read_file(const std::string& path, config::Environment& environment, std::vector<std::string>& warnings) {
+  config::ConfigFile file = config::read_config_file(path, environment);
+  warnings = environment.warnings();
+  (void)trace::parse_propagators(environment.text("OTEL_PROPAGATORS").value_or(""), warnings);
+  warnings.insert(warnings.end(), file.warnings.begin(), file.warnings.end());
+  return file;
+}
+
 }  // namespace
 
 void configure_otel_tracing(const TracingOptions& options) { configure(options); }
@@ -110,6 +156,43 @@ void configure_otel_tracing(const TracingOptions& options) { configure(options);
 void configure_otel_logging(const LoggingOptions& options) { configure(options); }
 
 void configure_console_logging(const ConsoleOptions& options) { configure(options); }
+
+void configure_from_file(const std::string& path) {
+  Calls& shared = calls();
+  const std::lock_guard lock(shared.mutex);
+  Telemetry::Core& core = telemetry().core();
+  config::Environment environment;
+  std::vector<std::string> warnings;
+  config::ConfigFile file = read_file(path, environment, warnings);
+  AnyMap own;
+  if (core.started()) {
+    check_later(file, core.config());
+    own = config::additional_attributes(core.config().resource, file.resource);
+  }
+
+  say(shared, file.config.diagnostics, warnings);
+  if (file.propagators) trace::prefer_propagators(*file.propagators);
+  if (!core.started()) {
+    file.config.error_handler = shared.handler;
+    core.start(std::move(file.config));
+    return;
+  }
+  for (DestinationConfig& destination : file.config.destinations) {
+    AnyMap more = own;
+    for (AnyEntry& attribute : destination.resource_attributes) more.push_back(std::move(attribute));
+    destination.resource_attributes = std::move(more);
+    core.add(std::move(destination));
+  }
+  core.set_logs_as_span_events(file.config.logs_as_span_events);
+}
+
+Config read_config_file(const std::string& path, std::vector<std::string>* warnings) {
+  config::Environment environment;
+  std::vector<std::string> said;
+  config::ConfigFile file = read_file(path, environment, said);
+  if (warnings != nullptr) *warnings = std::move(said);
+  return std::move(file.config);
+}
 
 void install_crash_handler() { journal::catch_crashes(); }
 

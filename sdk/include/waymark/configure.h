@@ -5,13 +5,14 @@
 // Threads: any, one at a time; call before recording starts.
 // Failure: Error, with nothing changed.
 //
-// Argument beats environment beats default; an empty variable counts as unset.
+// Argument beats environment beats file beats default; an empty variable counts as unset.
 #pragma once
 
 #include <chrono>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "waymark/config.h"
 #include "waymark/telemetry.h"
@@ -71,7 +72,11 @@ void configure_console_logging(const ConsoleOptions& options = {});
 
 // Everything at once from a YAML file; its words are in docs/configuration.md. An empty path: the variable WAYMARK_CONFIG.
 // Throws Error(invalid_config) that lists all that is wrong, each with file, line, column and key; nothing is changed then.
+// Called after other configure calls, it adds its destinations to theirs; one of the same name and signal replaces.
 void configure_from_file(const std::string& path = {});
+// The same file as a Config, with the environment in its place, for a Telemetry of one's own or to be looked at: its
+// destinations hold secrets. What is odd but no error is put into `warnings`. Throws as configure_from_file does.
+[[nodiscard]] Config read_config_file(const std::string& path = {}, std::vector<std::string>* warnings = nullptr);
 
 // SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGABRT are written into the recorders of this process, with the stack, before they
 // take their course (core dumps and earlier handlers still work): the interrupted span of the thread says what happened.

@@ -3,6 +3,7 @@
 #include "waymark/propagation.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <utility>
 
@@ -158,12 +159,17 @@ void erase_header(Headers& headers, std::string_view name) {
   std::erase_if(headers, [&](const auto& header) { return same_name(header.first, name); });
 }
 
+// A configuration file's, said before the first use.
+std::atomic<const trace::Propagators*> preferred{nullptr};
+
 // Read once, at the first use: propagation works before anything is configured, and where the SDK is disabled. What is
 // wrong with the value is said by the configure calls, which read it too.
 trace::Propagators chosen_propagators() {
   static const trace::Propagators chosen = [] {
     std::vector<std::string> warnings;
     const char* value = std::getenv("OTEL_PROPAGATORS");
+    const trace::Propagators* other = preferred.load(std::memory_order_acquire);
+    if ((value == nullptr || *value == '\0') && other != nullptr) return *other;
     return trace::parse_propagators(value ? value : "", warnings);
   }();
   return chosen;
@@ -322,6 +328,11 @@ std::optional<SpanContext> from_traceparent(std::string_view traceparent, std::s
 }
 
 namespace trace {
+
+void prefer_propagators(Propagators propagators) {
+  // Never freed: it may be read at any time, and a process says it once or twice.
+  preferred.store(new Propagators(propagators), std::memory_order_release);
+}
 
 Propagators parse_propagators(std::string_view value, std::vector<std::string>& warnings) {
   Propagators chosen{.trace_context = false, .baggage = false};

@@ -23,6 +23,9 @@ struct Propagators {
 // is known: the default, both.
 [[nodiscard]] Propagators parse_propagators(std::string_view value, std::vector<std::string>& warnings);
 
+// Instead of the default, where OTEL_PROPAGATORS is unset. Before the first use of inject() and extract().
+void prefer_propagators(Propagators propagators);
+
 // What the public inject() and extract() do, with these formats.
 void inject(const TraceContext& context, const HeaderSetter& set, Propagators propagators);
 [[nodiscard]] TraceContext extract(const HeaderGetter& get, const TraceContext& base, Propagators propagators);

@@ -252,7 +252,7 @@ DestinationConfig otlp_destination(const SignalVariables& of, const Options& opt
   return destination;
 }
 
-Sampler sampler_of(const std::optional<Sampler>& given, Environment& environment) {
+Sampler sampler_of(const std::optional<Sampler>& given, const Sampler& below, Environment& environment) {
   if (given) {
     if (!(given->ratio >= 0 && given->ratio <= 1)) {
       throw Error(ErrorCode::invalid_argument,
@@ -264,7 +264,7 @@ Sampler sampler_of(const std::optional<Sampler>& given, Environment& environment
   const auto kind = environment.choice({"OTEL_TRACES_SAMPLER"},
                                        {"always_on", "always_off", "traceidratio", "parentbased_always_on",
                                         "parentbased_always_off", "parentbased_traceidratio"});
-  if (!kind) return {};
+  if (!kind) return below;
   Sampler sampler{.kind = static_cast<SamplerKind>(*kind), .ratio = 1.0};
   if (sampler.kind == SamplerKind::traceidratio || sampler.kind == SamplerKind::parentbased_traceidratio) {
     sampler.ratio = environment.ratio("OTEL_TRACES_SAMPLER_ARG").value_or(1.0);
@@ -276,9 +276,8 @@ void read_limit(std::uint32_t& limit, Environment::Names names, Environment& env
   if (const auto number = environment.integer(names, 0, UINT32_MAX)) limit = static_cast<std::uint32_t>(*number);
 }
 
-Limits span_limits(Environment& environment) {
+void read_span_limits(Limits& limits, Environment& environment) {
   constexpr const char* general_count = "OTEL_ATTRIBUTE_COUNT_LIMIT";
-  Limits limits;
   read_limit(limits.attribute_count, {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", general_count}, environment);
   read_limit(limits.attribute_value_length,
              {"OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"}, environment);
@@ -286,32 +285,31 @@ Limits span_limits(Environment& environment) {
   read_limit(limits.link_count, {"OTEL_SPAN_LINK_COUNT_LIMIT"}, environment);
   read_limit(limits.event_attribute_count, {"OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", general_count}, environment);
   read_limit(limits.link_attribute_count, {"OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", general_count}, environment);
-  return limits;
 }
 
-Limits log_limits(Environment& environment) {
-  Limits limits;
+void read_log_limits(Limits& limits, Environment& environment) {
   read_limit(limits.attribute_count, {"OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"},
              environment);
   read_limit(limits.attribute_value_length,
              {"OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"}, environment);
-  return limits;
 }
 
-DiagnosticLevel diagnostic_level(Environment& environment) {
+DiagnosticLevel diagnostic_level(DiagnosticLevel below, Environment& environment) {
   const auto level =
       environment.choice({"OTEL_LOG_LEVEL"}, {"none", "error", "warn", "warning", "info", "debug", "trace"});
   static constexpr DiagnosticLevel levels[] = {DiagnosticLevel::none,    DiagnosticLevel::error,
                                                DiagnosticLevel::warning, DiagnosticLevel::warning,
                                                DiagnosticLevel::info,    DiagnosticLevel::debug,
                                                DiagnosticLevel::debug};
-  return level ? levels[*level] : DiagnosticLevel::info;
+  return level ? levels[*level] : below;
 }
 
 // Where the state directory can't be had, telemetry stays in memory, and a warning says so.
-std::string state_directory(std::string_view given, const Resource& resource, Environment& environment) {
+std::string state_directory(std::string_view given, std::string_view below, const Resource& resource,
+                            Environment& environment) {
   if (std::string directory = absolute_directory(given); !directory.empty()) return directory;
   if (const auto directory = environment.text("WAYMARK_STATE_DIR")) return absolute_directory(*directory);
+  if (std::string directory = absolute_directory(below); !directory.empty()) return directory;
 
   std::filesystem::path home;
   if (const auto state = environment.text("XDG_STATE_HOME")) {
@@ -347,17 +345,18 @@ struct BaseOptions {
   bool logs_as_span_events = false;
 };
 
-Config base(const BaseOptions& options, Environment& environment) {
-  Config config;
-  config.resource = detect_resource(options.service, environment);
-  config.state_directory = state_directory(options.state_directory, config.resource, environment);
+// `config` holds what a configuration file says; `below` is its resource.
+Config base(const BaseOptions& options, Environment& environment, Config config = {}, const Resource& below = {}) {
+  config.resource = detect_resource(options.service, environment, below);
+  config.state_directory =
+      state_directory(options.state_directory, config.state_directory, config.resource, environment);
   if (options.recorder) config.recorder.place = *options.recorder;
-  config.sampler = sampler_of(options.sampler, environment);
-  config.span_limits = span_limits(environment);
-  config.log_limits = log_limits(environment);
-  config.logs_as_span_events = options.logs_as_span_events;
-  config.disabled = environment.flag("OTEL_SDK_DISABLED");
-  config.diagnostics = diagnostic_level(environment);
+  config.sampler = sampler_of(options.sampler, config.sampler, environment);
+  read_span_limits(config.span_limits, environment);
+  read_log_limits(config.log_limits, environment);
+  config.logs_as_span_events = config.logs_as_span_events || options.logs_as_span_events;
+  if (environment.text("OTEL_SDK_DISABLED")) config.disabled = environment.flag("OTEL_SDK_DISABLED");
+  config.diagnostics = diagnostic_level(config.diagnostics, environment);
   config.on_record = options.on_record;
   return config;
 }
@@ -401,6 +400,10 @@ Config resolve_base(const LoggingOptions& options, Environment& environment) {
 
 Config resolve_base(const ConsoleOptions& options, Environment& environment) {
   return base({.service = options.service}, environment);
+}
+
+Config resolve_file_base(Config below, const Resource& resource, Environment& environment) {
+  return base({.service = {}}, environment, std::move(below), resource);
 }
 
 DestinationConfig resolve_destination(const TracingOptions& options, Environment& environment) {

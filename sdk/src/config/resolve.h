@@ -19,6 +19,10 @@ namespace waymark::config {
 [[nodiscard]] Config resolve_base(const LoggingOptions& options, Environment& environment);
 [[nodiscard]] Config resolve_base(const ConsoleOptions& options, Environment& environment);
 
+// From a configuration file, where the environment comes before it. `below` is what the file says, with its destinations;
+// its resource is made from `resource`.
+[[nodiscard]] Config resolve_file_base(Config below, const Resource& resource, Environment& environment);
+
 // The destination that the call adds.
 [[nodiscard]] DestinationConfig resolve_destination(const TracingOptions& options, Environment& environment);
 [[nodiscard]] DestinationConfig resolve_destination(const LoggingOptions& options, Environment& environment);

@@ -80,7 +80,7 @@ std::string program_name() {
   return std::string(name);
 }
 
-Resource detect_resource(const Resource& given, Environment& environment) {
+Resource detect_resource(const Resource& given, Environment& environment, const Resource& below) {
   const std::string program = program_name();
   Resource resource;
   resource.set(kServiceName, text_value(program.empty() ? "unknown_service" : "unknown_service:" + program));
@@ -102,6 +102,7 @@ Resource detect_resource(const Resource& given, Environment& environment) {
     if (key == kServiceName && value == text_value("")) return;
     resource.set(key, std::move(value));
   };
+  for (const auto& [key, value] : below.attributes()) set(key, value);
   for (auto& [key, text] : environment_attributes(environment)) set(key, text_value(std::move(text)));
   if (auto name = environment.text("OTEL_SERVICE_NAME")) set(std::string(kServiceName), text_value(*std::move(name)));
   for (const auto& [key, value] : given.attributes()) {

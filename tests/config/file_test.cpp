@@ -1,0 +1,667 @@
+#include "config/file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+
+#include "support/holds.h"
+#include "waymark/error.h"
+
+namespace waymark::config {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ContainsRegex;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::Pair;
+using ::testing::SizeIs;
+using ::testing::StartsWith;
+using std::chrono::milliseconds;
+using std::chrono::minutes;
+using std::chrono::seconds;
+
+using Variables = std::map<std::string, std::string>;
+
+Environment environment(Variables variables) {
+  variables.try_emplace("HOME", "/home/u");
+  return Environment([variables = std::move(variables)](const std::string& name) -> std::optional<std::string> {
+    const auto at = variables.find(name);
+    if (at == variables.end()) return std::nullopt;
+    return at->second;
+  });
+}
+
+ConfigFile read(std::string_view text, Variables variables = {}) {
+  Environment env = environment(std::move(variables));
+  return parse_config_file(text, "w.yaml", env);
+}
+
+std::vector<DestinationConfig> destinations(std::string_view text, Variables variables = {}) {
+  return read(text, std::move(variables)).config.destinations;
+}
+
+std::string find_string(const AnyMap& map, std::string_view key) {
+  for (const auto& [name, value] : map) {
+    if (name == key) return std::get<std::string>(value.value);
+  }
+  return {};
+}
+
+// Every problem a line; empty where there is none.
+std::string problems(std::string_view text, Variables variables = {}) {
+  try {
+    (void)read(text, std::move(variables));
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::invalid_config);
+    return error.what();
+  }
+  return {};
+}
+
+std::string with_tracer(const std::string& line) {
+  return "tracer:\n  otel:\n    type: open-telemetry\n    transport: http\n    endpoint: http://localhost:4318\n    " + line + "\n";
+}
+
+// ---- Stalwart's words
+
+TEST(ConfigFileTest, TheTracerOfTheGrpcPageWorks) {
+  const auto file = read(R"(
+tracer:
+  otel:
+    type: "open-telemetry"
+    transport: "grpc"
+    endpoint: "https://127.0.0.1/otel"
+    level: "info"
+    enable: true
+)");
+  ASSERT_THAT(file.config.destinations, SizeIs(1)) << "the page: log records are not exported unless it is said";
+  const DestinationConfig& d = file.config.destinations[0];
+  EXPECT_EQ(d.name, "otel");
+  EXPECT_EQ(d.signal, Signal::traces);
+  EXPECT_EQ(d.protocol, Protocol::grpc);
+  EXPECT_EQ(d.url, "https://127.0.0.1:4317");
+  EXPECT_TRUE(d.enabled);
+  EXPECT_FALSE(d.lossy) << "the page: the default value is false";
+  EXPECT_EQ(d.batch.interval, seconds(1)) << "the page: the default value is 1s";
+  EXPECT_THAT(file.warnings, ElementsAre(AllOf(HasSubstr("w.yaml:6:15: tracer.otel.endpoint: "), HasSubstr("path"))));
+}
+
+TEST(ConfigFileTest, TheTracerOfTheHttpPageWorks) {
+  const auto all = destinations(R"(
+tracer.otel.type: open-telemetry
+tracer.otel.transport: http
+tracer.otel.endpoint: "https://tracing.mydomain.test/v1/otel"
+tracer.otel.headers: ["Authorization: <place_auth_here>"]
+tracer.otel.level: debug
+tracer.otel.enable: true
+tracer.otel.enable.log-exporter: true
+)");
+  ASSERT_THAT(all, SizeIs(2));
+  EXPECT_EQ(all[0].signal, Signal::traces);
+  EXPECT_EQ(all[0].url, "https://tracing.mydomain.test/v1/otel/v1/traces");
+  EXPECT_EQ(all[0].protocol, Protocol::http_protobuf);
+  EXPECT_EQ(all[0].minimum_severity, Severity::unspecified);
+  EXPECT_EQ(all[1].signal, Signal::logs);
+  EXPECT_EQ(all[1].url, "https://tracing.mydomain.test/v1/otel/v1/logs");
+  EXPECT_EQ(all[1].minimum_severity, Severity::debug);
+  for (const auto& d : all) EXPECT_THAT(d.headers, ElementsAre(Pair("Authorization", "<place_auth_here>")));
+}
+
+TEST(ConfigFileTest, DottedAndNestedKeysAreTheSame) {
+  const auto nested = destinations(with_tracer("enable: {log-exporter: true, span-exporter: false}"));
+  const auto dotted = destinations(with_tracer("enable.log-exporter: true\n    enable.span-exporter: false"));
+  const auto all = destinations("tracer.otel: {type: otel, transport: http, endpoint: 'http://localhost:4318', "
+                                "\"enable.log-exporter\": true}\ntracer: {otel: {enable.span-exporter: false}}");
+  for (const auto& found : {nested, dotted, all}) {
+    ASSERT_THAT(found, SizeIs(1));
+    EXPECT_EQ(found[0].signal, Signal::logs);
+    EXPECT_EQ(found[0].url, "http://localhost:4318/v1/logs");
+  }
+}
+
+TEST(ConfigFileTest, ATracersOtherWordsReachItsDestination) {
+  const auto all = destinations(
+      with_tracer("throttle: 250ms\n    lossy: true\n    timeout: 3s\n    enable: false\n    headers: {X-Key: a, X-Other: 'b:c'}"));
+  ASSERT_THAT(all, SizeIs(1));
+  EXPECT_EQ(all[0].batch.interval, milliseconds(250));
+  EXPECT_TRUE(all[0].lossy);
+  EXPECT_EQ(all[0].timeout, seconds(3));
+  EXPECT_FALSE(all[0].enabled);
+  EXPECT_THAT(all[0].headers, ElementsAre(Pair("X-Key", "a"), Pair("X-Other", "b:c")));
+  EXPECT_EQ(destinations(with_tracer("timeout: 0"))[0].timeout, seconds(0));
+}
+
+TEST(ConfigFileTest, AGrpcTracerWithoutAnEndpointUsesTheEnvironmentsOrTheDefault) {
+  HOLDS("GC-02");
+  const std::string text = "tracer.otel: {type: otel, transport: grpc, enable.log-exporter: true}";
+  EXPECT_EQ(destinations(text)[0].url, "http://localhost:4317");
+  const auto all = destinations(text, {{"OTEL_EXPORTER_OTLP_ENDPOINT", "http://h:1"},
+                                       {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "https://l"}});
+  EXPECT_EQ(all[0].url, "http://h:1");
+  EXPECT_EQ(all[1].url, "https://l:4317");
+}
+
+TEST(ConfigFileTest, ConsoleAndLogTracersShowLogs) {
+  const auto all = destinations(R"(
+tracer:
+  screen: {type: stdout, ansi: false, level: warn}
+  errors: {type: stderr, ansi: true}
+  file: {type: log, path: /var/log/tiles, prefix: tiles, rotate: hourly, level: trace}
+)");
+  ASSERT_THAT(all, SizeIs(3));
+  for (const auto& d : all) EXPECT_EQ(d.signal, Signal::logs);
+  EXPECT_EQ(all[0].output, Output::console);
+  EXPECT_EQ(all[0].path, "stdout");
+  EXPECT_FALSE(all[0].color);
+  EXPECT_EQ(all[0].minimum_severity, Severity::warning);
+  EXPECT_EQ(all[1].path, "stderr");
+  EXPECT_TRUE(all[1].color);
+  EXPECT_EQ(all[1].minimum_severity, Severity::info);
+  EXPECT_EQ(all[2].output, Output::file);
+  EXPECT_EQ(all[2].path, "/var/log/tiles/tiles.jsonl");
+  EXPECT_EQ(all[2].rotation.max_age, std::chrono::hours(1));
+  EXPECT_EQ(all[2].minimum_severity, Severity::trace);
+}
+
+TEST(ConfigFileTest, ATypeThatIsNotSupportedIsRefusedWithThoseThatAre) {
+  EXPECT_EQ(problems("tracer:\n  j:\n    type: journal\n    level: info\n"),
+            "w.yaml:3:11: tracer.j.type: 'journal' is not known; expected one of open-telemetry, otel, console, stdout, "
+            "stderr, log");
+  EXPECT_THAT(problems("tracer: {j: {level: info}}"), HasSubstr("tracer.j.type: is missing"));
+}
+
+TEST(ConfigFileTest, MetricsAreReadCheckedAndNotSent) {
+  EXPECT_THAT(read("metrics.open-telemetry: {transport: disable}").warnings, IsEmpty());
+  const auto file = read("metrics:\n  open-telemetry:\n    transport: http\n    endpoint: http://h/v1/metrics\n    interval: 1m\n"
+                         "    headers: ['A: b']\n    timeout: 10s\n");
+  EXPECT_THAT(file.config.destinations, IsEmpty());
+  EXPECT_THAT(file.warnings, ElementsAre(HasSubstr("w.yaml:3:16: metrics.open-telemetry.transport: metrics are not sent")));
+  EXPECT_THAT(problems("metrics.open-telemetry: {transport: http}"), HasSubstr("endpoint: is missing"));
+  EXPECT_THAT(problems("metrics.open-telemetry: {transport: disable, interval: often}"), HasSubstr("interval: 'often'"));
+}
+
+// ---- the Collector's words
+
+constexpr const char* kS2Page = R"(
+exporters:
+  otlphttp:
+    endpoint: https://my-basin.b.s2.dev/otlp
+    encoding: json
+    headers:
+      Content-Type: application/json
+      Authorization: Bearer ${S2_ACCESS_TOKEN}
+    sending_queue:
+      num_consumers: 1
+      batch:
+        flush_timeout: 50ms
+        min_size: 262144 # 256KiB
+        max_size: 524288 # 512KiB
+        sizer: bytes
+)";
+
+TEST(ConfigFileTest, TheBlockOfS2sPageWorksAsItIs) {
+  const auto file = read(kS2Page, {{"S2_ACCESS_TOKEN", "t0ken"}});
+  ASSERT_THAT(file.config.destinations, SizeIs(2));
+  for (const auto& d : file.config.destinations) {
+    EXPECT_EQ(d.name, "otlphttp");
+    EXPECT_EQ(d.url, "https://my-basin.b.s2.dev/otlp/v1/" + std::string(signal_name(d.signal)));
+    EXPECT_EQ(d.protocol, Protocol::http_json);
+    EXPECT_THAT(d.headers, ElementsAre(Pair("Authorization", "Bearer t0ken")));
+    EXPECT_EQ(d.batch.interval, milliseconds(50));
+    EXPECT_EQ(d.batch.min_bytes, 262144u);
+    EXPECT_EQ(d.batch.max_bytes, 524288u);
+    EXPECT_EQ(d.batch.max_records, 0u);
+  }
+  EXPECT_THAT(file.warnings, ElementsAre(HasSubstr("preset: s2")));
+}
+
+TEST(ConfigFileTest, PlaceholdersThatWereLeftOnThePageAreErrorsWithPlaces) {
+  EXPECT_EQ(problems(R"(exporters:
+  otlphttp:
+    endpoint: https://<your-basin>.b.s2.dev/otlp
+    encoding: <your-preferred-encoding>
+    headers:
+      Content-Type: <value-based-on-encoding>
+      Authorization: Bearer <your-access-token>
+)"),
+            "w.yaml:3:15: exporters.otlphttp.endpoint: 'https://<your-basin>.b.s2.dev/otlp' has a host that can't be read; "
+            "write for example http://localhost:4318 (and percent-encode '@', ':' and '/' in a user name or password)\n"
+            "w.yaml:4:15: exporters.otlphttp.encoding: '<your-preferred-encoding>' is not known; expected one of proto, json\n"
+            "w.yaml:6:7: exporters.otlphttp.headers: Content-Type is not application/x-protobuf, which the encoding asks "
+            "for; leave it out");
+}
+
+TEST(ConfigFileTest, AWholeCollectorConfigurationSaysWhatIsNotLookedAt) {
+  const auto file = read(R"(
+receivers: {otlp: {protocols: {grpc: , http: }}}
+processors: {batch: }
+exporters:
+  otlphttp/s2:
+    traces_endpoint: https://h/t
+    logs_endpoint: https://h/l/
+    compression: gzip
+    timeout: 30s
+    tls: {ca_file: ca.pem, cert_file: c.pem, key_file: c.key, min_version: 1.3, insecure_skip_verify: true}
+    retry_on_failure: {enabled: true, initial_interval: 2s, multiplier: 1.5, max_interval: 1m, max_elapsed_time: 0s, randomization_factor: 0.5}
+    sending_queue: {enabled: true, num_consumers: 10, queue_size: 1000, batch: {max_size: 100}}
+  otlp/grpc: {endpoint: 'localhost:4317', tls: {insecure: true}}
+  otlphttp/unused: {endpoint: 'http://u'}
+service:
+  pipelines:
+    traces: {receivers: [otlp], processors: [batch], exporters: [otlphttp/s2, otlp/grpc]}
+    logs/app: {receivers: [otlp], exporters: [otlphttp/s2]}
+    metrics: {receivers: [otlp], exporters: [otlp/grpc]}
+  telemetry: {logs: {level: debug}}
+)");
+  ASSERT_THAT(file.config.destinations, SizeIs(3));
+  const DestinationConfig& t = file.config.destinations[0];
+  EXPECT_EQ(t.url, "https://h/t");
+  EXPECT_TRUE(t.gzip);
+  EXPECT_EQ(t.timeout, seconds(30));
+  EXPECT_EQ(t.tls.ca_file, "ca.pem");
+  EXPECT_EQ(t.tls.certificate_file, "c.pem");
+  EXPECT_EQ(t.tls.key_file, "c.key");
+  EXPECT_EQ(t.tls.minimum_version, "1.3");
+  EXPECT_TRUE(t.tls.insecure_skip_verify);
+  EXPECT_EQ(t.retry.initial, seconds(2));
+  EXPECT_EQ(t.retry.multiplier, 1.5);
+  EXPECT_EQ(t.retry.maximum, minutes(1));
+  EXPECT_EQ(t.retry.give_up_age, seconds(0));
+  EXPECT_EQ(t.batch.max_records, 100u);
+  EXPECT_EQ(file.config.destinations[1].url, "https://h/l/");
+  EXPECT_EQ(file.config.destinations[2].name, "otlp/grpc");
+  EXPECT_EQ(file.config.destinations[2].signal, Signal::traces);
+  EXPECT_EQ(file.config.destinations[2].url, "http://localhost:4317");
+  std::string all;
+  for (const auto& warning : file.warnings) all += warning + "\n";
+  EXPECT_THAT(all, AllOf(HasSubstr("receivers: belongs to a Collector"), HasSubstr("processors: "),
+                         HasSubstr("service.telemetry: "), HasSubstr("num_consumers: counts as 1"), HasSubstr("queue_size: "),
+                         HasSubstr("otlphttp/unused: stands in no pipeline"), HasSubstr("metrics are not sent")));
+  EXPECT_EQ(file.config.resource.service_name(), "unknown_service:config_test");
+}
+
+TEST(ConfigFileTest, AnotherExporterIsRefused) {
+  EXPECT_THAT(problems("exporters: {debug: {verbosity: detailed}}"), HasSubstr("exporters.debug: is no exporter that Waymark has"));
+}
+
+TEST(ConfigFileTest, ARetryThatIsOffGivesUpAtOnce) {
+  const std::string text = "exporters.otlphttp: {endpoint: 'http://h', retry_on_failure.enabled: false}";
+  EXPECT_EQ(destinations(text)[0].retry.give_up_age, std::chrono::nanoseconds(1));
+  EXPECT_EQ(destinations("exporters.otlphttp: {endpoint: 'http://h'}")[0].retry.give_up_age, std::chrono::nanoseconds(0));
+}
+
+// ---- Waymark's own words
+
+TEST(ConfigFileTest, WaymarksOwnWordsReachTheConfig) {
+  const auto file = read(R"(
+service: {name: tiles, version: '1.10'}
+resource:
+  deployment.environment.name: production
+  cores: 4
+  share: 0.5
+  spot: true
+  zip: "01234"
+  zones: [a, b]
+state: {directory: /var/lib/tiles, recover_siblings: false}
+recorder: {place: state, max_bytes: 32MiB, ring_bytes: 2MiB}
+journal: {max_bytes: 1GiB, memory_bytes: 64MiB, segment_bytes: 8MiB, keep_bytes: 0, block_timeout: 2s, fsync: every_batch, fsync_interval: 500ms}
+sampler: {kind: parentbased_traceidratio, ratio: 0.25}
+limits: {attribute_count: 64, spans: {event_count: 16}, logs.attribute_value_length: 4096}
+logs_as_span_events: true
+propagators: [tracecontext]
+log_level: error
+)");
+  const Config& c = file.config;
+  EXPECT_EQ(c.resource.service_name(), "tiles");
+  EXPECT_EQ(find_string(c.resource.attributes(), "service.version"), "1.10");
+  EXPECT_EQ(*c.resource.find("deployment.environment.name"), AnyValue{std::string("production")});
+  EXPECT_EQ(*c.resource.find("cores"), AnyValue{std::int64_t{4}});
+  EXPECT_EQ(*c.resource.find("share"), AnyValue{0.5});
+  EXPECT_EQ(*c.resource.find("spot"), AnyValue{true});
+  EXPECT_EQ(*c.resource.find("zip"), AnyValue{std::string("01234")});
+  EXPECT_EQ(*c.resource.find("zones"), (AnyValue{AnyArray{{std::string("a")}, {std::string("b")}}}));
+  EXPECT_NE(c.resource.find("process.pid"), nullptr) << "what is detected stays";
+  EXPECT_EQ(c.state_directory, "/var/lib/tiles");
+  EXPECT_FALSE(c.recover_siblings);
+  EXPECT_EQ(c.recorder.place, RecorderConfig::Place::state);
+  EXPECT_EQ(c.recorder.max_bytes, 32u << 20);
+  EXPECT_EQ(c.recorder.ring_bytes, 2u << 20);
+  EXPECT_EQ(c.journal.max_bytes, 1u << 30);
+  EXPECT_EQ(c.journal.memory_bytes, 64u << 20);
+  EXPECT_EQ(c.journal.segment_bytes, 8u << 20);
+  EXPECT_EQ(c.journal.keep_bytes, 0u);
+  EXPECT_EQ(c.journal.block_timeout, seconds(2));
+  EXPECT_EQ(c.journal.fsync, Fsync::every_batch);
+  EXPECT_EQ(c.journal.fsync_interval, milliseconds(500));
+  EXPECT_EQ(c.sampler.kind, SamplerKind::parentbased_traceidratio);
+  EXPECT_EQ(c.sampler.ratio, 0.25);
+  EXPECT_EQ(c.span_limits.attribute_count, 64u);
+  EXPECT_EQ(c.log_limits.attribute_count, 64u);
+  EXPECT_EQ(c.span_limits.event_count, 16u);
+  EXPECT_EQ(c.log_limits.event_count, 128u);
+  EXPECT_EQ(c.log_limits.attribute_value_length, 4096u);
+  EXPECT_TRUE(c.logs_as_span_events);
+  EXPECT_EQ(c.diagnostics, DiagnosticLevel::error);
+  EXPECT_EQ(file.propagators, (trace::Propagators{.trace_context = true, .baggage = false}));
+  EXPECT_THAT(file.warnings, IsEmpty());
+}
+
+TEST(ConfigFileTest, OwnDestinationsHaveEveryField) {
+  const auto all = destinations(R"(
+destinations:
+  backend:
+    signals: [traces]
+    protocol: http/json
+    endpoint: https://user:pw@h/otlp
+    headers: ["X-Tenant: ${TENANT:-none}"]
+    headers_file: /run/token
+    tls.ca_file: ca.pem
+    compression: gzip
+    timeout: 5s
+    lossy: false
+    batch: {max_bytes: 1MiB, min_bytes: 64KiB, max_records: 500, interval: 2s}
+    retry: {initial: 1s, maximum: 10s, multiplier: 3, give_up_age: 1h}
+    resource: {s2.stream: tiles}
+  archive:
+    output: file
+    traces_path: traces.jsonl
+    logs_path: logs.jsonl
+    rotation: {max_bytes: 100MB, max_age: 1d, files: 3}
+  screen: {output: console, level: warning, color: true}
+  "http://old:4318": {endpoint: 'http://new:4318', enabled: false}
+)");
+  ASSERT_THAT(all, SizeIs(6));
+  const DestinationConfig& b = all[0];
+  EXPECT_EQ(b.protocol, Protocol::http_json);
+  EXPECT_EQ(b.url, "https://h/otlp/v1/traces");
+  EXPECT_THAT(b.headers, ElementsAre(Pair("X-Tenant", "none"), Pair("Authorization", "Basic dXNlcjpwdw==")));
+  EXPECT_EQ(b.headers_file, "/run/token");
+  EXPECT_EQ(b.tls.ca_file, "ca.pem");
+  EXPECT_TRUE(b.gzip);
+  EXPECT_EQ(b.timeout, seconds(5));
+  EXPECT_FALSE(b.lossy);
+  EXPECT_EQ(b.batch.max_bytes, 1u << 20);
+  EXPECT_EQ(b.batch.min_bytes, 64u << 10);
+  EXPECT_EQ(b.batch.max_records, 500u);
+  EXPECT_EQ(b.batch.interval, seconds(2));
+  EXPECT_EQ(b.retry.initial, seconds(1));
+  EXPECT_EQ(b.retry.maximum, seconds(10));
+  EXPECT_EQ(b.retry.multiplier, 3);
+  EXPECT_EQ(b.retry.give_up_age, std::chrono::hours(1));
+  EXPECT_EQ(find_string(b.resource_attributes, "s2.stream"), "tiles");
+  EXPECT_EQ(all[1].path, "traces.jsonl");
+  EXPECT_EQ(all[2].path, "logs.jsonl");
+  EXPECT_EQ(all[2].rotation.max_bytes, 100'000'000u);
+  EXPECT_EQ(all[2].rotation.max_age, std::chrono::hours(24));
+  EXPECT_EQ(all[2].rotation.files, 3u);
+  EXPECT_EQ(all[3].output, Output::console);
+  EXPECT_EQ(all[3].minimum_severity, Severity::warning);
+  EXPECT_TRUE(all[3].color);
+  EXPECT_EQ(all[4].name, "http://old:4318");
+  EXPECT_FALSE(all[4].enabled);
+  EXPECT_EQ(all[4].batch.interval, seconds(5));
+  EXPECT_EQ(all[5].batch.interval, seconds(1));
+}
+
+TEST(ConfigFileTest, APresetOfS2NeedsItsStreamAndItsToken) {
+  const std::string text = "destinations.s2: {preset: s2, endpoint: 'https://b.b.s2.dev/otlp'}";
+  EXPECT_EQ(problems(text), "w.yaml:1:27: destinations.s2.preset: s2 needs the stream that records go to; write s2.stream: NAME "
+                            "below `resource`\n"
+                            "w.yaml:1:27: destinations.s2.preset: s2 needs an access token; write Authorization: Bearer TOKEN "
+                            "below `headers`");
+  const std::string token = "\ndestinations.s2.headers.Authorization: Bearer t";
+  const auto all = destinations(text + token + "\nresource.s2.stream: tiles");
+  ASSERT_THAT(all, SizeIs(2));
+  EXPECT_EQ(all[0].preset, Preset::s2);
+  EXPECT_EQ(all[0].batch.interval, milliseconds(50));
+  EXPECT_EQ(problems(text + token + "\ndestinations.s2.resource.s2.stream: tiles"), "");
+  EXPECT_EQ(problems(text + token, {{"OTEL_RESOURCE_ATTRIBUTES", "s2.stream=tiles"}}), "");
+}
+
+// ---- who wins
+
+TEST(ConfigFileTest, TheEnvironmentComesBeforeTheFileForTheProcess) {
+  HOLDS("EV-11");
+  const std::string text = "service: file\nresource: {a: file, b: file}\nstate.directory: /file\nsampler: always_off\n"
+                           "limits.attribute_count: 1\nlog_level: error\ndisabled: true\n";
+  const Config alone = read(text).config;
+  EXPECT_EQ(alone.resource.service_name(), "file");
+  EXPECT_EQ(alone.state_directory, "/file");
+  EXPECT_EQ(alone.sampler.kind, SamplerKind::always_off);
+  EXPECT_EQ(alone.span_limits.attribute_count, 1u);
+  EXPECT_EQ(alone.diagnostics, DiagnosticLevel::error);
+  EXPECT_TRUE(alone.disabled);
+  const auto file = read(text, {{"OTEL_SERVICE_NAME", "env"},
+                                {"OTEL_RESOURCE_ATTRIBUTES", "a=env"},
+                                {"WAYMARK_STATE_DIR", "/env"},
+                                {"OTEL_TRACES_SAMPLER", "always_on"},
+                                {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "2"},
+                                {"OTEL_LOG_LEVEL", "debug"},
+                                {"OTEL_SDK_DISABLED", "false"}});
+  EXPECT_EQ(file.config.resource.service_name(), "env");
+  EXPECT_EQ(find_string(file.config.resource.attributes(), "a"), "env");
+  EXPECT_EQ(find_string(file.config.resource.attributes(), "b"), "file");
+  EXPECT_EQ(file.resource.service_name(), "env") << "what later calls are compared with";
+  EXPECT_EQ(file.config.state_directory, "/env");
+  EXPECT_EQ(file.config.sampler.kind, SamplerKind::always_on);
+  EXPECT_EQ(file.config.span_limits.attribute_count, 2u);
+  EXPECT_EQ(file.config.log_limits.attribute_count, 1u);
+  EXPECT_EQ(file.config.diagnostics, DiagnosticLevel::debug);
+  EXPECT_FALSE(file.config.disabled);
+}
+
+TEST(ConfigFileTest, ADestinationStandsAsItIsWritten) {
+  const auto all = destinations(with_tracer(""), {{"OTEL_EXPORTER_OTLP_ENDPOINT", "http://env"},
+                                                  {"OTEL_EXPORTER_OTLP_HEADERS", "authorization=hunter2"},
+                                                  {"OTEL_EXPORT_INTERVAL", "7s"}});
+  EXPECT_EQ(all[0].url, "http://localhost:4318/v1/traces");
+  EXPECT_THAT(all[0].headers, IsEmpty()) << "they were written for another server";
+  EXPECT_EQ(all[0].batch.interval, seconds(1));
+}
+
+TEST(ConfigFileTest, AnEmptyFileIsAConfiguration) {
+  for (const char* text : {"", "# nothing\n", "---\n", "{}", "~", "tracer:\n"}) {
+    EXPECT_THAT(read(text).config.destinations, IsEmpty()) << text;
+  }
+}
+
+// ---- variables
+
+TEST(ConfigFileTest, VariablesArePutIntoValues) {
+  HOLDS("EV-01");
+  const Variables variables{{"NAME", "tiles"}, {"EMPTY", ""}, {"YES", "true"}};
+  const auto name = [&](const std::string& value) {
+    return read("service: " + value, variables).config.resource.service_name();
+  };
+  EXPECT_EQ(name("${NAME}"), "tiles");
+  EXPECT_EQ(name("'a-${NAME}-b'"), "a-tiles-b");
+  EXPECT_EQ(name("${env:NAME}"), "tiles");
+  EXPECT_EQ(name("${GONE:-other}"), "other");
+  EXPECT_EQ(name("${EMPTY:-other}"), "other");
+  EXPECT_EQ(name("${NAME:-other}"), "tiles");
+  EXPECT_EQ(name("$${NAME}"), "${NAME}");
+  EXPECT_EQ(name("a$b"), "a$b");
+  EXPECT_EQ(name("$"), "$");
+  EXPECT_FALSE(destinations(with_tracer("enable: ${NO:-false}"))[0].enabled);
+  EXPECT_EQ(*read("resource.n: ${N:-4}").config.resource.find("n"), AnyValue{std::string("4")}) << "a variable is text";
+}
+
+TEST(ConfigFileTest, AVariableCantChangeTheStructure) {
+  const auto all = destinations(with_tracer("headers: {A: '${X}'}"), {{"X", "a, B: c]}\tx"}});
+  EXPECT_THAT(all[0].headers, ElementsAre(Pair("A", "a, B: c]}\tx")));
+  EXPECT_EQ(read("service: ${X}", {{"X", "{a: ${NAME}}"}}).config.resource.service_name(), "{a: ${NAME}}")
+      << "what comes from a variable is not looked into";
+}
+
+TEST(ConfigFileTest, AMissingVariableIsAnErrorWithItsPlace) {
+  EXPECT_EQ(problems("service:\n  name: ${GONE}\n", {{"EMPTY", ""}}),
+            "w.yaml:2:9: service.name: the variable GONE is not set; set it, or write ${GONE:-default}");
+  EXPECT_THAT(problems("service: ${EMPTY}", {{"EMPTY", ""}}), HasSubstr("EMPTY is not set"));
+  EXPECT_THAT(problems("service: '${GONE'"), HasSubstr("without its '}'"));
+  EXPECT_THAT(problems("service: '${}'"), HasSubstr("no variable's name"));
+  EXPECT_THAT(problems("service: '${a b}'"), HasSubstr("no variable's name"));
+  EXPECT_THAT(problems(with_tracer("headers: ['A: ${GONE}']")), AllOf(HasSubstr("w.yaml:6:15: tracer.otel.headers: "), HasSubstr("GONE")));
+}
+
+// ---- what is wrong
+
+TEST(ConfigFileTest, AllProblemsAreToldAtOnceInTheOrderOfTheFile) {
+  EXPECT_EQ(problems(R"(tracer:
+  otel:
+    type: open-telemetry
+    transport: carrier
+    endpoint: localhost:4318
+    throtle: 2s
+    throttle: soon
+    lossy: maybe
+journal:
+  max_bytes: 64 MiB
+  fsync: always
+servce: x
+)"),
+            R"(w.yaml:4:16: tracer.otel.transport: 'carrier' is not known; expected one of http, grpc
+w.yaml:5:15: tracer.otel.endpoint: 'localhost:4318' does not start with http:// or https://; write for example http://localhost:4318 or file:PATH
+w.yaml:6:5: tracer.otel.throtle: is no key that Waymark knows; did you mean 'throttle'?
+w.yaml:7:15: tracer.otel.throttle: 'soon' is no duration: a number and a unit are expected; write for example '5s', '250ms', '1m30s', '1.5h' or '1d2h3m4s'
+w.yaml:8:12: tracer.otel.lossy: 'maybe' is neither true nor false; write one of them
+w.yaml:11:10: journal.fsync: 'always' is not known; expected one of never, interval, every_batch
+w.yaml:12:1: servce: is no key that Waymark knows; did you mean 'service'?)");
+}
+
+TEST(ConfigFileTest, UnknownKeysComeWithTheNearestKnownOne) {
+  EXPECT_THAT(problems(with_tracer("enable.log-exportr: true")), HasSubstr("w.yaml:6:5: tracer.otel.enable.log-exportr: is no key that "
+                                                                          "Waymark knows; did you mean 'log-exporter'?"));
+  EXPECT_THAT(problems("tracr: {otel: {type: otel}}"), HasSubstr("did you mean 'tracer'?"));
+  EXPECT_THAT(problems("destination: {a: {endpoint: x}}"), HasSubstr("did you mean 'destinations'?"));
+  EXPECT_THAT(problems("journal: {max_byte: 1}"), HasSubstr("did you mean 'max_bytes'?"));
+  EXPECT_THAT(problems("exporters.otlphttp: {endpoint: 'http://h', sending_queue: {batch: {flush: 1s}}}"),
+              HasSubstr("exporters.otlphttp.sending_queue.batch.flush: is no key that Waymark knows"));
+  EXPECT_THAT(problems("journal: {zzzzzzzzzz: 1}"), HasSubstr("known here are block_timeout, fsync"));
+}
+
+TEST(ConfigFileTest, TypesAndRangesAreChecked) {
+  struct Case {
+    const char* text;
+    const char* expected;
+  };
+  for (const Case& c : {Case{"service: [a]", "w.yaml:1:10: service: a list instead of one value"},
+                        Case{"recorder: 5", "recorder: "},
+                        Case{"recorder: {place: disk}", "'disk' is not known; expected one of tmpfs, state"},
+                        Case{"recorder: {max_bytes: 1KiB}", "'1KiB' is out of range; expected 1048576 to 1073741824 bytes"},
+                        Case{"recorder: {max_bytes: many}", "'many' is no size; write whole bytes, or for example 256KiB"},
+                        Case{"recorder: {max_bytes: -1}", "'-1' is no size"},
+                        Case{"recorder: {max_bytes: 99999999999999999999}", "is no size"},
+                        Case{"journal: {max_bytes: 99999999999GiB}", "is out of range"},
+                        Case{"journal: {max_bytes: 4MiB}", "is too small; expected room for two segments, 8388608 bytes"},
+                        Case{"sampler: {kind: traceidratio, ratio: 2}", "'2' is out of range; expected 0 to 1"},
+                        Case{"sampler: {kind: traceidratio, ratio: nan}", "'nan' is out of range"},
+                        Case{"sampler: {kind: always_on, ratio: 0.5}", "has no meaning with this sampler"},
+                        Case{"limits: {event_count: -1}", "'-1' is no whole number; expected 0 to 4294967295"},
+                        Case{"limits: {event_count: 4294967296}", "is out of range"},
+                        Case{"disabled: yes", "'yes' is neither true nor false"},
+                        Case{"propagators: [b3]", "'b3' is not known"},
+                        Case{"tracer: {a: 1}", "tracer.a: '1' instead of keys and values"},
+                        Case{"tracer: [a]", "tracer: a list instead of names with keys below them"},
+                        Case{"- a", "a list instead of keys"},
+                        Case{"words", "'words' instead of keys"},
+                        Case{"destinations: {a: {signals: [metrics], endpoint: 'http://h'}}", "'metrics' is no signal"},
+                        Case{"destinations: {a: {output: console, signals: [traces]}}", "a console shows logs"},
+                        Case{"destinations: {a: {output: file}}", "path: is missing"},
+                        Case{"destinations: {a: {output: file, path: x, rotation.max_bytes: 1}}", "traces_path and logs_path"},
+                        Case{"destinations: {a: {}}", "destinations.a.endpoint: is missing"},
+                        Case{"destinations: {a: {endpoint: 'http://h', batch: {min_bytes: 1MiB}}}", "is more than batch.max_bytes"},
+                        Case{"destinations: {a: {endpoint: 'http://h', retry: {initial: 1m}}}", "is more than retry.maximum"},
+                        Case{"destinations: {a: {endpoint: 'https://h', tls: {cert_file: x}}}", "stands alone"},
+                        Case{"destinations: {a: {endpoint: 'http://h'}, b: {name: a, endpoint: 'http://i'}}", "another destination"},
+                        Case{"resource: {service.name: 5}", "is no text"},
+                        Case{"resource: x", "expected 'name: value' below it"}}) {
+    EXPECT_THAT(problems(c.text), HasSubstr(c.expected)) << c.text;
+  }
+}
+
+TEST(ConfigFileTest, WhatIsGivenTwiceIsAnError) {
+  EXPECT_EQ(problems("service: a\nservice: b\n"), "w.yaml:2:1: service: is given twice in one map; keep one of the two");
+  EXPECT_EQ(problems("journal: {fsync: never}\njournal.fsync: interval\n"),
+            "w.yaml:2:1: journal.fsync: is given twice, here and in line 1; keep one of the two");
+}
+
+TEST(ConfigFileTest, WhatIsNoYamlIsAnErrorWithItsPlace) {
+  EXPECT_THAT(problems("a: b: c\n"), StartsWith("w.yaml:1:5: this is no YAML (illegal map value)"));
+  EXPECT_THAT(problems("service: 'x\n"), ContainsRegex("^w.yaml:[0-9]+:[0-9]+: this is no YAML"));
+  EXPECT_EQ(problems("journal:\n\tfsync: never\n"), "w.yaml:2:1: a tab stands where the line is indented; write spaces");
+  EXPECT_EQ(problems("service: a\nx: \xff\n"), "w.yaml:2:1: is not UTF-8; expected UTF-8 text");
+  EXPECT_EQ(problems(std::string("service: a\0b", 12)), "w.yaml:1:11: a control character; expected text");
+  EXPECT_EQ(problems("service: a\n---\nservice: b\n"), "w.yaml:3:1: a second document begins; a configuration is one");
+  EXPECT_EQ(problems("service: \"\t\"\n\t\n"), "") << "no tab that indents";
+  EXPECT_THAT(problems("{a: b}: c"), HasSubstr("can't be a key"));
+}
+
+TEST(ConfigFileTest, AnchorsTagsDepthAndSizeAreBounded) {
+  std::string bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n";
+  for (char c = 'b'; c < 'k'; ++c) {
+    bomb += std::string(1, c) + ": &" + c + " [";
+    for (int i = 0; i < 9; ++i) bomb += std::string(i > 0 ? ",*" : "*") + static_cast<char>(c - 1);
+    bomb += "]\n";
+  }
+  EXPECT_THAT(problems(bomb), StartsWith("w.yaml:1:4: anchors (&) and aliases (*) are not supported"));
+  EXPECT_THAT(problems("service: *hunter2"), AllOf(HasSubstr("aliases (*)"), Not(HasSubstr("hunter2"))));
+  EXPECT_THAT(problems("service: !!python/object x"), HasSubstr("tags (!) are not supported"));
+  EXPECT_THAT(problems("a: " + std::string(100, '[') + std::string(100, ']')), HasSubstr("nested deeper than 32 levels"));
+  EXPECT_THAT(problems("a: " + std::string(100000, '{')), HasSubstr("nested deeper than 32 levels"));
+  EXPECT_EQ(problems(std::string(1024 * 1024 + 1, '\n')), "w.yaml: is larger than 1 MiB, which no configuration is");
+  std::string many;
+  for (int i = 0; i < 5000; ++i) many += "k" + std::to_string(i) + ": 1\n";
+  EXPECT_THAT(problems(many), HasSubstr("more than 4096 keys"));
+}
+
+TEST(ConfigFileTest, NoMessageHoldsASecret) {
+  const Variables variables{{"SECRET", "hunter2"}};
+  for (const std::string& text :
+       {with_tracer("headers: ['Authorization=hunter2']"), with_tracer("headers: 'Authorization: hunter2'"),
+        with_tracer("headers: {'Bad Name hunter2': x}"), with_tracer("headers: {'hunter2': {x: y}, 'A b': hunter2}"),
+        with_tracer("headers: {Authorization: \"hunter2\\r\\nX: y\"}"), with_tracer("headers: [[hunter2]]"),
+        with_tracer("headers: {hunter2: 1, hunter2: 2}"), with_tracer("headers: {Content-Type: hunter2}"),
+        with_tracer("lossy: ${SECRET}"), with_tracer("throttle: ${SECRET}"), with_tracer("level: 'x${SECRET}'"),
+        std::string("tracer.o: {type: otel, transport: http, endpoint: 'http://u:hunter2@h:99999'}"),
+        std::string("tracer.o: {type: otel, transport: http, endpoint: 'http://h/${SECRET}:x#f'}"),
+        std::string("tracer.o: {type: otel, transport: http, endpoint: '${SECRET}'}"),
+        std::string("journal: {max_bytes: '${SECRET}', fsync: '${SECRET}'}"), std::string("sampler: {ratio: '${SECRET}'}"),
+        std::string("limits: {event_count: '${SECRET}'}"), std::string("destinations.a: {signals: ['${SECRET}']}")}) {
+    const std::string message = problems(text, variables);
+    EXPECT_THAT(message, Not(IsEmpty())) << text;
+    EXPECT_THAT(message, Not(HasSubstr("hunter2"))) << text;
+  }
+}
+
+// ---- the file itself
+
+TEST(ConfigFileTest, TheFileIsTheArgumentOrItsVariable) {
+  const std::string path = ::testing::TempDir() + "waymark_config_file_test.yaml";
+  std::ofstream(path) << "service: from-file\n";
+  Environment none = environment({});
+  EXPECT_EQ(read_config_file(path, none).config.resource.service_name(), "from-file");
+  Environment variable = environment({{"WAYMARK_CONFIG", path}});
+  EXPECT_EQ(read_config_file("", variable).config.resource.service_name(), "from-file");
+  std::filesystem::remove(path);
+  const auto message = [&](const std::string& given) -> std::string {
+    try {
+      (void)read_config_file(given, none);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::invalid_config);
+      return error.what();
+    }
+    return {};
+  };
+  EXPECT_THAT(message(""), HasSubstr("WAYMARK_CONFIG"));
+  EXPECT_THAT(message(path), AllOf(StartsWith(path + ": can't be read (No such file"), HasSubstr("give the path")));
+  EXPECT_THAT(message("/"), HasSubstr("/: can't be read (Is a directory)"));
+}
+
+}  // namespace
+}  // namespace waymark::config
