@@ -27,9 +27,9 @@ std::array<char, kPrefix> prefix_of(bool compressed, std::size_t size) noexcept 
           static_cast<char>(size >> 8 & 0xff), static_cast<char>(size & 0xff)};
 }
 
-// The announced length decides, before the message is there.
-bool acceptable(std::string_view body, std::size_t max_bytes) noexcept {
-  return body.size() < kPrefix || length_of(body) <= max_bytes;
+// The announced length decides, before the message is there. A proxy's page announces none.
+bool acceptable(std::string_view content_type, std::string_view body, std::size_t max_bytes) noexcept {
+  return body.size() < kPrefix || !content_type.starts_with("application/grpc") || length_of(body) <= max_bytes;
 }
 
 std::string lower(std::string_view text) {
@@ -86,7 +86,9 @@ HttpSettings http_settings(const GrpcSettings& settings) {
           .max_response_bytes = kPrefix + settings.max_response_bytes,
           .tls = settings.tls,
           .grpc = true,
-          .acceptable = [limit = settings.max_response_bytes](std::string_view body) { return acceptable(body, limit); }};
+          .acceptable = [limit = settings.max_response_bytes](std::string_view type, std::string_view body) {
+            return acceptable(type, body, limit);
+          }};
 }
 
 GrpcStatus status_of_failure(const HttpResponse& response) noexcept {

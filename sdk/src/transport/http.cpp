@@ -2,6 +2,7 @@
 
 #include <curl/curl.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <atomic>
@@ -28,6 +29,8 @@ constexpr std::chrono::seconds kMaxRetryAfter = std::chrono::hours(24);
 bool equals_ignoring_case(std::string_view a, std::string_view b) noexcept {
   return a.size() == b.size() && ::strncasecmp(a.data(), b.data(), a.size()) == 0;
 }
+
+bool is_https(std::string_view url) noexcept { return url.size() >= 6 && equals_ignoring_case(url.substr(0, 6), "https:"); }
 
 constexpr char kUserAgent[] = "OTel-OTLP-Exporter-Cpp-Waymark/" WAYMARK_VERSION;
 
@@ -135,7 +138,7 @@ Proxy proxy_of(std::string_view url) {
     return {};
   };
   Proxy proxy;
-  proxy.url = url.size() >= 6 && equals_ignoring_case(url.substr(0, 6), "https:")
+  proxy.url = is_https(url)
                   ? first({"https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"})
                   : first({"http_proxy", "all_proxy", "ALL_PROXY"});
   proxy.exempt = first({"no_proxy", "NO_PROXY"});
@@ -183,6 +186,10 @@ struct HttpClient::State {
   Proxy proxy;
   CURLM* multi = nullptr;
   CURL* easy = nullptr;
+  bool prior_knowledge = false;  // HTTP/2 without TLS
+  bool connected = false;        // with prior knowledge: a request went well over a connection that should still be there
+  bool only_kept = false;        // with prior knowledge: no socket may be opened for the request under way,
+  bool refused_socket = false;   // and one would have been needed
   curl_slist* headers = nullptr;
   std::optional<Gzip> gzip;
   std::atomic<bool> aborted{false};
@@ -237,6 +244,16 @@ struct HttpClient::State {
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
   }
 
+  // Sockets that a child of the program does not inherit.
+  static curl_socket_t open_socket(void* self, curlsocktype, curl_sockaddr* address) noexcept {
+    auto& s = *static_cast<State*>(self);
+    if (s.only_kept) {
+      s.refused_socket = true;
+      return CURL_SOCKET_BAD;
+    }
+    return ::socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+  }
+
   static std::size_t read_body(char* to, std::size_t size, std::size_t count, void* self) {
     auto& s = *static_cast<State*>(self);
     std::size_t room = size * count;
@@ -273,7 +290,7 @@ struct HttpClient::State {
     try {
       if (n <= s.settings.max_response_bytes - s.response.body.size()) {
         s.response.body.append(data, n);
-        if (!s.settings.acceptable || s.settings.acceptable(s.response.body)) return n;
+        if (!s.settings.acceptable || s.settings.acceptable(s.response.content_type, s.response.body)) return n;
       }
     } catch (const std::bad_alloc&) {
       // As good as too large.
@@ -326,9 +343,9 @@ struct HttpClient::State {
     set(CURLOPT_PATH_AS_IS, 1L);
     set(CURLOPT_PROTOCOLS_STR, "http,https");
     set(CURLOPT_FOLLOWLOCATION, 0L);  // neither the body nor the credentials go elsewhere
-    const bool plain = !(settings.url.size() >= 6 && equals_ignoring_case(settings.url.substr(0, 6), "https:"));
-    set(CURLOPT_HTTP_VERSION, static_cast<long>(settings.grpc && plain ? CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE
-                                                                       : CURL_HTTP_VERSION_2TLS));
+    set(CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_2TLS));
+    set(CURLOPT_OPENSOCKETFUNCTION, &State::open_socket);
+    set(CURLOPT_OPENSOCKETDATA, this);
     set_tls(set);
     set(CURLOPT_PROXY, proxy.url.c_str());  // empty: none, whatever the environment says
     set(CURLOPT_NOPROXY, proxy.exempt.c_str());
@@ -402,8 +419,47 @@ struct HttpClient::State {
     return number;
   }
 
-  // Runs the request to its end, or to abort().
+  // With prior knowledge, libcurl 7.88 begins HTTP/2 anew on a connection that it has kept, and breaks it. So a connection is
+  // made with prior knowledge and kept without; where it is gone, no other is opened before prior knowledge is asked for again.
   [[nodiscard]] CURLcode perform() {
+    if (!prior_knowledge) return perform_once();
+    if (connected) {
+      curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_2_0));
+      curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 0L);
+      only_kept = true;
+      refused_socket = false;
+      const CURLcode code = perform_once();
+      only_kept = false;
+      if (code == CURLE_OK || !refused_socket || aborted.load()) {
+        connected = code == CURLE_OK;
+        return code;
+      }
+      seek_body(this, 0, SEEK_SET);
+      forget_response();
+    }
+    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE));
+    curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
+    const CURLcode code = perform_once();
+    connected = code == CURLE_OK;
+    return code;
+  }
+
+  void forget_response() {
+    header_bytes = 0;
+    too_large = false;
+    error[0] = '\0';
+    response.failure = Failure::none;
+    response.status = 0;
+    response.content_type.clear();
+    response.body.clear();
+    response.retry_after.reset();
+    response.error.clear();
+    response.grpc_fields.clear();
+    response.reset.reset();
+  }
+
+  // Runs the request to its end, or to abort().
+  [[nodiscard]] CURLcode perform_once() {
     if (curl_multi_add_handle(multi, easy) != CURLM_OK) return CURLE_FAILED_INIT;
     CURLcode result = CURLE_FAILED_INIT;
     for (bool done = false; !done && !aborted.load();) {
@@ -435,6 +491,7 @@ HttpClient::HttpClient(HttpSettings settings) : state_(std::make_unique<State>()
   check(settings.tls);
   s.settings = std::move(settings);
   s.proxy = proxy_of(s.settings.url);
+  s.prior_knowledge = s.settings.grpc && !is_https(s.settings.url);
   s.multi = curl_multi_init();
   s.easy = curl_easy_init();
   if (!s.multi || !s.easy) throw std::bad_alloc();
@@ -455,18 +512,8 @@ const HttpResponse& HttpClient::post(std::span<const std::string_view> pieces) {
   s.pieces = pieces;
   s.piece = 0;
   s.offset = 0;
-  s.header_bytes = 0;
-  s.too_large = false;
-  s.error[0] = '\0';
+  s.forget_response();
   HttpResponse& response = s.response;
-  response.failure = Failure::none;
-  response.status = 0;
-  response.content_type.clear();
-  response.body.clear();
-  response.retry_after.reset();
-  response.error.clear();
-  response.grpc_fields.clear();
-  response.reset.reset();
 
   std::size_t total = 0;
   for (const auto piece : pieces) total += piece.size();

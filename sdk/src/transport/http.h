@@ -49,8 +49,8 @@ struct HttpSettings {
   // What gRPC needs of HTTP: HTTP/2 or nothing (with prior knowledge where there is no TLS), a proxy only as a tunnel, no
   // compression but its own, and the response's fields.
   bool grpc = false;
-  // With grpc: asked as the body grows; false ends the request as too large.
-  std::function<bool(std::string_view body)> acceptable = {};
+  // Asked as the response's body grows, of what there is by then; false ends the request as too large.
+  std::function<bool(std::string_view content_type, std::string_view body)> acceptable = {};
 };
 
 struct HttpResponse {
