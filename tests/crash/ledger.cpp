@@ -1,7 +1,9 @@
 #include "crash/ledger.h"
 
+#include <charconv>
 #include <cstdio>
 #include <optional>
+#include <set>
 
 namespace waymark::crash {
 namespace {
@@ -10,6 +12,14 @@ std::optional<std::uint64_t> integer(const AnyMap& attributes, std::string_view 
   const AnyValue* value = find(attributes, key);
   const auto* number = value ? std::get_if<std::int64_t>(&value->value) : nullptr;
   return number ? std::optional(static_cast<std::uint64_t>(*number)) : std::nullopt;
+}
+
+// How often the attribute was set when it got the value that it has; 0: it has none, or none that it ever had.
+unsigned again_in(const ReadSpan& span, std::uint64_t number) {
+  const std::string_view text = find_string(span.attributes, "again");
+  unsigned value = 0;
+  std::from_chars(text.data(), text.data() + text.size(), value);
+  return value != 0 && text == again_of(number, value) ? value : 0;
 }
 
 }  // namespace
@@ -27,10 +37,10 @@ Verdict& Verdict::operator+=(const Verdict& other) {
 
 void Ledger::say(std::uint64_t& counter, std::string_view what, std::uint64_t number) {
   ++counter;
-  if (++said_ > 5) return;
+  if (quiet_ || ++said_ > 5) return;
   std::fprintf(stderr, "crashtest: %.*s: thread %u, %s %llu\n", static_cast<int>(what.size()), what.data(),
-               thread_of(number), is_outer(number) ? "outer" : "inner",
-               static_cast<unsigned long long>(number & ((std::uint64_t{1} << 47) - 1)));
+               thread_of(number), name_of(number),
+               static_cast<unsigned long long>(number & ((std::uint64_t{1} << 46) - 1)));
 }
 
 void Ledger::told(const Message& message) {
@@ -38,8 +48,9 @@ void Ledger::told(const Message& message) {
     case Told::opened:
       spans_[message.number].opened = true;
       break;
-    case Told::attribute:
+    case Told::set:
       spans_[message.number].set |= 1u << message.which;
+      if (message.which == kAgain) spans_[message.number].again = message.value;
       break;
     case Told::ending:
       spans_[message.number].ending = true;
@@ -51,6 +62,7 @@ void Ledger::told(const Message& message) {
       logs_[message.number].told = true;
       break;
     case Told::ready:
+    case Told::turn:
     case Told::idle:
       break;
   }
@@ -58,7 +70,7 @@ void Ledger::told(const Message& message) {
 
 void Ledger::unreadable(std::string_view why) {
   ++verdict_.corrupt;
-  std::fprintf(stderr, "crashtest: unreadable: %.*s\n", static_cast<int>(why.size()), why.data());
+  if (!quiet_) std::fprintf(stderr, "crashtest: unreadable: %.*s\n", static_cast<int>(why.size()), why.data());
 }
 
 void Ledger::delivered(const ReadTelemetry& telemetry) {
@@ -76,20 +88,25 @@ void Ledger::take(const ReadSpan& span) {
     return;
   }
   SpanEntry& entry = spans_[*number];
-  const bool first = entry.attributes.empty();
+  const bool first = entry.delivered() == 0;
   if (!first) {
     ++verdict_.duplicates;
     if (entry.id != span.context.span_id) say(verdict_.corrupt, "two spans of one number", *number);
   }
   entry.id = span.context.span_id;
-  entry.attributes.push_back(span.attributes);
-  ++(is_interrupted ? entry.as_interrupted : entry.as_finished);
-  if (span.name != (is_outer(*number) ? "outer" : "inner") || !span.context.valid() || span.end < span.start ||
+  ++(is_interrupted ? entry.interrupted_times : entry.finished_times);
+  if (recovery_ && ++entry.recovered_times > 1) say(verdict_.corrupt, "a span twice in one recovery", *number);
+  if (span.name != name_of(*number) || !span.context.valid() || span.end < span.start ||
       find_string(span.resource, "service.name") != "crash-test" || span.scope.name != "crash test" ||
-      is_interrupted != (span.status == StatusCode::error)) {
+      is_interrupted != (span.status == StatusCode::error) || !span.links.empty() ||
+      span.dropped_attributes + span.dropped_events + span.dropped_links != 0) {
     say(verdict_.corrupt, "a span that says something else than was recorded", *number);
   }
-  if (first && !is_outer(*number)) {
+  const std::string_view wrong = invented(span, *number);
+  if (!wrong.empty()) say(verdict_.corrupt, wrong, *number);
+  const std::string_view lacks = entry.opened ? missing(span, entry, *number) : std::string_view();
+  if (!lacks.empty()) say(entry.finished ? verdict_.corrupt : verdict_.open_lost, lacks, *number);
+  if (first && kind_of(*number) == Kind::inner) {
     std::uint64_t& last = last_span_[thread_of(*number)];
     if (*number < last) say(verdict_.disordered, "a span that came after a newer one of its thread", *number);
     last = *number;
@@ -106,6 +123,7 @@ void Ledger::take(const ReadLog& log) {
   }
   LogEntry& entry = logs_[*number];
   entry.span = log.span_id;
+  if (recovery_ && ++entry.recovered > 1) say(verdict_.corrupt, "a log record twice in one recovery", *number);
   if (entry.delivered++ > 0) {
     ++verdict_.duplicates;
     return;
@@ -115,42 +133,55 @@ void Ledger::take(const ReadLog& log) {
   last = *number;
 }
 
-// Empty: all that was told to be set is there, as it was set.
-std::string_view Ledger::wrong_attribute(const AnyMap& attributes, std::uint64_t number, std::uint32_t set) {
-  const auto was = [&](Which which) { return (set >> which & 1) != 0; };
-  if (find_string(attributes, "text") != text_of(number)) return "the attribute text is missing or wrong";
-  const auto count = integer(attributes, "count");
-  if ((was(kCount) || count) && count != number % 1000) return "the attribute count is missing or wrong";
-  const bool large = find(attributes, "large") != nullptr;
-  if ((was(kLarge) || large) && find_string(attributes, "large") != large_of(number)) {
-    return "the attribute large is missing or wrong";
+std::string_view Ledger::invented(const ReadSpan& span, std::uint64_t number) {
+  std::set<std::string_view> keys;
+  for (const AnyEntry& entry : span.attributes) {
+    const std::string_view key = entry.first;
+    if (!keys.insert(key).second) return "an attribute stands there twice";
+    bool good = key == "number" || key == "workflow.interrupted" || (key == "moved" && kind_of(number) == Kind::moved);
+    const auto* text = std::get_if<std::string>(&entry.second.value);
+    if (key == "text") good = text != nullptr && *text == text_of(number);
+    if (key == "large") good = text != nullptr && *text == large_of(number);
+    if (key == "count") good = integer(span.attributes, "count") == number % 1000;
+    if (key == "again") good = again_in(span, number) != 0;
+    if (!good) return "an attribute that nobody set";
   }
-  const auto again = integer(attributes, "again");
-  if (was(kAgainTwo) ? again != 2 : was(kAgainOne) && again != 1 && again != 2) {
-    return "the attribute again is missing or wrong";
+  if (span.events.size() > 1) return "more events than there were";
+  for (const ReadEvent& event : span.events) {
+    if (event.name != "mark" || event.attributes.size() != 1 || integer(event.attributes, "at") != number ||
+        event.time < span.start) {
+      return "an event that was not recorded";
+    }
   }
+  return {};
+}
+
+std::string_view Ledger::missing(const ReadSpan& span, const SpanEntry& entry, std::uint64_t number) {
+  const auto was = [&](Which which) { return (entry.set >> which & 1) != 0; };
+  const auto lacks = [&](std::string_view key) { return find(span.attributes, key) == nullptr; };
+  if (lacks("text")) return "the attribute text is missing";
+  if (was(kCount) && lacks("count")) return "the attribute count is missing";
+  if (was(kLarge) && lacks("large")) return "the attribute large is missing";
+  if (was(kMoved) && lacks("moved")) return "the attribute moved is missing";
+  if (was(kMark) && span.events.empty()) return "the event is missing";
+  // The next value may have been set already, and not been told.
+  const unsigned again = again_in(span, number);
+  if (again < entry.again || again > entry.again + 1) return "the attribute again has an old value";
   return {};
 }
 
 Verdict Ledger::judge() {
   for (const auto& [number, entry] : spans_) {
-    if (entry.as_finished > 0 && entry.as_interrupted > 0) {
+    if (entry.finished_times > 0 && entry.interrupted_times > 0) {
       say(verdict_.corrupt, "a span finished and interrupted", number);
-    }
-    for (const AnyMap& attributes : entry.attributes) {
-      // Told or not, what was delivered is right; what was told to be set is checked below.
-      if (!entry.opened && find(attributes, "text") == nullptr) continue;
-      const std::string_view wrong = wrong_attribute(attributes, number, entry.set);
-      if (wrong.empty()) continue;
-      say(entry.finished ? verdict_.corrupt : verdict_.open_lost, wrong, number);
     }
     if (entry.finished) {
       ++verdict_.finished;
-      if (entry.as_finished == 0) say(verdict_.finished_lost, "a finished span was lost", number);
+      if (entry.finished_times == 0) say(verdict_.finished_lost, "a finished span was lost", number);
     } else if (entry.opened) {
       ++verdict_.open;
-      if (entry.attributes.empty()) say(verdict_.open_lost, "an open span was not reported", number);
-      if (entry.as_finished > 0 && !entry.ending) {
+      if (entry.delivered() == 0) say(verdict_.open_lost, "an open span was not reported", number);
+      if (entry.finished_times > 0 && !entry.ending) {
         say(verdict_.open_lost, "an open span was delivered as finished", number);
       }
     }
@@ -160,7 +191,7 @@ Verdict Ledger::judge() {
     if (entry.told && entry.delivered == 0) say(verdict_.finished_lost, "a log record was lost", number);
     if (entry.delivered == 0) continue;
     const auto span = spans_.find(number);
-    if (span != spans_.end() && !span->second.attributes.empty() && span->second.id != entry.span) {
+    if (span != spans_.end() && span->second.delivered() != 0 && span->second.id != entry.span) {
       say(verdict_.corrupt, "a log record with another span's id", number);
     }
   }

@@ -31,9 +31,14 @@ struct Verdict {
 
 class Ledger {
  public:
+  // `quiet`: deviations are counted, not said.
+  explicit Ledger(bool quiet = false) : quiet_(quiet) {}
+  // All that was told comes before anything that was delivered.
   void told(const Message& message);
   // In order of arrival, each signal by itself.
   void delivered(const ReadTelemetry& telemetry);
+  // What is delivered from here on comes from one recovery, which must not deliver anything twice.
+  void recovering() { recovery_ = true; }
   // One request or file that could not be read.
   void unreadable(std::string_view why);
   [[nodiscard]] Verdict judge();
@@ -44,26 +49,33 @@ class Ledger {
     bool ending = false;
     bool finished = false;
     std::uint32_t set = 0;  // a bit for each Which
-    std::uint64_t as_finished = 0;
-    std::uint64_t as_interrupted = 0;
+    unsigned again = 0;     // how often it was set
+    unsigned finished_times = 0;     // delivered as such
+    unsigned interrupted_times = 0;
+    unsigned recovered_times = 0;    // of both, by the recovery
     SpanId id;
-    std::vector<AnyMap> attributes;  // of its deliveries
+    [[nodiscard]] unsigned delivered() const { return finished_times + interrupted_times; }
   };
   struct LogEntry {
     bool told = false;
-    std::uint64_t delivered = 0;
+    unsigned delivered = 0;
+    unsigned recovered = 0;
     SpanId span;
   };
   void say(std::uint64_t& counter, std::string_view what, std::uint64_t number);
   void take(const ReadSpan& span);
   void take(const ReadLog& log);
-  static std::string_view wrong_attribute(const AnyMap& attributes, std::uint64_t number, std::uint32_t set);
+  // Empty, or what it says that was never recorded; what it lacks of what was told to be there.
+  static std::string_view invented(const ReadSpan& span, std::uint64_t number);
+  static std::string_view missing(const ReadSpan& span, const SpanEntry& entry, std::uint64_t number);
 
   Verdict verdict_;
   std::map<std::uint64_t, SpanEntry> spans_;
   std::map<std::uint64_t, LogEntry> logs_;
   std::map<unsigned, std::uint64_t> last_span_;  // by thread: the newest inner span that came first
   std::map<unsigned, std::uint64_t> last_log_;
+  bool quiet_ = false;
+  bool recovery_ = false;
   int said_ = 0;
 };
 

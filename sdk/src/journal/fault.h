@@ -34,12 +34,11 @@ enum class Fault : std::uint8_t {
   bare_interrupted,  // an interrupted span is closed without what it had
   twice,             // recovery does not look at what the journal has already
 };
-
-#ifdef WAYMARK_FAULTS
-
 inline constexpr const char* kFaultNames[] = {
     "late_length",  "early_head",   "early_release",   "early_commit",    "early_compact",  "early_free",       "early_flip",
     "early_unlink", "early_cursor", "cursor_in_place", "early_recovered", "forgotten_pool", "bare_interrupted", "twice"};
+
+#ifdef WAYMARK_FAULTS
 
 inline bool planted(Fault fault) noexcept {
   static const std::string_view chosen = [] {
