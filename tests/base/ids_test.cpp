@@ -2,10 +2,13 @@
 
 #include "waymark/propagation.h"
 
+#include "support/holds.h"
+
 namespace waymark {
 namespace {
 
 TEST(IdsTest, HexIsLowerCaseAndReadsBack) {
+  HOLDS("TR-15");
   const std::string text = "4bf92f3577b34da6a3ce929d0e0e4736";
   const auto id = TraceId::from_hex(text);
   ASSERT_TRUE(id.has_value());
@@ -19,6 +22,7 @@ TEST(IdsTest, HexIsLowerCaseAndReadsBack) {
 }
 
 TEST(IdsTest, AllZeroReadsBackButIsNotValid) {
+  HOLDS("TR-14");
   ASSERT_TRUE(TraceId::from_hex(std::string(32, '0')).has_value());
   EXPECT_FALSE(TraceId::from_hex(std::string(32, '0'))->valid());
   EXPECT_FALSE(SpanId::from_hex(std::string(16, '0'))->valid());

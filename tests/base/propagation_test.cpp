@@ -61,7 +61,7 @@ TEST(TraceparentTest, IsEmptyForAnInvalidContext) {
 }
 
 TEST(TraceparentTest, CarriesIdsFlagsAndTraceStateIntoTheContext) {
-  HOLDS("TC-11");
+  HOLDS("TC-11", "TR-16");
   const auto context = from_traceparent(kParent, "a=1,b=2");
   ASSERT_TRUE(context.has_value());
   EXPECT_EQ(context->trace_id.hex(), kTrace);
@@ -228,7 +228,7 @@ TEST(TraceStateTest, KeepsTheFirstOfADuplicatedKey) {
 }
 
 TEST(TraceStateTest, SetPutsTheMemberInFrontAndKeepsTheOthersInOrder) {
-  HOLDS("TC-18");
+  HOLDS("TC-18", "TR-17");
   const auto state = TraceState::parse("a=1,b=2,c=3");
   EXPECT_EQ(state.set("d", "4").header(), "d=4,a=1,b=2,c=3");
   EXPECT_EQ(state.set("b", "9").header(), "b=9,a=1,c=3");
@@ -239,7 +239,7 @@ TEST(TraceStateTest, SetPutsTheMemberInFrontAndKeepsTheOthersInOrder) {
 }
 
 TEST(TraceStateTest, SetChangesNothingWhereKeyOrValueAreMalformed) {
-  HOLDS("TC-14");
+  HOLDS("TC-14", "TR-17");
   const auto state = TraceState::parse("a=1");
   for (const auto& [key, value] : std::vector<std::pair<std::string, std::string>>{
            {"", "1"}, {"B", "1"}, {"b", ""}, {"b", "1,c=2"}, {"b", "="}, {"b", "1 "}, {"b", "\r\n"}}) {
@@ -248,7 +248,7 @@ TEST(TraceStateTest, SetChangesNothingWhereKeyOrValueAreMalformed) {
 }
 
 TEST(TraceStateTest, GetsAndRemovesByKey) {
-  HOLDS("TC-18", "TC-19");
+  HOLDS("TC-18", "TC-19", "TR-17");
   const auto state = TraceState::parse("a=1,b=2");
   EXPECT_EQ(state.get("a"), "1");
   EXPECT_EQ(state.get("b"), "2");

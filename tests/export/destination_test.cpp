@@ -184,7 +184,7 @@ TEST_F(DestinationTest, KeepsOneConnection) {
 // ---- retries
 
 TEST_F(DestinationTest, SendsTheSameBytesAgainUntilTheyAreTaken) {
-  HOLDS("RT-01", "RT-02", "RT-06", "RT-08", "RT-13");
+  HOLDS("RT-01", "RT-02", "RT-06", "RT-08", "RT-13", "RT-23");
   server.script({{.status = 429}, {.status = 502}, {.broken = HttpReply::Break::no_response}, {.status = 503}, {.status = 504},
                  {.body = "torn", .broken = HttpReply::Break::half_body}});
   const auto destination = open(config());
@@ -238,7 +238,7 @@ TEST_F(DestinationTest, DeliversOnceTheBackendIsThere) {
 }
 
 TEST_F(DestinationTest, NeverSendsAgainWhatWasRefusedForGood) {
-  HOLDS("RT-03", "RT-12", "HC-11", "HC-17");
+  HOLDS("RT-03", "RT-12", "HC-11", "HC-17", "RT-25", "TR-85");
   const std::vector<HttpReply> refusals = {
       {.status = 302}, {.status = 400}, {.status = 402}, {.status = 404}, {.status = 422}, {.status = 408}, {.status = 413},
       {.status = 500}, {.status = 501}, {.status = 505}, {.broken = HttpReply::Break::endless_headers},
@@ -414,7 +414,7 @@ TEST_F(DestinationTest, AStopDrains) {
 }
 
 TEST_F(DestinationTest, AStopIsNotHeldUpByAServerThatHangs) {
-  HOLDS("RT-20", "EH-10");
+  HOLDS("RT-20", "EH-10", "GC-26", "TR-85");
   for (const auto hold : {HttpReply::Hold::before_headers, HttpReply::Hold::before_body}) {
     HttpServer hanging;
     hanging.standard({.body = "late", .hold = hold});
@@ -457,6 +457,7 @@ TEST_F(DestinationTest, AStopEndsABackoff) {
 }
 
 TEST_F(DestinationTest, AfterAStopNothingIsSent) {
+  HOLDS("TR-85");
   const auto destination = open(config());
   destination->stop(in(kLong));
   record(*destination, "late");
@@ -468,6 +469,7 @@ TEST_F(DestinationTest, AfterAStopNothingIsSent) {
 // ---- sources
 
 TEST_F(DestinationTest, ReadsWhatADeadProcessLeftAndLetsItGo) {
+  HOLDS("RT-25");
   Heard done;
   const auto dead = std::make_shared<FakeSource>(false);
   dead->had_cursor("backend", Signal::traces, {.offered = 7, .delivered = 4, .dropped = 3});
@@ -523,6 +525,7 @@ TEST_F(DestinationTest, AFaultWhileABatchIsMadeLosesNothing) {
 }
 
 TEST_F(DestinationTest, ARecordLargerThanARequestIsDroppedAndSaid) {
+  HOLDS("HC-08", "HC-09", "GC-23");
   auto c = config();
   c.batch.max_bytes = 1024;
   const auto destination = open(c);
@@ -600,7 +603,7 @@ TEST_F(DestinationTest, SettingsThatCantWorkAreRefusedAndChangeNothing) {
 }
 
 TEST_F(DestinationTest, ACallbackThatThrowsIsARefusal) {
-  HOLDS("EH-04");
+  HOLDS("EH-04", "TR-82");
   auto c = config();
   c.output = Output::callback;
   std::vector<std::string> requests;
@@ -623,7 +626,7 @@ TEST_F(DestinationTest, ACallbackThatThrowsIsARefusal) {
 }
 
 TEST_F(DestinationTest, OneDeadBackendCostsAnotherNothing) {
-  HOLDS("HC-32");
+  HOLDS("HC-32", "TR-82");
   HttpServer hanging;
   hanging.standard({.hold = HttpReply::Hold::before_headers});
   auto c = config();

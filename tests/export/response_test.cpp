@@ -61,7 +61,7 @@ TEST(ResponseTest, ReadsPartialSuccessFromProtobuf) {
 }
 
 TEST(ResponseTest, ReadsPartialSuccessFromJsonForEachSignal) {
-  HOLDS("HC-12", "RT-17", "JS-07");
+  HOLDS("HC-12", "RT-17", "JS-07", "JS-19");
   struct Case {
     Signal signal;
     const char* body;
@@ -110,7 +110,7 @@ TEST(ResponseTest, ANegativeCountIsNone) {
 }
 
 TEST(ResponseTest, TheServersWordsAreReadButDecideNothing) {
-  HOLDS("HC-14");
+  HOLDS("HC-14", "JS-19");
   const std::string status = "\x08\x0e\x12\x04" "busy";  // code 14 (UNAVAILABLE), message
   const Evaluation protobuf = evaluate(Signal::traces, 400, kProtobuf, status);
   EXPECT_EQ(protobuf.verdict, Outcome::rejected);

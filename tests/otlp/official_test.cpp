@@ -230,12 +230,14 @@ std::string span_request(const std::string& body) {
 class OfficialRandomTest : public ::testing::TestWithParam<Signal> {};
 
 TEST_P(OfficialRandomTest, JsonSaysWhatTheOfficialJsonSays) {
+  HOLDS("JS-01", "JS-03", "JS-12", "JS-16");
   for (const std::string& request : official_random(GetParam(), 1, kRequests)) {
     ASSERT_EQ(Json::parse(request_to_json(GetParam(), request)), Json::parse(official_json(GetParam(), request)));
   }
 }
 
 TEST_P(OfficialRandomTest, ReaderReadsWhatTheOfficialJsonSays) {
+  HOLDS("TR-41");
   for (const std::string& request : official_random(GetParam(), 2, kRequests)) {
     const Json json = Json::parse(official_json(GetParam(), request));
     ASSERT_EQ(description(read_request(GetParam(), request)), description(expected::request(json)));
@@ -243,6 +245,7 @@ TEST_P(OfficialRandomTest, ReaderReadsWhatTheOfficialJsonSays) {
 }
 
 TEST_P(OfficialRandomTest, OfficialJsonAndOursReadBackAsTheBytesDo) {
+  HOLDS("JS-12");
   for (const std::string& request : official_random(GetParam(), 3, kRequests)) {
     const std::string direct = description(read_request(GetParam(), request));
     ReadTelemetry ours;
@@ -284,7 +287,7 @@ TEST_F(OfficialValueTest, EveryKindArrives) {
 }
 
 TEST_F(OfficialValueTest, DefaultsAreKeptWhereAValueIsSet) {
-  HOLDS("JS-13");
+  HOLDS("JS-13", "JS-14");
   EXPECT_EQ(official({std::string()}), Json::parse(R"({"stringValue":""})"));
   EXPECT_EQ(official({false}), Json::parse(R"({"boolValue":false})"));
   EXPECT_EQ(official({std::int64_t{0}}), Json::parse(R"({"intValue":"0"})"));

@@ -97,6 +97,7 @@ TEST(ReaderTest, KnowsNoMetricsYet) {
 }
 
 TEST(ReaderTest, KeepsTheTraceStateAndTheLowFlagsOnly) {
+  HOLDS("PB-10");
   std::string body = span_body();
   protozero::pbf_writer span(body);
   span.add_string(3, "vendor=1");
@@ -123,6 +124,7 @@ TEST(ReaderTest, TakesUnknownEnumsForTheNearestThatItKnows) {
 }
 
 TEST(ReaderTest, SkipsUnknownFieldsOfEveryWireType) {
+  HOLDS("PB-07");
   std::string body = span_body();
   protozero::pbf_writer span(body);
   span.add_uint64(999, 1);

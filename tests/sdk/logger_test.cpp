@@ -11,7 +11,7 @@ using nlohmann::json;
 using testing::Recorded;
 
 TEST(LoggerTest, ARecordCarriesTheCurrentSpan) {
-  HOLDS("LG-09");
+  HOLDS("LG-09", "PB-10");
   Recorded recorded;
   SpanContext context;
   {
@@ -34,7 +34,7 @@ TEST(LoggerTest, ARecordCarriesTheCurrentSpan) {
 }
 
 TEST(LoggerTest, SeveritiesHaveOpenTelemetrysNumbers) {
-  HOLDS("SEV-01");
+  HOLDS("SEV-01", "SEV-02");
   Recorded recorded;
   const Logger logger = recorded.logger();
   logger.log(Severity::trace, "trace");
@@ -74,7 +74,7 @@ TEST(LoggerTest, NothingOverridesAPinnedAttribute) {
 }
 
 TEST(LoggerTest, LevelFiltersBeforeAnythingIsBuilt) {
-  HOLDS("LG-31");
+  HOLDS("LG-31", "SEV-09");
   testing::MemoryDestination memory;
   Config config = testing::memory_config(memory);
   for (DestinationConfig& d : config.destinations) d.minimum_severity = Severity::warning;
@@ -91,7 +91,7 @@ TEST(LoggerTest, LevelFiltersBeforeAnythingIsBuilt) {
 }
 
 TEST(LoggerTest, ExceptionsBecomeAttributesAndTheCallersWin) {
-  HOLDS("LG-07");
+  HOLDS("LG-07", "SEV-08");
   Recorded recorded;
   recorded.logger().exception("failed", std::invalid_argument("bad tile"), {{"exception.type", "mine"}});
   recorded.logger().exception("odd", std::make_exception_ptr(1.5));
@@ -102,7 +102,7 @@ TEST(LoggerTest, ExceptionsBecomeAttributesAndTheCallersWin) {
 }
 
 TEST(LoggerTest, ABodyMayBeAnyValueAndHasNoLimits) {
-  HOLDS("LG-14");
+  HOLDS("LG-14", "PB-24");
   Config config;
   config.log_limits.attribute_value_length = 2;
   config.log_limits.attribute_count = 1;

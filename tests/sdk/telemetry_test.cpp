@@ -13,6 +13,7 @@
 #include <optional>
 #include <thread>
 
+#include "support/holds.h"
 #include "waymark/error.h"
 #include "waymark/testing.h"
 
@@ -122,6 +123,7 @@ class TelemetryTest : public ::testing::Test {
 };
 
 TEST_F(TelemetryTest, AFlushDeliversWhatWasRecordedBefore) {
+  HOLDS("TR-81");
   Telemetry telemetry(config());
   { auto span = telemetry.tracer("t").span("one"); }
   telemetry.logger("t").info("two");
@@ -135,6 +137,7 @@ TEST_F(TelemetryTest, AFlushDeliversWhatWasRecordedBefore) {
 }
 
 TEST_F(TelemetryTest, AFlushThatDoesNotGetThroughSaysSo) {
+  HOLDS("TR-06", "TR-81");
   Telemetry telemetry(cut_off());
   telemetry.logger("t").info("one");
   EXPECT_FALSE(telemetry.force_flush(milliseconds(20)));
@@ -167,6 +170,7 @@ TEST_F(TelemetryTest, CountsAddUpWhileRecordsWaitInTheRecorder) {
 }
 
 TEST_F(TelemetryTest, AShutdownDeliversAndTheSecondDoesNothing) {
+  HOLDS("TR-05", "TR-80");
   Telemetry telemetry(config());
   const Tracer tracer = telemetry.tracer("t");
   { auto span = tracer.span("one"); }
@@ -185,6 +189,7 @@ TEST_F(TelemetryTest, AShutdownDeliversAndTheSecondDoesNothing) {
 }
 
 TEST_F(TelemetryTest, AShutdownSaysWhatBecameOfEveryRecordAndLeavesTheRest) {
+  HOLDS("TR-06", "GC-26", "GC-27", "RT-25");
   {
     Telemetry telemetry(cut_off());
     for (int i = 0; i < 3; ++i) telemetry.logger("t").info(std::to_string(i));
@@ -378,6 +383,7 @@ TEST_F(TelemetryTest, ACallbackThatThrowsDoesNotStopRecovery) {
 }
 
 TEST_F(TelemetryTest, SeveralInOneProcessDoNotTouchEachOther) {
+  HOLDS("TR-01");
   MemoryDestination other_memory;
   Config other_config = config();
   other_config.destinations = {other_memory.destination(Signal::traces), other_memory.destination(Signal::logs)};
@@ -588,6 +594,7 @@ TEST_F(TelemetryTest, ALosslessDestinationGetsEverythingHoweverSlowItIs) {
 }
 
 TEST_F(TelemetryTest, ALossyJournalDropsAndCountsAndNeverWaits) {
+  HOLDS("RT-26");
   Config c = cut_off();
   c.recorder.max_bytes = 1 << 20;
   c.recorder.ring_bytes = 512 * 1024;
