@@ -628,10 +628,15 @@ void Destination::finish(const std::shared_ptr<Reader>& reader) {
 }
 
 void Destination::note(std::string_view topic, DiagnosticLevel level, const std::string& message) {
+  std::shared_ptr<journal::Cursor> own;
   {
     const std::lock_guard lock(mutex_);
     last_error_ = message;
+    for (const auto& reader : readers_) {
+      if (reader->live) own = reader->cursor;
+    }
   }
+  if (own) own->set_last_error(message);
   diagnostics_.say_limited(title_ + " " + std::string(topic), level, title_ + ": " + message);
 }
 

@@ -38,6 +38,8 @@ CursorWrite write_of(CursorState& state) {
   return write;
 }
 
+std::string error_file_name(std::uint32_t slot) { return "error-" + std::to_string(slot); }
+
 CursorFile::Loaded CursorFile::load(const std::string& path) {
   Loaded loaded;
   const File file = File::open(path, O_RDONLY | O_NONBLOCK);

@@ -51,6 +51,9 @@ struct CursorWrite {
 // The next generation of it.
 [[nodiscard]] CursorWrite write_of(CursorState& state);
 
+// The file in the state directory that holds the last error of the destination, and when it was: its time of change.
+[[nodiscard]] std::string error_file_name(std::uint32_t slot);
+
 class CursorFile {
  public:
   struct Loaded {

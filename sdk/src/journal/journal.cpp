@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <new>
 #include <utility>
 
 #include "base/thread.h"
@@ -76,6 +78,20 @@ class Journal::FileCursor final : public Cursor {
     lost_ = 0;
     journal_.store(write);
     journal_.settle();
+  }
+
+  void set_last_error(std::string_view message) noexcept override {
+    // A server that is away says the same at every attempt.
+    const auto now = std::chrono::steady_clock::now();
+    const bool said = message == last_error_ && now - last_error_at_ < std::chrono::seconds(10);
+    if (said || journal_.home_.state.empty()) return;
+    try {
+      last_error_ = message;
+      last_error_at_ = now;
+      (void)replace_file(journal_.home_.state + "/" + error_file_name(state_->slot), message);
+    } catch (const std::bad_alloc&) {
+      // It is for people to look at, and nothing depends on it.
+    }
   }
 
   void abandon() noexcept override {
@@ -194,6 +210,8 @@ class Journal::FileCursor final : public Cursor {
   std::uint64_t lost_ = 0;             // damaged records of the last read; counted when it is acknowledged
   std::uint64_t abandoned_at_ = 0;     // the position when the last batch was abandoned
   std::uint64_t abandoned_taken_ = 0;  // and how many segments had been taken from this cursor
+  std::string last_error_;
+  std::chrono::steady_clock::time_point last_error_at_{};
 };
 
 // ---- beginning
@@ -582,7 +600,9 @@ void Journal::fault(Place place, int error) {
   }
   disk_error_ = error;
   retry_wait_ = disk_down_ ? std::min<std::chrono::nanoseconds>(retry_wait_ * 2, kLastRetry) : kFirstRetry;
-  retry_at_ = std::chrono::steady_clock::now() + retry_wait_;
+  // A directory that is gone can be made at once.
+  const bool at_once = error == ENOENT && !disk_down_;
+  retry_at_ = std::chrono::steady_clock::now() + (at_once ? std::chrono::nanoseconds(0) : retry_wait_);
   if (!std::exchange(disk_down_, true)) {
     note("disk down", DiagnosticLevel::error,
          "state directory " + home_.state + ": cannot be written: " + why + "telemetry stays in memory, at most " +
@@ -815,6 +835,11 @@ std::uint64_t Journal::bytes() const {
 }
 
 void Journal::for_each(const std::function<void(const Record&, std::uint16_t)>& each) const {
+  walk(0, [&](const Record& record, std::uint16_t lane, std::uint64_t) { each(record, lane); });
+}
+
+void Journal::walk(std::uint64_t from,
+                   const std::function<void(const Record&, std::uint16_t, std::uint64_t)>& each) const {
   struct Part {
     std::shared_ptr<const Storage> storage;
     std::uint64_t base;
@@ -831,13 +856,15 @@ void Journal::for_each(const std::function<void(const Record&, std::uint16_t)>& 
     for (std::uint64_t frame = part.base + sizeof(SegmentHeader);
          frame < part.end && read_frame(*part.storage, part.base, frame, part.end, header);
          frame += sizeof header + header.bytes) {
+      const std::uint64_t records = frame + sizeof header;
+      if (records + header.bytes <= from) continue;
       char* data = buffer.at_least(header.bytes);
       if (!part.storage->read_at(frame - part.base + sizeof header, data, header.bytes) ||
           checksum(data, header.bytes) != header.checksum) {
         continue;
       }
-      for_each_record(data, header.bytes, 0, [&](const Record& record, std::size_t) {
-        each(record, header.lane);
+      for_each_record(data, header.bytes, 0, [&](const Record& record, std::size_t behind) {
+        each(record, header.lane, records + behind);
         return true;
       });
     }

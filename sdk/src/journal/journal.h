@@ -61,6 +61,9 @@ class Cursor {
   // the journal has taken part of it meanwhile: what was read is not to be sent, but read anew.
   [[nodiscard]] virtual bool retake(std::uint64_t position) noexcept = 0;
 
+  // Keeps the destination's last error where `waymark status` finds it. No secret may stand in it.
+  virtual void set_last_error(std::string_view) noexcept {}
+
   // These may be called from any thread.
   [[nodiscard]] virtual std::uint64_t position() const noexcept = 0;
   // Bytes of journal between the position and the end, all signals: a cheap upper bound for what is waiting.
@@ -159,6 +162,8 @@ class Journal final : public Source {
   [[nodiscard]] Extent extent() const { return extent_; }
   // Every record from the oldest kept one on, whoever has read it.
   void for_each(const std::function<void(const Record&, std::uint16_t lane)>& each) const;
+  // Of frames that end behind `from` only, and with the position where each record ends.
+  void walk(std::uint64_t from, const std::function<void(const Record&, std::uint16_t lane, std::uint64_t end)>& each) const;
   void set_totals(const Totals& totals);
   // Of a dead journal that is damaged, once its totals are known: what was recorded and is neither settled nor to be found
   // is dropped.

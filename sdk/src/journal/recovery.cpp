@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
@@ -497,6 +498,35 @@ std::optional<Totals> load_totals(const Home& home) {
 
 bool store_totals(const Home& home, const Totals& totals) {
   return replace_file(home.state + kTotalsFile, {reinterpret_cast<const char*>(&totals), sizeof totals});
+}
+
+std::optional<Totals> look_at_totals(const Home& home, bool& recovered) {
+  const auto known = load_totals(home);
+  recovered = known.has_value();
+  if (known) return known;
+  const File file = File::open(home.memory + "/recorder", O_RDONLY | O_NONBLOCK);
+  alignas(64) std::array<char, kHeaderBytes> page{};
+  if (!file.valid() || !file.read_at(0, page.data(), page.size())) return std::nullopt;
+  const auto& h = *reinterpret_cast<const RecorderHeader*>(page.data());
+  if (h.magic != kRecorderMagic || h.checksum != checksum(&h, offsetof(RecorderHeader, checksum)) ||
+      h.version != kLayoutVersion || h.lanes > UINT16_MAX) {
+    return std::nullopt;
+  }
+  Totals totals;
+  for (std::uint32_t i = 0; i < h.lanes; ++i) {
+    alignas(64) std::array<char, kLaneHeaderBytes> bytes{};
+    if (!file.read_at(h.lanes_offset + i * kLaneHeaderBytes, bytes.data(), bytes.size())) return std::nullopt;
+    const auto& lane = *reinterpret_cast<const LaneHeader*>(bytes.data());
+    const Drained& drained = lane.drained[lane.active.load(std::memory_order_relaxed) & 1];
+    for (std::size_t s = 0; s < kSignals; ++s) {
+      const std::uint64_t refused = lane.refused[s].load(std::memory_order_relaxed);
+      const std::uint64_t dropped = drained.hook_dropped[s].load(std::memory_order_relaxed);
+      totals.refused[s] += refused;
+      totals.hook_dropped[s] += dropped;
+      totals.offered[s] += drained.records[s].load(std::memory_order_relaxed) + dropped + refused;
+    }
+  }
+  return totals;
 }
 
 std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_directory, const std::string& id,

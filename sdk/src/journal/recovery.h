@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -34,6 +35,9 @@ struct RecoveredJournal {
                                                                  const std::function<void(const Recovered&)>& report);
 // Keeps what happened before the journal, for whoever delivers the rest when the recorder is gone.
 bool store_totals(const Home& home, const Totals& totals);
+// The same from outside, of anyone's, living or dead; what is still in the rings is not in it. Nothing where it can't be
+// known. `recovered`: the recorder is in the journal.
+[[nodiscard]] std::optional<Totals> look_at_totals(const Home& home, bool& recovered);
 // Everything has been delivered: keeps what `keep_bytes` allows, frees the rest and the memory.
 void finish_recovered(RecoveredJournal& recovered);
 // Removes the oldest dead subdirectories beyond `max_bytes` in all.
