@@ -198,6 +198,7 @@ void report(const Options& options, const waymark::Job& job) {
 
 int run(const Options& options) {
   fs::create_directories(options.out);
+  waymark::install_crash_handler();
   configure_telemetry(options);
   waymark::Client client({.name = "scene-tiles", .store = (options.out / "store.db").string()});
 

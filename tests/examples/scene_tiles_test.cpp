@@ -25,6 +25,7 @@ namespace waymark {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -279,6 +280,9 @@ TEST_F(SceneTilesTest, ACrashedRunnersJobIsFinishedByTheOtherWithTheSameResult) 
   EXPECT_THAT(result.output, HasSubstr("died of SIGSEGV"));
   EXPECT_THAT(result.output, HasSubstr("task/Tile attempt 2"));
   EXPECT_THAT(result.output, HasSubstr("event band done  band=red"));
+  // What it died of, and where.
+  EXPECT_THAT(result.output, HasSubstr("interrupted by SIGSEGV: address not mapped at 0x8\n"));
+  EXPECT_THAT(result.output, ContainsRegex("SIGSEGV: address not mapped at 0x8\n[^\n]*  #0 "));
 
   std::size_t files = 0;
   for (const auto& file : fs::recursive_directory_iterator(calm / "picture")) {
@@ -294,7 +298,9 @@ TEST_F(SceneTilesTest, ACrashedRunnersJobIsFinishedByTheOtherWithTheSameResult) 
   const auto died = std::ranges::find_if(statistics, interrupted);
   ASSERT_NE(died, statistics.end()) << result.output;
   EXPECT_EQ((*died)->status, StatusCode::error);
-  EXPECT_EQ((*died)->events.size(), 2u);
+  ASSERT_EQ((*died)->events.size(), 3u) << "two bands, and the crash";
+  EXPECT_EQ(find_string((*died)->events[2].attributes, "exception.type"), "SIGSEGV");
+  EXPECT_THAT(std::string(find_string((*died)->events[2].attributes, "exception.stacktrace")), HasSubstr("(scene_tiles+0x"));
   const auto tiles = named(telemetry, "task/Tile");
   EXPECT_TRUE(std::ranges::any_of(tiles, interrupted));
 }

@@ -1,6 +1,6 @@
 // A dead process's recorder. The input is a byte of flags, the number of lanes and blocks, the ring's size in words of
-// eight bytes (two bytes), then each lane's header, each block's header and the beginning of its bytes, and the rings'
-// contents.
+// eight bytes (two bytes), then each lane's header, each block's header and the beginning of its bytes, the rings'
+// contents, and what a crash handler wrote.
 #include <fcntl.h>
 
 #include "fuzz/home.h"
@@ -59,6 +59,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::string contents = pieces.take(lanes * ring);
   std::memcpy(file.data() + rings_offset, contents.data(), contents.size());
 
+  if ((flags & 64) != 0) {
+    // From the thread on, to the end of the header.
+    constexpr std::size_t kCrash = offsetof(RecorderHeader, crash_thread);
+    const std::string crash = pieces.take(sizeof(RecorderHeader) - kCrash);
+    std::memcpy(file.data() + kCrash, crash.data(), crash.size());
+  }
+
   fuzz::DeadHome home;
   home.file("recorder", file);
   std::size_t records = 0;
@@ -76,6 +83,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
           fuzz::plant(span.thread_id != 0, input);
         }
       });
-  fuzz::check(records <= blocks + lanes * ring / sizeof(RecordHeader), "no more records than there is room for");
+  // And one that tells of a crash.
+  fuzz::check(records <= blocks + lanes * ring / sizeof(RecordHeader) + 1, "no more records than there is room for");
   return 0;
 }

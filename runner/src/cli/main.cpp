@@ -223,6 +223,7 @@ int main(int argc, char** argv) {
     return complain(what + "; see waymark --help", kWrongUse);
   }
   try {
+    install_crash_handler();
     if (trace_command->parsed()) return trace(trace_arguments);
     if (recover_command->parsed()) return recover(recover_arguments);
     return complain("a command is missing: trace or recover; see waymark --help", kWrongUse);

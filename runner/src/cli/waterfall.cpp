@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <set>
@@ -23,6 +24,8 @@ using std::chrono::nanoseconds;
 constexpr std::size_t kFoldAbove = 12;
 constexpr std::size_t kShownOfFolded = 2;
 constexpr std::size_t kLogsShown = 5;     // of an interrupted span: its last ones
+constexpr std::size_t kFramesShown = 4;   // of a crash: the innermost ones
+constexpr std::size_t kFrameCut = 160;    // names of templates are long
 constexpr int kDeepest = 40;              // levels that are still indented further
 constexpr int kNarrowest = 40;
 
@@ -254,6 +257,27 @@ AnyMap own_attributes(const AnyMap& attributes) {
   return own;
 }
 
+std::string exception_text(const ReadEvent& exception) {
+  const std::string type = printable(find_string(exception.attributes, "exception.type"));
+  const std::string message = printable(find_string(exception.attributes, "exception.message"));
+  if (type.empty() || message.empty() || message.starts_with(type + ":")) return message.empty() ? type : message;
+  return type + ": " + message;
+}
+
+// Where it happened, and who called that.
+std::vector<std::string> innermost_frames(const ReadEvent& exception) {
+  std::vector<std::string> frames;
+  std::string_view stack = find_string(exception.attributes, "exception.stacktrace");
+  while (!stack.empty() && frames.size() < kFramesShown) {
+    const std::string_view line = stack.substr(0, stack.find('\n'));
+    stack.remove_prefix(std::min(stack.size(), line.size() + 1));
+    frames.push_back("  " + cut(printable(line), kFrameCut));
+  }
+  const auto more = static_cast<std::size_t>(std::ranges::count(stack, '\n')) + (stack.empty() ? 0 : 1);
+  if (more > 0) frames.push_back("  (" + with_noun(more, "more frame") + ")");
+  return frames;
+}
+
 std::vector<std::string> details(const Node& node) {
   std::vector<std::string> lines;
   const ReadSpan& span = *node.span;
@@ -261,9 +285,7 @@ std::vector<std::string> details(const Node& node) {
   if (node.error) {
     const auto exception = std::ranges::find(span.events, "exception", &ReadEvent::name);
     if (exception != span.events.end() && !node.interrupted) {
-      const std::string type = printable(find_string(exception->attributes, "exception.type"));
-      const std::string message = printable(find_string(exception->attributes, "exception.message"));
-      lines.push_back(type.empty() || message.empty() ? type + message : type + ": " + message);
+      lines.push_back(exception_text(*exception));
     } else if (!span.status_message.empty() && std::ranges::none_of(node.children, &Node::interrupted)) {
       // Of spans that died together the innermost says why.
       lines.push_back(printable(span.status_message));
@@ -272,6 +294,11 @@ std::vector<std::string> details(const Node& node) {
   if (!node.interrupted) return lines;
   if (const AnyMap own = own_attributes(span.attributes); !own.empty()) lines.push_back(key_values(own));
   for (const ReadEvent& event : span.events) {
+    if (event.name == "exception") {
+      lines.push_back(offset(event.time) + " " + exception_text(event));
+      std::ranges::move(innermost_frames(event), std::back_inserter(lines));
+      continue;
+    }
     lines.push_back(offset(event.time) + " event " + printable(event.name) + "  " + key_values(event.attributes));
   }
   const std::size_t first = node.logs.size() > kLogsShown ? node.logs.size() - kLogsShown : 0;

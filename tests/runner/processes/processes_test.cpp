@@ -218,5 +218,45 @@ TEST_F(ProcessesTest, ATaskThatKillsEveryRunnerFailsAfterTheThird) {
   expect_enclosing(spans());
 }
 
+TEST_F(ProcessesTest, WhereTheCrashIsKnownOnlyTheTaskThatCrashedIsCharged) {
+  // A sanitizer must leave the crash to the runner.
+  setenv("ASAN_OPTIONS", "handle_segv=0", 1);
+  setenv("TSAN_OPTIONS", "handle_segv=0", 1);
+  const Job poison = client_.jobs().submit("poison", testing::Scene{1});
+  const Job innocent = client_.jobs().submit("innocent", testing::Scene{1});
+  for (int i = 1; i <= 3; ++i) {
+    auto victim = worker("crash", 60min);
+    // In either order: both run at once.
+    EXPECT_EQ(victim->line(), "start 0 " + std::to_string(i));
+    EXPECT_EQ(victim->line(), "start 0 " + std::to_string(i));
+    EXPECT_EQ(victim->line(), "");
+    EXPECT_EQ(victim->wait(), -SIGSEGV);
+  }
+  auto last = worker("compute", 60min);
+  EXPECT_EQ(last->line(), "start 0 4");
+  EXPECT_EQ(last->line(), "done 0");
+  EXPECT_EQ(last->line(), "bye");
+  EXPECT_EQ(last->wait(), 0);
+
+  const Job failed = client_.jobs().find(poison.id);
+  EXPECT_EQ(failed.state, JobState::failed);
+  EXPECT_EQ(failed.error_type, "runner_lost");
+  EXPECT_EQ(client_.jobs().tasks(poison.id)[1].lost, 3u);
+  EXPECT_EQ(client_.jobs().find(innocent.id).state, JobState::completed);
+  EXPECT_EQ(client_.jobs().tasks(innocent.id)[1].lost, 0u);
+  EXPECT_EQ(client_.jobs().tasks(innocent.id)[1].attempts, 4u);
+
+  std::size_t told = 0;
+  for (const ReadSpan& span : spans()) {
+    for (const ReadEvent& event : span.events) {
+      if (event.name != "exception") continue;
+      ++told;
+      EXPECT_EQ(span.name, "read_bands");
+      EXPECT_EQ(find_string(event.attributes, "exception.message"), "SIGSEGV: address not mapped at 0x0");
+    }
+  }
+  EXPECT_EQ(told, 3u);
+}
+
 }  // namespace
 }  // namespace waymark

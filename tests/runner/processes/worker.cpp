@@ -1,11 +1,15 @@
 // A runner in a process of its own: worker STORE STATE TRACES LEASE_MS TILE
 //
 // TILE says what becomes of tiles here: "compute"; "hang" (until the process is killed); "die" (the process kills
-// itself).
+// itself); "crash" (two run at a time; that of the job "poison" follows a bad pointer once the other has started, which
+// waits for its end).
 // Every tile that starts and ends is a line on standard output. STATE "" keeps telemetry in memory.
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -35,15 +39,32 @@ int main(int count, char** arguments) {
   config.destinations.push_back(file);
   Telemetry telemetry(std::move(config));
 
+  const rlimit no_core{0, 0};
+  setrlimit(RLIMIT_CORE, &no_core);
+  install_crash_handler();
+
+  std::atomic<bool> other_started{false};
   testing::Tile::body() = [&](const testing::Tile& tile, Context& context) {
     auto span = context.tracer().span("read_bands", {{"bands", 4}});
     say("start " + std::to_string(tile.index) + " " + std::to_string(context.attempt()));
     if (behaviour == "hang") pause();
     if (behaviour == "die") raise(SIGKILL);
+    if (behaviour == "crash" && context.job().name == "poison") {
+      other_started.wait(false);
+      volatile std::uintptr_t nowhere = 0;
+      *reinterpret_cast<volatile int*>(nowhere) = 1;
+    }
+    if (behaviour == "crash") {
+      other_started = true;
+      other_started.notify_all();
+      for (;;) pause();
+    }
     say("done " + std::to_string(tile.index));
   };
   Client client({.name = "worker", .store = store, .telemetry = &telemetry});
-  client.runner<testing::Scene, testing::Tile, testing::Mosaic>({.concurrency = 1, .lease = lease}).run_all();
+  client.runner<testing::Scene, testing::Tile, testing::Mosaic>(
+            {.concurrency = behaviour == "crash" ? 2u : 1u, .lease = lease})
+      .run_all();
   telemetry.shutdown(std::chrono::seconds(10));
   say("bye");
   return 0;
