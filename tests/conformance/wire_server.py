@@ -9,7 +9,7 @@ Driven by JSON lines on standard input; each is answered by one line on standard
     {"do": "script", "replies": [REPLY, ..]}  what the next requests get; after them the standard one
     {"do": "standard", "reply": REPLY}        one that says yes, unless set
     {"do": "release"}                         lets go what holds
-    {"do": "wait", "requests": N, "holds": N} -> {"done": bool}
+    {"do": "wait", "requests": N, "holds": N, "closes": N} -> {"done": bool}
     {"do": "seen"}                            -> {"requests": [..], "connections": N, "proxied": [HEAD, ..], "resets": [CODE, ..]}
     {"do": "certificate", "certificate", "key"}   of the connections from now on
 
@@ -62,6 +62,7 @@ class Wire:
         self.proxied = []
         self.resets = []
         self.holds = 0
+        self.closes = 0
         self.releases = 0
         self.context = None
 
@@ -84,7 +85,8 @@ class Wire:
                 self.releases += 1
                 self.changed.notify_all()
             elif name == "wait":
-                enough = lambda: len(self.requests) >= command.get("requests", 0) and self.holds >= command.get("holds", 0)
+                enough = lambda: (len(self.requests) >= command.get("requests", 0) and self.holds >= command.get("holds", 0)
+                                  and self.closes >= command.get("closes", 0))
                 return {"done": self.changed.wait_for(enough, WAIT_SECONDS)}
             elif name == "seen":
                 return {"requests": self.requests, "connections": self.connections, "proxied": self.proxied,
@@ -175,7 +177,13 @@ class Wire:
         if step.get("hold"):
             self.hold()
         if step.get("close"):
-            stream.close()
+            # What the client still sends is read: else the kernel resets the connection, and what was sent is lost.
+            stream.shutdown(socket.SHUT_WR)
+            with self.changed:
+                self.closes += 1
+                self.changed.notify_all()
+            while stream.recv(65536):
+                pass
             raise Gone
 
     # HTTP/1.

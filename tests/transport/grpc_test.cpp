@@ -189,12 +189,16 @@ TEST_F(GrpcTest, KeepsItsConnection) {
 TEST_F(GrpcTest, SendsOnANewConnectionWhereTheKeptOneWasClosed) {
   GrpcClient client(settings());
   for (int i = 0; i < 3; ++i) {
-    server.script(Json::array({Json::array({begin(), data(frame("")), status("0"), Json{{"close", true}}})}));
+    server.script(Json::array({Json::array({begin(), data(frame("")), status("0"), Json{{"hold", true}}, Json{{"close", true}}})}));
     EXPECT_EQ(client.call(request).error, "");
+    EXPECT_TRUE(server.wait({{"holds", i + 1}}));
+    server.release();
+    EXPECT_TRUE(server.wait({{"closes", i + 1}}));
     EXPECT_EQ(client.call(request).error, "");
   }
   const Json seen = server.ask({{"do", "seen"}});
   EXPECT_EQ(seen["requests"].size(), 6u);
+  EXPECT_EQ(seen["connections"], 4);
   for (const auto& one : seen["requests"]) EXPECT_EQ(one["body"], seen["requests"][0]["body"]);
 }
 
@@ -326,8 +330,8 @@ TEST_F(GrpcTest, EndlessFieldsAreRefused) {
 
 TEST_F(GrpcTest, AResetStreamIsTheStatusOfItsCode) {
   HOLDS("GC-17");
-  // NO_ERROR is an end without a status to libcurl: UNKNOWN, which is not retried either.
-  const std::map<int, GrpcStatus> table{{0, GrpcStatus::unknown},  {1, GrpcStatus::internal}, {2, GrpcStatus::internal},
+  // To libcurl NO_ERROR is an end, so that it is one before the status: the others are those of gRPC's table.
+  const std::map<int, GrpcStatus> table{{0, GrpcStatus::unavailable}, {1, GrpcStatus::internal}, {2, GrpcStatus::internal},
                                         {3, GrpcStatus::internal}, {5, GrpcStatus::internal}, {8, GrpcStatus::cancelled},
                                         {11, GrpcStatus::resource_exhausted}, {12, GrpcStatus::permission_denied}};
   for (const auto& [code, expected] : table) {
@@ -361,6 +365,13 @@ TEST_F(GrpcTest, AConnectionThatEndsIsUnavailable) {
   const GrpcResponse response = call({begin(), {{"close", true}}});
   EXPECT_EQ(response.status, GrpcStatus::unavailable) << response.error;
   EXPECT_EQ(response.failure, Failure::closed);
+}
+
+TEST_F(GrpcTest, AResponseThatEndsBeforeItsStatusIsUnavailable) {
+  const GrpcResponse response = call({begin(), data(frame("")), {{"close", true}}});
+  EXPECT_EQ(response.status, GrpcStatus::unavailable);
+  EXPECT_EQ(response.failure, Failure::closed);
+  EXPECT_EQ(call({begin(), {{"data", ""}, {"end", true}}}).status, GrpcStatus::unavailable);
 }
 
 TEST_F(GrpcTest, AServerThatHangsIsDeadlineExceeded) {

@@ -278,7 +278,12 @@ const GrpcResponse& GrpcClient::call(std::span<const std::string_view> pieces) {
     return response;
   }
   response.synthesized = true;
-  if (http.failure == Failure::none) {
+  if (http.failure == Failure::none && http.status == 200 && http.content_type.starts_with("application/grpc")) {
+    // To libcurl a connection that ends within an HTTP/2 response is the end of it.
+    response.status = GrpcStatus::unavailable;
+    response.failure = Failure::closed;
+    response.error = "the response ended before its status";
+  } else if (http.failure == Failure::none) {
     response.status = grpc_status_of_http(http.status);
     response.error = "HTTP " + std::to_string(http.status) + " without a gRPC status";
     if (http.status >= 300 && http.status < 400) response.error += " (redirects are not followed; set the endpoint to the final URL)";
