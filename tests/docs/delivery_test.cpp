@@ -12,6 +12,10 @@ namespace {
   waymark::configure_otel_tracing({.service = "billing", .endpoint = "http://localhost:4318", .lossy = false});
 }
 
+[[maybe_unused]] void crashes() {
+  waymark::install_crash_handler();
+}
+
 TEST(DeliveryPage, AccountsAddUp) {
   Recorded recorded;
   { auto span = recorded.tracer.span("read_bands"); }

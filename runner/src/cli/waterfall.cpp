@@ -25,7 +25,7 @@ constexpr std::size_t kFoldAbove = 12;
 constexpr std::size_t kShownOfFolded = 2;
 constexpr std::size_t kLogsShown = 5;     // of an interrupted span: its last ones
 constexpr std::size_t kFramesShown = 4;   // of a crash: the innermost ones
-constexpr std::size_t kFrameCut = 160;    // names of templates are long
+constexpr int kFrameCut = 160;            // names of templates are long
 constexpr int kDeepest = 40;              // levels that are still indented further
 constexpr int kNarrowest = 40;
 

@@ -80,7 +80,8 @@ void configure_from_file(const std::string& path = {});
 
 // SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGABRT are written into the recorders of this process, with the stack, before they
 // take their course (core dumps and earlier handlers still work): the interrupted span of the thread says what happened.
-// Once for the process, before or after the other calls; later calls do nothing. Throws Error(io) where the system refuses.
+// Once for the process, before or after the other calls; a later call only gives the calling thread a stack for signals, in
+// case its own runs out: other threads get one at their first record. Throws Error(io) where the system refuses.
 void install_crash_handler();
 
 // Of the process-wide Telemetry.
