@@ -48,9 +48,9 @@ enum class Preset : std::uint8_t {
 
 // Files in PEM. Read when a connection is made, so that renewed ones are found.
 struct TlsConfig {
-  std::string ca_file;               // who may sign the server's certificate; empty: the system's
-  std::string certificate_file;      // the client's own; empty: none
-  std::string key_file;              // its key; with certificate_file, and only then
+  std::string ca_file = {};          // who may sign the server's certificate; empty: the system's
+  std::string certificate_file = {}; // the client's own; empty: none
+  std::string key_file = {};         // its key; with certificate_file, and only then
   std::string minimum_version = "1.2";  // or "1.3"
   bool insecure_skip_verify = false; // believes any server; said as a warning at every start
 };

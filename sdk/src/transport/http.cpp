@@ -11,8 +11,8 @@
 #include <climits>
 #include <cstdlib>
 #include <fstream>
-#include <iterator>
 #include <mutex>
+#include <sstream>
 #include <system_error>
 #include <utility>
 
@@ -103,8 +103,9 @@ void check_file(std::string_view key, const std::string& path) {
   };
   std::ifstream file(path, std::ios::binary);
   if (!file) refuse("can't be read (" + std::generic_category().message(errno) + ")");
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (text.find("-----BEGIN ") == std::string::npos) refuse("holds nothing in PEM");
+  std::ostringstream text;
+  text << file.rdbuf();  // nothing for a directory
+  if (text.view().find("-----BEGIN ") == std::string_view::npos) refuse("holds nothing in PEM");
 }
 
 void check(const TlsConfig& tls) {
