@@ -8,11 +8,14 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <algorithm>
+#include <condition_variable>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -53,16 +56,29 @@ class ScratchDirectory {
   std::string path_;
 };
 
-// Keeps what was said.
+// Keeps what was said, by any thread.
 struct Said {
-  std::vector<std::string> lines;
-  Diagnostics diagnostics{DiagnosticLevel::debug,
-                          [this](DiagnosticLevel, std::string_view line) { lines.emplace_back(line); }};
-  [[nodiscard]] bool about(std::string_view text) const {
-    for (const std::string& line : lines) {
-      if (line.find(text) != std::string::npos) return true;
-    }
-    return false;
+  std::vector<std::string> lines;  // guarded by mutex while other threads may speak
+  mutable std::mutex mutex;
+  mutable std::condition_variable more;
+  Diagnostics diagnostics{DiagnosticLevel::debug, [this](DiagnosticLevel, std::string_view line) {
+                            const std::scoped_lock lock(mutex);
+                            lines.emplace_back(line);
+                            more.notify_all();
+                          }};
+  [[nodiscard]] std::size_t times(std::string_view text) const {
+    const std::scoped_lock lock(mutex);
+    return static_cast<std::size_t>(std::count_if(
+        lines.begin(), lines.end(), [&](const std::string& line) { return line.find(text) != std::string::npos; }));
+  }
+  [[nodiscard]] bool about(std::string_view text) const { return times(text) > 0; }
+  // False: not said within half a minute.
+  [[nodiscard]] bool hears(std::string_view text) const {
+    std::unique_lock lock(mutex);
+    return more.wait_for(lock, std::chrono::seconds(30), [&] {
+      return std::any_of(lines.begin(), lines.end(),
+                         [&](const std::string& line) { return line.find(text) != std::string::npos; });
+    });
   }
 };
 

@@ -519,8 +519,8 @@ bool Journal::make_room() {
       remove(segment);
       continue;
     }
-    // Where the disk is slow the rings hold what comes until the thread is done.
-    if (segment->moving && !disk_down_) return false;
+    // Where the disk is slow, or is just being tried again, the rings hold what comes until the thread is done.
+    if (segment->moving && (!disk_down_ || retry_at_ <= std::chrono::steady_clock::now())) return false;
     if (!disk_down_) {
       queue_move(segment);
       return false;
