@@ -6,12 +6,14 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <deque>
+#include <atomic>
 #include <map>
 #include <mutex>
 
 #include "base/clock.h"
 #include "base/diagnostics.h"
+#include "base/random.h"
+#include "base/thread.h"
 #include "core.h"
 #include "export/destination.h"
 #include "journal/collector.h"
@@ -34,6 +36,31 @@ struct ScopeEntry {
   journal::Scope scope;
   detail::TracerState tracer;
   detail::LoggerState logger;
+  ScopeEntry* next = nullptr;
+};
+
+// Entries are complete before they are linked and never unlinked, so that the list is whole at the instant of any fork.
+class ScopeList {
+ public:
+  ScopeList() = default;
+  ~ScopeList() {
+    for (ScopeEntry* entry = first_.load(); entry != nullptr;) delete std::exchange(entry, entry->next);
+  }
+  ScopeList(const ScopeList&) = delete;
+  ScopeList& operator=(const ScopeList&) = delete;
+  // One thread at a time.
+  ScopeEntry& add(std::unique_ptr<ScopeEntry> entry) {
+    entry->next = first_.load(std::memory_order_relaxed);
+    first_.store(entry.get(), std::memory_order_release);
+    return *entry.release();
+  }
+  template <class F>
+  void for_each(F&& each) const {
+    for (ScopeEntry* entry = first_.load(std::memory_order_acquire); entry != nullptr; entry = entry->next) each(*entry);
+  }
+
+ private:
+  std::atomic<ScopeEntry*> first_{nullptr};
 };
 
 journal::Scope encode_scope(std::string_view name, std::string_view version, std::string_view schema_url, Attributes attributes) {
@@ -89,16 +116,46 @@ void check(const JournalConfig& journal, const RecorderConfig& recorder) {
 
 }  // namespace
 
+namespace {
+
+// What a child of fork leaves alone, in sight of a leak checker.
+template <class Parts>
+void abandon(const Parts* parts) {
+  static constinit std::atomic<const Parts*> last{nullptr};
+  const_cast<Parts*>(parts)->next_abandoned = last.exchange(parts, std::memory_order_acq_rel);
+}
+
+}  // namespace
+
+struct Telemetry::Core::Plan {
+  Config config;
+};
+
+struct Telemetry::Core::Handles {
+  detail::Recording recording;
+  ScopeList scopes;
+  // As of the last call that changed something; null: not started, or shut down. One that was replaced stays as it is.
+  std::atomic<const Plan*> plan{nullptr};
+};
+
 struct Telemetry::Core::Parts {
+  Parts(Handles& shared, std::uint32_t process) : handles(shared), generation(process) {}
+
+  Handles& handles;
+  const std::uint32_t generation;     // of the process that this belongs to
+  const Parts* abandoned = nullptr;   // in a child of fork: the parent's, left alone
+  const Parts* next_abandoned = nullptr;
+  detail::Recording& recording = handles.recording;
+  ScopeList& scopes = handles.scopes;
   Diagnostics diagnostics;
   Clock clock;
   Config config;
-  detail::Recording recording;
   journal::Hook hook{diagnostics};
-  pid_t owner = getpid();
+  const pid_t owner = getpid();
 
+  std::mutex beginning;      // one thread of a child begins again; taken before `mutex`
   mutable std::mutex mutex;  // guards what follows; never held while waiting for a destination
-  std::deque<ScopeEntry> scopes;
+  std::vector<std::unique_ptr<const Plan>> plans;
   bool started = false;
   bool stopped = false;
   bool clean = true;  // what shutdown() answered
@@ -151,6 +208,10 @@ struct Telemetry::Core::Parts {
   }
 
   void start(Config wanted);
+  bool begin_again() noexcept;
+  void remember();
+  void forget();
+  void switch_off();
   std::string open();
   void undo();
   void add(DestinationConfig destination);
@@ -203,7 +264,10 @@ void Telemetry::Core::Parts::start(Config wanted) {
     if (config.on_recovered) on_recovered.push_back(config.on_recovered);
     started = true;
     recording.on.store(true, std::memory_order_release);
-    for (ScopeEntry& entry : scopes) attach(entry);
+    scopes.for_each([&](ScopeEntry& entry) { attach(entry); });
+    remember();
+    // From here on the handles record into what stands above.
+    recording.generation.store(generation, std::memory_order_release);
   }
   // A handler may ask for whatever it likes: nothing is locked.
   if (!said.empty()) diagnostics.say(DiagnosticLevel::warning, said + "; telemetry stays in memory and dies with the process");
@@ -212,6 +276,57 @@ void Telemetry::Core::Parts::start(Config wanted) {
     const std::scoped_lock lock(mutex);
     if (!stopped) watch = std::move(made);
   }
+}
+
+// What the parent had, begun anew in a child of fork. False: there is nothing to begin, or it could not be had.
+bool Telemetry::Core::Parts::begin_again() noexcept {
+  // A handler of the user's may record while we begin: that record is nobody's.
+  static constinit thread_local bool beginning_here = false;
+  if (beginning_here) return false;
+  const std::scoped_lock one(beginning);
+  const Plan* plan = nullptr;
+  {
+    const std::scoped_lock lock(mutex);
+    if (started || stopped) return started && !stopped;
+    plan = handles.plan.load(std::memory_order_acquire);
+  }
+  if (plan == nullptr) return false;
+  beginning_here = true;
+  bool good = true;
+  try {
+    Config own = plan->config;
+    if (own.resource.find("process.pid") != nullptr) own.resource.set("process.pid", AnyValue{std::int64_t{owner}});
+    if (own.instance_id_made_up) own.resource.set("service.instance.id", AnyValue{random_uuid()});
+    // What siblings leave is the parent's to recover, or the next start's: who is to hear of it, a store say, holds what can't
+    // be used on both sides of a fork.
+    own.recover_siblings = false;
+    own.on_recovered = {};
+    start(std::move(own));
+  } catch (const std::exception& e) {
+    diagnostics.say(DiagnosticLevel::error, std::string("in a child of fork nothing is recorded: ") + e.what());
+    const std::scoped_lock lock(mutex);
+    stopped = true;
+    switch_off();
+    good = false;
+  }
+  beginning_here = false;
+  return good;
+}
+
+// With `mutex` held, after every change that a child of fork should know of.
+void Telemetry::Core::Parts::remember() {
+  plans.push_back(std::make_unique<const Plan>(Plan{config}));
+  handles.plan.store(plans.back().get(), std::memory_order_release);
+}
+
+// With `mutex` held: a child of fork begins nothing.
+void Telemetry::Core::Parts::forget() { handles.plan.store(nullptr, std::memory_order_release); }
+
+void Telemetry::Core::Parts::switch_off() {
+  scopes.for_each([](ScopeEntry& entry) {
+    entry.tracer.recording.store(false, std::memory_order_release);
+    entry.logger.minimum.store(255, std::memory_order_release);
+  });
 }
 
 // Everything that start() needs from outside, with `mutex` held. Returns why there is no state directory, where one was
@@ -252,8 +367,6 @@ std::string Telemetry::Core::Parts::open() {
   recording.log_limits = config.log_limits;
   recording.small_values = config.span_limits.attribute_value_length >= 64;
   recording.logs_as_span_events.store(config.logs_as_span_events, std::memory_order_relaxed);
-  detail::watch_for_fork();
-  recording.generation = detail::process_generation.load(std::memory_order_relaxed);
   collector = std::make_unique<journal::Collector>(*recorder, *journal, hook, clock, [this](const journal::Journaled& round) {
     const std::scoped_lock lock(destinations_mutex);
     for (std::size_t s = 0; s < kSignals; ++s) {
@@ -299,6 +412,7 @@ void Telemetry::Core::Parts::add(DestinationConfig destination) {
         if (d.name == destination.name && d.signal == destination.signal) d = destination;
       }
       update_severity();
+      if (started) remember();
       return;
     }
     delivery::DestinationHooks hooks;
@@ -318,6 +432,7 @@ void Telemetry::Core::Parts::add(DestinationConfig destination) {
     config.destinations.push_back(destination);
   }
   update_severity();
+  if (started) remember();
   for (const auto& d : waiting) read_dead(d, *fresh);
 }
 
@@ -331,7 +446,7 @@ void Telemetry::Core::Parts::update_severity() {
   }
   recording.minimum_severity.store(minimum, std::memory_order_relaxed);
   recorder->set_waiting(lossless, config.journal.block_timeout);
-  for (ScopeEntry& entry : scopes) refresh(entry);
+  scopes.for_each([&](ScopeEntry& entry) { refresh(entry); });
 }
 
 // ---- recovery
@@ -351,6 +466,7 @@ void Telemetry::Core::Parts::report(const Recovered& found) {
                       (found.crash.message.empty() ? "" : "; it died of " + found.crash.message));
   for (const OnRecovered& callback : callbacks) {
     try {
+      const ProgramCode code;
       callback(found);
     } catch (const std::exception& e) {
       diagnostics.say(DiagnosticLevel::error, std::string("on_recovered threw ") + e.what());
@@ -416,7 +532,6 @@ void Telemetry::Core::Parts::source_done(const std::shared_ptr<journal::Source>&
 // ---- flush and end
 
 bool Telemetry::Core::Parts::flush(Deadline deadline) {
-  if (getpid() != owner) return true;  // a child of fork has recorded nothing
   {
     const std::scoped_lock lock(mutex);
     if (!started || !recorder) return true;
@@ -437,15 +552,14 @@ bool Telemetry::Core::Parts::flush(Deadline deadline) {
 
 bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
   const Deadline deadline = deadline_after(timeout);
-  if (getpid() != owner) return true;
   {
     const std::scoped_lock lock(mutex);
-    if (!started || stopped) return clean;
+    if (stopped) return clean;
+    forget();
+    // A child of fork that has recorded nothing records nothing from here on.
+    if (!started && abandoned == nullptr) return clean;
     stopped = true;
-    for (ScopeEntry& entry : scopes) {
-      entry.tracer.recording.store(false, std::memory_order_release);
-      entry.logger.minimum.store(255, std::memory_order_release);
-    }
+    switch_off();
     if (!recorder) return true;
   }
   // A span that ends from here on stays in its block, finished, and is delivered after the next start.
@@ -518,49 +632,95 @@ bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
 
 // ---- Core
 
-Telemetry::Core::Core() : parts_(std::make_unique<Parts>()) {}
+Telemetry::Core::Core() : handles_(std::make_unique<Handles>()), parts_(new Parts(*handles_, process_generation())) {
+  handles_->recording.owner = this;
+  handles_->recording.begin_again = [](void* core) noexcept {
+    return static_cast<Core*>(core)->parts_as_they_are().begin_again();
+  };
+}
 
 Telemetry::Core::~Core() {
+  Parts* const parts = parts_.load(std::memory_order_acquire);
   // A child of fork has none of the threads that would have to be joined.
-  if (getpid() != parts_->owner) {
-    static_cast<void>(parts_.release());
+  if (parts->generation != seen_generation()) {
+    abandon(parts);
     return;
   }
-  parts_->shutdown(std::chrono::seconds(5));
+  parts->shutdown(std::chrono::seconds(5));
+  if (parts->abandoned != nullptr) abandon(parts->abandoned);
+  delete parts;
 }
 
-void Telemetry::Core::start(Config config) { parts_->start(std::move(config)); }
-
-bool Telemetry::Core::started() const noexcept {
-  const std::scoped_lock lock(parts_->mutex);
-  return parts_->started;
+Telemetry::Core::Parts& Telemetry::Core::parts_as_they_are() {
+  const std::uint32_t generation = process_generation();
+  Parts* parts = parts_.load(std::memory_order_acquire);
+  while (parts->generation != generation) {
+    auto fresh = std::make_unique<Parts>(*handles_, generation);
+    fresh->abandoned = parts;
+    if (parts_.compare_exchange_strong(parts, fresh.get(), std::memory_order_acq_rel, std::memory_order_acquire)) {
+      parts = fresh.release();
+    }
+  }
+  return *parts;
 }
 
-const Config& Telemetry::Core::config() const noexcept { return parts_->config; }
+Telemetry::Core::Parts& Telemetry::Core::parts() {
+  Parts& parts = parts_as_they_are();
+  if (parts.abandoned != nullptr) parts.begin_again();
+  return parts;
+}
+
+void Telemetry::Core::end_of_process() {
+  Parts* const parts = parts_.load(std::memory_order_acquire);
+  if (parts->generation == seen_generation()) parts->shutdown(std::chrono::seconds(5));
+}
+
+void Telemetry::Core::start(Config config) { parts().start(std::move(config)); }
+
+bool Telemetry::Core::started() {
+  Parts& here = parts();
+  const std::scoped_lock lock(here.mutex);
+  return here.started;
+}
+
+const Config& Telemetry::Core::config() { return parts().config; }
 
 void Telemetry::Core::add(DestinationConfig destination) {
-  const std::scoped_lock lock(parts_->mutex);
-  if (parts_->stopped) throw Error(ErrorCode::closed, "destination " + destination.name + ": the Telemetry was shut down");
-  if (parts_->config.disabled) return check(destination, parts_->config.resource);
-  if (!parts_->started) throw Error(ErrorCode::invalid_argument, "Telemetry: not started");
-  parts_->add(std::move(destination));
+  Parts& here = parts();
+  const std::scoped_lock lock(here.mutex);
+  if (here.stopped) throw Error(ErrorCode::closed, "destination " + destination.name + ": the Telemetry was shut down");
+  if (here.config.disabled) return check(destination, here.config.resource);
+  if (!here.started) throw Error(ErrorCode::invalid_argument, "Telemetry: not started");
+  here.add(std::move(destination));
 }
 
 void Telemetry::Core::set_on_record(OnRecord hook) {
-  const std::scoped_lock lock(parts_->mutex);
-  parts_->hook.set(std::move(hook));
+  Parts& here = parts();
+  const std::scoped_lock lock(here.mutex);
+  here.config.on_record = hook;
+  here.hook.set(std::move(hook));
+  if (here.started) here.remember();
   // Said in the identity before a record passes it, so that no recovery stores one that did not.
-  if (parts_->recorder && !parts_->home.home.state.empty() &&
-      !journal::write_identity(parts_->home.home, parts_->identity())) {
-    throw Error(ErrorCode::state_directory, "on_record: " + parts_->home.home.state + "/identity cannot be written: " +
+  if (here.recorder && !here.home.home.state.empty() && !journal::write_identity(here.home.home, here.identity())) {
+    throw Error(ErrorCode::state_directory, "on_record: " + here.home.home.state + "/identity cannot be written: " +
                                                 errno_text(errno) + "; after a crash, records would be stored unseen by it");
   }
 }
 
-void Telemetry::Core::set_error_handler(ErrorHandler handler) { parts_->diagnostics.set_handler(std::move(handler)); }
+void Telemetry::Core::set_error_handler(ErrorHandler handler) {
+  Parts& here = parts();
+  const std::scoped_lock lock(here.mutex);
+  here.config.error_handler = handler;
+  here.diagnostics.set_handler(std::move(handler));
+  if (here.started) here.remember();
+}
 
 void Telemetry::Core::set_logs_as_span_events(bool on) {
-  parts_->recording.logs_as_span_events.store(on, std::memory_order_relaxed);
+  Parts& here = parts();
+  const std::scoped_lock lock(here.mutex);
+  here.config.logs_as_span_events = on;
+  here.recording.logs_as_span_events.store(on, std::memory_order_relaxed);
+  if (here.started) here.remember();
 }
 
 // ---- Telemetry
@@ -578,15 +738,17 @@ ScopeEntry& entry_of(Telemetry::Core::Parts& parts, std::string_view name, std::
     parts.diagnostics.say_once("scope", DiagnosticLevel::warning, "a tracer or logger without a name was asked for");
   }
   const std::scoped_lock lock(parts.mutex);
-  for (ScopeEntry& entry : parts.scopes) {
-    if (entry.scope.encoded == scope.encoded && entry.scope.schema_url == scope.schema_url) return entry;
-  }
-  ScopeEntry& entry = parts.scopes.emplace_back();
-  entry.scope = std::move(scope);
-  entry.tracer.recording_of = &parts.recording;
-  entry.logger.recording_of = &parts.recording;
-  if (parts.started && parts.recorder && !parts.stopped) parts.attach(entry);
-  return entry;
+  ScopeEntry* known = nullptr;
+  parts.scopes.for_each([&](ScopeEntry& entry) {
+    if (entry.scope.encoded == scope.encoded && entry.scope.schema_url == scope.schema_url) known = &entry;
+  });
+  if (known != nullptr) return *known;
+  auto entry = std::make_unique<ScopeEntry>();
+  entry->scope = std::move(scope);
+  entry->tracer.recording_of = &parts.recording;
+  entry->logger.recording_of = &parts.recording;
+  if (parts.started && parts.recorder && !parts.stopped) parts.attach(*entry);
+  return parts.scopes.add(std::move(entry));
 }
 
 }  // namespace
@@ -601,12 +763,12 @@ Logger Telemetry::logger(std::string_view name, std::string_view version, std::s
 
 void Telemetry::add(DestinationConfig destination) { core_->add(std::move(destination)); }
 
-bool Telemetry::force_flush(std::chrono::nanoseconds timeout) { return core_->parts().flush(deadline_after(timeout)); }
+bool Telemetry::force_flush(std::chrono::nanoseconds timeout) { return core_->parts_as_they_are().flush(deadline_after(timeout)); }
 
-bool Telemetry::shutdown(std::chrono::nanoseconds timeout) { return core_->parts().shutdown(timeout); }
+bool Telemetry::shutdown(std::chrono::nanoseconds timeout) { return core_->parts_as_they_are().shutdown(timeout); }
 
 Stats Telemetry::stats() const {
-  Core::Parts& parts = core_->parts();
+  Core::Parts& parts = core_->parts_as_they_are();
   Stats stats;
   if (!parts.recorder) return stats;
   const journal::SignalCounts offered = parts.recorder->offered();
@@ -655,16 +817,16 @@ void Telemetry::on_recovered(OnRecovered callback) {
 }
 
 Telemetry& telemetry() {
-  static Telemetry* const process = [] {
-    transport::initialize();
-    auto* made = new Telemetry();
-    static const pid_t owner = getpid();
-    std::atexit([] {
-      if (getpid() == owner) telemetry().shutdown(std::chrono::seconds(5));
-    });
-    return made;
-  }();
-  return *process;
+  // No function-local static: its guard could be held for ever in a child of fork.
+  static constinit std::atomic<Telemetry*> process{nullptr};
+  Telemetry* there = process.load(std::memory_order_acquire);
+  if (there != nullptr) return *there;
+  // OpenSSL's own exit handler runs after ours only if it was set up before.
+  transport::initialize();
+  std::unique_ptr<Telemetry> made(new Telemetry());
+  if (!process.compare_exchange_strong(there, made.get(), std::memory_order_acq_rel, std::memory_order_acquire)) return *there;
+  std::atexit([] { process.load(std::memory_order_acquire)->core().end_of_process(); });
+  return *made.release();
 }
 
 }  // namespace waymark

@@ -76,16 +76,16 @@ TEST(ContextPage, CarriesBaggage) {
   EXPECT_EQ(current_context().baggage.get("tenant"), "esa");
 }
 
-TEST(ContextPage, AChildOfForkRecordsNothing) {
+TEST(ContextPage, AChildOfForkRecordsIntoItsOwn) {
   Recorded recorded;
   const Tracer& tracer = recorded.tracer;
   {
     auto span = tracer.span("parent");
     const pid_t child = fork();
     if (child == 0) {
-      { auto inert = tracer.span("child"); }
-      span.end();
-      _exit(tracer.enabled() ? 1 : 0);
+      const bool inert = !span.recording();
+      { auto own = tracer.span("child"); }
+      _exit(inert && recorded.tree() == "child\n" ? 0 : 1);
     }
     int status = 0;
     ASSERT_EQ(waitpid(child, &status, 0), child);

@@ -190,7 +190,8 @@ enum class DiagnosticLevel : std::uint8_t { none, error, warning, info, debug };
 using ErrorHandler = std::function<void(DiagnosticLevel, std::string_view message)>;
 
 struct Config {
-  Resource resource;               // complete, as sent
+  Resource resource;               // complete, as sent; a child of fork puts its own process.pid where there is one
+  bool instance_id_made_up = false;  // its service.instance.id was drawn, not given: a child of fork draws another
   std::string state_directory;     // empty: memory only
   RecorderConfig recorder;
   JournalConfig journal;

@@ -92,7 +92,8 @@ class SpanHandle {
   [[nodiscard]] const SpanContext& context() const noexcept;
   // With the baggage that the span was started under: what to capture for another thread.
   [[nodiscard]] TraceContext trace_context() const;
-  [[nodiscard]] bool recording() const noexcept { return open() && open()->block; }
+  // False once it has ended, where it never recorded, and in a child of fork that it was not started in.
+  [[nodiscard]] bool recording() const noexcept;
 
  protected:
   explicit SpanHandle(detail::ActiveContext* active) noexcept : active_(active) {}

@@ -6,6 +6,8 @@
 #include <exception>
 #include <utility>
 
+#include "base/thread.h"
+
 namespace waymark {
 namespace {
 
@@ -64,6 +66,7 @@ void Diagnostics::say(DiagnosticLevel level, std::string_view message) noexcept 
     if (wanted) {
       const std::string line = one_line(message);
       if (handler) {
+        const ProgramCode code;
         (*handler)(level, line);
       } else {
         write_line(level, line);

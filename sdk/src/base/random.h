@@ -32,7 +32,8 @@ inline std::uint64_t random_u64() noexcept {
   }
 }
 
-// Inline for the hot path; TraceId::random() and SpanId::random() call these.
+// Inline for the hot path, for callers that have seen process_generation() since the last fork; TraceId::random() and
+// SpanId::random() call these.
 inline void fill_random(TraceId& id) noexcept {
   const std::uint64_t words[2] = {random_u64(), random_u64()};
   std::memcpy(id.bytes.data(), words, sizeof words);
@@ -44,5 +45,8 @@ inline void fill_random(SpanId& id) noexcept {
 
 // `bytes` random bytes as lower-case hex, straight from the kernel: for names of directories.
 [[nodiscard]] std::string random_hex(std::size_t bytes);
+
+// Version 4, as text.
+[[nodiscard]] std::string random_uuid();
 
 }  // namespace waymark

@@ -8,26 +8,17 @@
 #include <utility>
 #include <vector>
 
+#include "base/random.h"
 #include "config/text.h"
 #include "waymark/error.h"
-#include "waymark/propagation.h"
 
 namespace waymark::config {
 namespace {
 
 constexpr std::string_view kServiceName = "service.name";
+constexpr std::string_view kInstance = "service.instance.id";
 
 AnyValue text_value(std::string text) { return AnyValue{std::move(text)}; }
-
-// Random, version 4.
-std::string new_uuid() {
-  TraceId id = TraceId::random();
-  id.bytes[6] = static_cast<std::uint8_t>((id.bytes[6] & 0x0f) | 0x40);
-  id.bytes[8] = static_cast<std::uint8_t>((id.bytes[8] & 0x3f) | 0x80);
-  std::string text = id.hex();
-  for (const std::size_t dash : {8, 13, 18, 23}) text.insert(dash, 1, '-');
-  return text;
-}
 
 // OpenTelemetry's host.arch for what the kernel calls the machine; other names stay.
 std::string architecture(const std::string& machine) {
@@ -80,12 +71,13 @@ std::string program_name() {
   return std::string(name);
 }
 
-Resource detect_resource(const Resource& given, Environment& environment, const Resource& below) {
+Resource detect_resource(const Resource& given, Environment& environment, const Resource& below, bool* instance_id_made_up) {
   const std::string program = program_name();
   Resource resource;
   resource.set(kServiceName, text_value(program.empty() ? "unknown_service" : "unknown_service:" + program));
   resource.set("service.namespace", text_value("waymark.workflows"));
-  resource.set("service.instance.id", text_value(new_uuid()));
+  const AnyValue instance = text_value(random_uuid());
+  resource.set(kInstance, instance);
   resource.set("service.version", text_value("dev"));
   resource.set("process.pid", AnyValue{std::int64_t{getpid()}});
   if (utsname system{}; uname(&system) == 0) {
@@ -111,6 +103,7 @@ Resource detect_resource(const Resource& given, Environment& environment, const 
     }
     if (!key.empty()) set(key, value);
   }
+  if (instance_id_made_up != nullptr) *instance_id_made_up = *resource.find(kInstance) == instance;
   return resource;
 }
 

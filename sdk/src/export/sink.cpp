@@ -2,6 +2,7 @@
 
 #include <exception>
 
+#include "base/thread.h"
 #include "export/response.h"
 #include "transport/grpc.h"
 #include "transport/http.h"
@@ -143,6 +144,7 @@ class CallbackSink final : public Sink {
     request_.clear();
     for (const auto piece : pieces) request_.append(piece);
     try {
+      const ProgramCode code;
       DeliveryResult result = deliver_(signal_, request_);
       return {.outcome = result.outcome, .rejected = result.rejected, .message = printable(result.message)};
     } catch (const std::exception& error) {

@@ -22,10 +22,7 @@ struct LockTable {
   std::mutex mutex;
   std::map<std::string, File> held;
 };
-LockTable& table() {
-  static auto* locks = new LockTable;
-  return *locks;
-}
+constinit PerProcess<LockTable> table;
 
 std::string key_of(const std::string& path) {
   struct stat s {};
@@ -56,24 +53,30 @@ std::uint64_t to_number(std::string_view text) {
 }  // namespace
 
 DirectoryLock::~DirectoryLock() {
-  if (key_.empty()) return;
-  const std::scoped_lock lock(table().mutex);
-  table().held.erase(key_);
+  if (!valid()) return;
+  const std::scoped_lock lock(table->mutex);
+  const auto held = table->held.find(key_);
+  if (held == table->held.end()) return;
+  keep_in_children(held->second.fd());
+  table->held.erase(held);
 }
 
-DirectoryLock::DirectoryLock(DirectoryLock&& other) noexcept : key_(std::exchange(other.key_, {})) {}
+DirectoryLock::DirectoryLock(DirectoryLock&& other) noexcept
+    : key_(std::exchange(other.key_, {})), generation_(other.generation_) {}
 
 DirectoryLock& DirectoryLock::operator=(DirectoryLock&& other) noexcept {
   std::swap(key_, other.key_);
+  std::swap(generation_, other.generation_);
   return *this;
 }
 
 DirectoryLock DirectoryLock::take(const std::string& directory) {
   const std::string path = directory + "/lock";
   DirectoryLock result;
-  const std::scoped_lock lock(table().mutex);
+  LockTable& locks = *table;
+  const std::scoped_lock lock(locks.mutex);
   // A second descriptor of a file that we hold would release it when closed: look before opening.
-  if (const std::string key = key_of(path); !key.empty() && table().held.contains(key)) return result;
+  if (const std::string key = key_of(path); !key.empty() && locks.held.contains(key)) return result;
   File file = File::open(path, O_RDWR | O_CREAT);
   if (!file.valid()) return result;
   struct flock whole {};
@@ -81,16 +84,20 @@ DirectoryLock DirectoryLock::take(const std::string& directory) {
   whole.l_whence = SEEK_SET;
   if (::fcntl(file.fd(), F_SETLK, &whole) != 0) return result;
   result.key_ = key_of(path);
-  if (!result.key_.empty()) table().held.emplace(result.key_, std::move(file));
+  result.generation_ = process_generation();
+  if (result.key_.empty()) return result;
+  close_in_children(file.fd());
+  locks.held.emplace(result.key_, std::move(file));
   return result;
 }
 
 bool DirectoryLock::taken(const std::string& directory) {
   const std::string path = directory + "/lock";
-  const std::scoped_lock lock(table().mutex);
+  LockTable& locks = *table;
+  const std::scoped_lock lock(locks.mutex);
   const std::string key = key_of(path);
   if (key.empty()) return false;
-  if (table().held.contains(key)) return true;
+  if (locks.held.contains(key)) return true;
   // Read-only: closing it tells those who watch for a writer's end nothing.
   const File file = File::open(path, O_RDONLY);
   if (!file.valid()) return false;

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/thread.h"
 #include "journal/journal.h"
 
 namespace waymark::journal {
@@ -27,7 +28,8 @@ struct Identity {
   bool closed = false;       // ended cleanly: there is no recorder any more
 };
 
-// Held while this process owns a subdirectory. An fcntl lock on its file `lock`, which nothing else in the process opens.
+// Held while this process owns a subdirectory. An fcntl lock on its file `lock`, which nothing else in the process opens. A
+// child of fork does not inherit it: there it is of no effect, and its end neither.
 class DirectoryLock {
  public:
   DirectoryLock() = default;
@@ -36,12 +38,13 @@ class DirectoryLock {
   DirectoryLock& operator=(DirectoryLock&& other) noexcept;
   // Invalid where a living process has it.
   [[nodiscard]] static DirectoryLock take(const std::string& directory);
-  [[nodiscard]] bool valid() const noexcept { return !key_.empty(); }
+  [[nodiscard]] bool valid() const noexcept { return !key_.empty() && generation_ == process_generation(); }
   // Whether somebody, this process included, owns it. Does not disturb the owner.
   [[nodiscard]] static bool taken(const std::string& directory);
 
  private:
   std::string key_;  // device and inode of the lock file
+  std::uint32_t generation_ = 0;  // of the process that took it
 };
 
 struct OwnedHome {

@@ -1,5 +1,6 @@
 #include "journal/hook.h"
 
+#include "base/thread.h"
 #include "otlp/edit.h"
 #include "otlp/reader.h"
 #include "otlp/writer.h"
@@ -40,7 +41,12 @@ Hook::Result Hook::apply(const char* data, std::size_t bytes, const Source& sour
       ReadScope scope = otlp::read_scope(encoded.encoded);
       scope.schema_url = encoded.schema_url;
       otlp::Edit edit(record.signal, record.body, scope);
-      verdict = hook ? (*hook)(edit) : Verdict::keep;
+      if (hook) {
+        const ProgramCode code;
+        verdict = (*hook)(edit);
+      } else {
+        verdict = Verdict::keep;
+      }
       if (verdict == Verdict::keep && otlp::field_size(edit.body().size()) > kMaximumFramed) {
         verdict = Verdict::drop;
         diagnostics_.say_limited("hook size", DiagnosticLevel::error,

@@ -3,14 +3,12 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
 #include <unordered_map>
 
-#include "base/signal_stack.h"
 #include "journal/checksum.h"
 #include "journal/fault.h"
 #include "waymark/error.h"
@@ -32,14 +30,12 @@ struct LentLane {
 };
 constinit thread_local LentLane lent_lane;
 
-std::mutex& registry_mutex() {
-  static auto* mutex = new std::mutex;
-  return *mutex;
-}
-std::unordered_map<std::uint64_t, Recorder*>& registry() {
-  static auto* recorders = new std::unordered_map<std::uint64_t, Recorder*>;
-  return *recorders;
-}
+// The recorders of this process, by their numbers.
+struct Registry {
+  std::mutex mutex;
+  std::unordered_map<std::uint64_t, Recorder*> recorders;
+};
+constinit PerProcess<Registry> registry;
 
 // After a thread's lanes were given back, at its very end, what still records borrows a shared one each time.
 constinit thread_local bool lanes_gone = false;
@@ -50,23 +46,15 @@ struct ThreadLanes {
   ~ThreadLanes() {
     lent_lane = {};
     lanes_gone = true;
-    const std::scoped_lock lock(registry_mutex());
+    Registry& known = *registry;
+    const std::scoped_lock lock(known.mutex);
     for (const LentLane& lent : lanes) {
-      const auto found = registry().find(lent.recorder);
-      if (found != registry().end()) found->second->give_back(lent.lane);
+      const auto found = known.recorders.find(lent.recorder);
+      if (found != known.recorders.end()) found->second->give_back(lent.lane);
     }
   }
 };
 thread_local ThreadLanes thread_lanes;
-
-std::uint32_t thread_id() noexcept {
-  static constinit thread_local std::uint32_t id = 0;
-  if (id == 0) {
-    id = static_cast<std::uint32_t>(syscall(SYS_gettid));
-    lend_signal_stack();
-  }
-  return id;
-}
 
 // Of a lane's writer, or under a shared lane's lock.
 void count_offered(Lane& lane, Signal signal, bool refused) noexcept {
@@ -176,15 +164,15 @@ std::unique_ptr<Recorder> Recorder::create(const RecorderConfig& config, const s
   // Memory that dies with the process tells nobody of a crash.
   if (!path.empty()) r->crash_place_ = std::make_unique<CrashPlace>(header);
 
-  const std::scoped_lock lock(registry_mutex());
-  registry().emplace(r->id_, r.get());
+  const std::scoped_lock lock(registry->mutex);
+  registry->recorders.emplace(r->id_, r.get());
   return r;
 }
 
 Recorder::~Recorder() {
   if (id_ != 0) {
-    const std::scoped_lock lock(registry_mutex());
-    registry().erase(id_);
+    const std::scoped_lock lock(registry->mutex);
+    registry->recorders.erase(id_);
   }
   crash_place_.reset();
   if (memory_ != nullptr) munmap(memory_, bytes_);

@@ -85,7 +85,6 @@ std::uint32_t for_attributes(const std::string* bound, Attributes own, std::uint
 
 void emit(LoggerState& logger, const std::string* bound, const LogRecord& record) noexcept {
   Recording& r = *logger.recording_of;
-  if (r.generation != process_generation.load(std::memory_order_relaxed)) return;
   static constexpr Limits kNoLimits{};
   std::string scratch[3];
   std::string_view severity_text = record.severity_text;
@@ -206,7 +205,7 @@ bool Logger::enabled(Severity severity) const noexcept {
   if (state_ == nullptr) return false;
   const std::uint8_t minimum = state_->minimum.load(std::memory_order_acquire);
   const bool wanted = severity == Severity::unspecified ? minimum != 255 : static_cast<std::uint8_t>(severity) >= minimum;
-  return wanted && state_->recording_of->generation == detail::process_generation.load(std::memory_order_relaxed);
+  return wanted && detail::here(*state_->recording_of);
 }
 
 void Logger::log(Severity severity, std::string_view message, Attributes attributes) const noexcept {

@@ -1,7 +1,6 @@
 #include "trace/tracer.h"
 
 #include <cxxabi.h>
-#include <pthread.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -15,12 +14,6 @@ namespace waymark {
 namespace detail {
 
 constinit thread_local ActiveContext* current = nullptr;
-std::atomic<std::uint32_t> process_generation{1};
-
-void watch_for_fork() noexcept {
-  [[maybe_unused]] static const int registered =
-      pthread_atfork(nullptr, nullptr, [] { process_generation.fetch_add(1, std::memory_order_relaxed); });
-}
 
 std::uint64_t ratio_threshold(double ratio) noexcept {
   constexpr double kRange = 72057594037927936.0;  // 2^56
@@ -100,8 +93,7 @@ class SpanLock {
 
 // Still ours to change: recording, and not inherited through fork.
 bool live(const OpenSpan* span) noexcept {
-  return span != nullptr && span->block != nullptr &&
-         span->generation == process_generation.load(std::memory_order_relaxed);
+  return span != nullptr && span->block != nullptr && span->generation == seen_generation();
 }
 
 // Counts what a limit, or a full record, left out. The first time it is said, so that nobody has to look for it.
@@ -320,7 +312,7 @@ void open_span(OpenSpan& span, TracerState* tracer, std::string_view name, Attri
   span.tracer = tracer;
   span.detached = detached;
   span.active.open = &span;
-  span.generation = process_generation.load(std::memory_order_relaxed);
+  const bool ours = here(r);
   const SpanContext* parent = nullptr;
   const Baggage* baggage = nullptr;
   if (options != nullptr && options->parent) {
@@ -350,7 +342,8 @@ void open_span(OpenSpan& span, TracerState* tracer, std::string_view name, Attri
   }
   if (baggage != nullptr && !baggage->empty()) span.active.baggage = *baggage;
   const bool record = options != nullptr && options->sampled ? *options->sampled : sampled(r, parent, context.trace_id);
-  if (!record || span.generation != r.generation) return;
+  if (!record || !ours) return;
+  span.generation = r.generation.load(std::memory_order_relaxed);
   context.flags |= SpanContext::kSampled;
 
   journal::Recorder& recorder = *r.recorder;
@@ -400,7 +393,7 @@ void close_span(OpenSpan& span, Timestamp time) noexcept {
   Recording& r = *span.tracer->recording_of;
   Block* block = span.block;
   span.block = nullptr;
-  if (span.generation != process_generation.load(std::memory_order_relaxed)) return;
+  if (span.generation != seen_generation()) return;
   journal::Recorder& recorder = *r.recorder;
   std::uint64_t end = time != Timestamp{} ? to_ns(time) : r.clock->now();
   if (time == Timestamp{}) end = std::max(end, block->start_ns);
@@ -432,6 +425,7 @@ OpenSpan* current_recording() noexcept {
 
 void add_encoded_event(OpenSpan& span, std::string_view name, std::uint64_t time_ns, std::string_view attributes,
                        std::uint32_t dropped) noexcept {
+  if (!live(&span)) return;
   const SpanLock lock(span);
   if (live(&span)) append_event(span, name, time_ns, attributes, dropped);
 }
@@ -527,6 +521,8 @@ SpanHandle& SpanHandle::update_name(std::string_view name) noexcept {
   return *this;
 }
 
+bool SpanHandle::recording() const noexcept { return detail::live(open()); }
+
 const SpanContext& SpanHandle::context() const noexcept {
   static const SpanContext kNone;
   // One that is switched off stands for whatever is current, so that a trace passes through.
@@ -610,7 +606,8 @@ DetachedSpan::~DetachedSpan() {
 }
 
 void DetachedSpan::end(Timestamp time) noexcept {
-  if (active_ == nullptr) return;
+  // One that came through a fork may come with its lock held.
+  if (active_ == nullptr || open()->generation != seen_generation()) return;
   const detail::SpanLock lock(*open());
   if (open()->block != nullptr) detail::close_span(*open(), time);
 }
@@ -627,8 +624,7 @@ SpanContext Tracer::new_root(std::string_view) const noexcept {
 }
 
 bool Tracer::enabled() const noexcept {
-  return state_ != nullptr && state_->recording.load(std::memory_order_acquire) &&
-         state_->recording_of->generation == detail::process_generation.load(std::memory_order_relaxed);
+  return state_ != nullptr && state_->recording.load(std::memory_order_acquire) && detail::here(*state_->recording_of);
 }
 
 // ---- context

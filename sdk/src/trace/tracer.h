@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/diagnostics.h"
+#include "base/thread.h"
 #include "journal/recorder.h"
 #include "waymark/config.h"
 #include "waymark/log.h"
@@ -21,7 +22,10 @@ namespace waymark::detail {
 // One for each Telemetry. It lives as long as its handles may: the process's for ever, others as long as the object.
 struct Recording {
   std::atomic<bool> on{false};
-  std::uint32_t generation = 0;       // of the process that started it: in a child of fork nothing is recorded
+  std::atomic<std::uint32_t> generation{0};  // of the process that what follows is good for; stored last
+  // In a child of fork: makes what follows the child's own. False: nothing is recorded there. May take milliseconds.
+  bool (*begin_again)(void* owner) noexcept = nullptr;
+  void* owner = nullptr;
   journal::Recorder* recorder = nullptr;
   const Clock* clock = nullptr;
   Sampler sampler;
@@ -61,8 +65,9 @@ extern constinit thread_local ActiveContext* current;
 void add_encoded_event(OpenSpan& span, std::string_view name, std::uint64_t time_ns, std::string_view attributes,
                        std::uint32_t dropped) noexcept;
 
-// Bumped in a child of fork: spans and recordings of another generation are inert.
-extern std::atomic<std::uint32_t> process_generation;
-void watch_for_fork() noexcept;
+// Whether what the recording points at is this process's own; begins again where this is a child of fork.
+[[nodiscard]] inline bool here(Recording& r) noexcept {
+  return r.generation.load(std::memory_order_acquire) == seen_generation() || r.begin_again(r.owner);
+}
 
 }  // namespace waymark::detail
