@@ -121,7 +121,7 @@ TEST_F(ForkTest, ParentAndChildGoOnEachWithItsOwn) {
   ASSERT_THAT(spans, SizeIs(4));
   EXPECT_EQ(find_string(spans.at("open at the fork").attributes, "from"), "the parent");
   EXPECT_THAT(spans.at("detached at the fork").events, IsEmpty());
-  EXPECT_EQ(spans.at("child's").parent_id, spans.at("open at the fork").context.span_id) << "the trace goes through";
+  EXPECT_EQ(spans.at("child's").parent, spans.at("open at the fork").context.span_id) << "the trace goes through";
   EXPECT_NE(resource_text(spans.at("child's"), "process.pid"), resource_text(spans.at("parent's"), "process.pid"));
   EXPECT_NE(resource_text(spans.at("child's"), "service.instance.id"),
             resource_text(spans.at("parent's"), "service.instance.id"));
@@ -306,7 +306,7 @@ TEST_F(ForkTest, AHundredForksWhileThreadsRecordLoseNothingAndDoubleNothing) {
     ids.insert(span.context.span_id.hex());
     if (name.starts_with("c")) {
       const std::string around = "around." + name.substr(1, name.find('.') - 1);
-      EXPECT_EQ(span.parent_id, spans.at(around).context.span_id) << name;
+      EXPECT_EQ(span.parent, spans.at(around).context.span_id) << name;
     }
   }
   EXPECT_EQ(ids.size(), spans.size()) << "an id was drawn twice";
@@ -445,6 +445,7 @@ TEST_F(ForkBesideTest, SeveralTelemetriesBeginAgainEachForItself) {
 TEST_F(ForkBesideTest, ALivingChildDoesNotHideItsDeadParentFromASibling) {
   testing::MemoryDestination memory;
   Config c = config(memory);
+  c.recover_siblings = true;
   std::mutex mutex;
   std::condition_variable changed;
   std::vector<std::uint64_t> dead;

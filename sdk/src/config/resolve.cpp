@@ -347,7 +347,7 @@ struct BaseOptions {
 
 // `config` holds what a configuration file says; `below` is its resource.
 Config base(const BaseOptions& options, Environment& environment, Config config = {}, const Resource& below = {}) {
-  config.resource = detect_resource(options.service, environment, below, &config.instance_id_made_up);
+  config.resource = detect_resource(options.service, environment, &config.instance_id_made_up, below);
   config.state_directory =
       state_directory(options.state_directory, config.state_directory, config.resource, environment);
   if (options.recorder) config.recorder.place = *options.recorder;

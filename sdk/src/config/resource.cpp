@@ -71,7 +71,8 @@ std::string program_name() {
   return std::string(name);
 }
 
-Resource detect_resource(const Resource& given, Environment& environment, const Resource& below, bool* instance_id_made_up) {
+Resource detect_resource(const Resource& given, Environment& environment, bool* instance_id_made_up,
+                         const Resource& below) {
   const std::string program = program_name();
   Resource resource;
   resource.set(kServiceName, text_value(program.empty() ? "unknown_service" : "unknown_service:" + program));

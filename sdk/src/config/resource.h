@@ -16,10 +16,10 @@ namespace waymark::config {
 // The running program's file name; empty where it can't be told.
 [[nodiscard]] std::string program_name();
 
-// Complete, as it is sent. Every call makes a new service.instance.id; whether that is the one that counts is told. The
-// environment comes before `below`.
-[[nodiscard]] Resource detect_resource(const Resource& given, Environment& environment, const Resource& below = {},
-                                       bool* instance_id_made_up = nullptr);
+// Complete, as it is sent. Every call makes a new service.instance.id; whether that is the one that counts is told.
+// The environment comes before `below`.
+[[nodiscard]] Resource detect_resource(const Resource& given, Environment& environment,
+                                       bool* instance_id_made_up = nullptr, const Resource& below = {});
 
 // What a later configure call gives beyond the resource that recording started with: its destination's own attributes.
 // Throws where it contradicts that resource.
