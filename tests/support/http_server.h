@@ -16,6 +16,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <mutex>
 #include <stdexcept>
 #include <string>
@@ -90,6 +91,7 @@ class HttpServer {
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
 
+  [[nodiscard]] std::uint16_t port() const noexcept { return port_; }
   [[nodiscard]] std::string url(std::string_view path = "/v1/traces") const {
     return "http://127.0.0.1:" + std::to_string(port_) + std::string(path);
   }
@@ -102,6 +104,12 @@ class HttpServer {
   void standard(HttpReply reply) {
     const std::lock_guard lock(mutex_);
     standard_ = std::move(reply);
+  }
+  // What the script has no reply for is answered by this, instead of by `standard`. Called by the connections' threads,
+  // one at a time.
+  void answer_by(std::function<HttpReply(const HttpRequest&)> answer) {
+    const std::lock_guard lock(mutex_);
+    answer_by_ = std::move(answer);
   }
   // Lets go all replies that hold now.
   void release() {
@@ -179,7 +187,7 @@ class HttpServer {
         const std::lock_guard lock(mutex_);
         requests_.push_back(std::move(request));
         if (script_.empty()) {
-          reply = standard_;
+          reply = answer_by_ ? answer_by_(requests_.back()) : standard_;
         } else {
           reply = script_.front();
           script_.pop_front();
@@ -290,6 +298,7 @@ class HttpServer {
   bool stopping_ = false;
   std::deque<HttpReply> script_;
   HttpReply standard_;
+  std::function<HttpReply(const HttpRequest&)> answer_by_;
   std::vector<HttpRequest> requests_;
   std::vector<int> open_;
   std::size_t connections_ = 0;
