@@ -2,15 +2,18 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -310,6 +313,53 @@ TEST_F(CrashHandlerTest, AKillTellsOfNoCrash) {
   const Found found = recovered();
   EXPECT_EQ(found.report.crash.signal, "");
   EXPECT_EQ(found.exception("work", "exception.type"), "-");
+}
+
+// The memory cgroup of this process, where processes that take too much are killed together; empty where there is none.
+struct MemoryGroup {
+  std::string path;
+  const char* limit = "";  // the name of its setting
+};
+MemoryGroup memory_group() {
+  std::ifstream groups("/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {
+    const std::string name = line.substr(line.rfind(':') + 1);
+    if (line.find(":memory:") != std::string::npos) return {"/sys/fs/cgroup/memory" + name, "memory.limit_in_bytes"};
+    if (line.starts_with("0::") && std::filesystem::exists("/sys/fs/cgroup" + name + "/memory.max")) {
+      return {"/sys/fs/cgroup" + name, "memory.max"};
+    }
+  }
+  return {};
+}
+
+TEST_F(CrashHandlerTest, TheKernelsKillForWantOfMemoryTellsOfNoCrashAndLosesNothing) {
+  const MemoryGroup group = memory_group();
+  const std::string own = group.path + "/" + directory_.filename().string();
+  if (owner_ && (group.path.empty() || mkdir(own.c_str(), 0700) != 0)) {
+    GTEST_SKIP() << "this machine lets nobody make a memory cgroup";
+  }
+  if (owner_ && !(std::ofstream(own + "/" + group.limit) << (kSanitized ? "1073741824" : "268435456") << std::flush)) {
+    rmdir(own.c_str());
+    GTEST_SKIP() << "this machine lets nobody limit a cgroup's memory";
+  }
+  DIES_OF(SIGKILL, {
+    require(static_cast<bool>(std::ofstream(own + "/cgroup.procs") << 0 << std::flush), "the child joins it");
+    start();
+    { auto span = tracer("test").span("finished"); }
+    auto span = tracer("test").span("work");
+    for (;;) {
+      constexpr std::size_t kPiece = 4 << 20;
+      void* memory = mmap(nullptr, kPiece, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      require(memory != MAP_FAILED, "addresses are left");
+      std::memset(memory, 1, kPiece);
+    }
+  });
+  const Found found = recovered();
+  EXPECT_NE(found.span("finished"), nullptr);
+  EXPECT_EQ(to_text(*find(found.span("work")->attributes, "workflow.interrupted")), "true");
+  EXPECT_EQ(found.report.crash.signal, "");
+  // Once what the child had on tmpfs is gone, and its end is known there.
+  for (int i = 0; i < 1000 && rmdir(own.c_str()) != 0 && errno == EBUSY; ++i) sched_yield();
 }
 
 TEST_F(CrashHandlerTest, AStackThatRanOutIsToldFromAnother) {
