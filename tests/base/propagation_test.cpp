@@ -457,8 +457,8 @@ TEST(PropagatorsTest, AreChosenByAListWithoutRegardToCaseOrderOrRepetition) {
            Row{" Baggage , ", false, true, 0},
            Row{"none", false, false, 0},
            Row{"NONE,baggage", false, false, 0},
-           Row{"b3,tracecontext", true, false, 1},
-           Row{"b3,xray", true, true, 2},
+           Row{"jaeger,tracecontext", true, false, 1},
+           Row{"jaeger,xray", true, true, 2},
        }) {
     std::vector<std::string> warnings;
     const auto chosen = trace::parse_propagators(row.value, warnings);
@@ -469,8 +469,68 @@ TEST(PropagatorsTest, AreChosenByAListWithoutRegardToCaseOrderOrRepetition) {
   }
 }
 
+TEST(PropagatorsTest, B3IsReadInEitherFormAndWrittenInTheChosenOne) {
+  HOLDS("CP-08", "EC-01", "EC-02");
+  std::vector<std::string> warnings;
+  const auto written = [&](const char* propagators, std::uint8_t flags) {
+    Headers headers;
+    trace::inject(TraceContext{.span = span_context(flags), .baggage = {}},
+                  [&](std::string_view name, std::string_view value) { headers.emplace(name, value); },
+                  trace::parse_propagators(propagators, warnings));
+    return headers;
+  };
+  const std::string ids = std::string(kTrace) + "-" + std::string(kSpan);
+  EXPECT_EQ(written("b3", 1), (Headers{{"b3", ids + "-1"}}));
+  EXPECT_EQ(written("b3", 0), (Headers{{"b3", ids + "-0"}}));
+  EXPECT_EQ(written("B3Multi", 3), (Headers{{"x-b3-traceid", std::string(kTrace)}, {"x-b3-spanid", std::string(kSpan)},
+                                            {"x-b3-sampled", "1"}}));
+  trace::inject(TraceContext{}, [](std::string_view name, std::string_view) { ADD_FAILURE() << name; },
+                trace::parse_propagators("b3,b3multi", warnings));
+
+  const auto read = [&](std::vector<std::pair<std::string, std::string>> headers, const char* propagators = "b3") {
+    return trace::extract(getter(std::move(headers)), {}, trace::parse_propagators(propagators, warnings)).span;
+  };
+  for (const char* state : {"-1", "-d", "-1-00f067aa0ba902b7"}) {
+    EXPECT_EQ(to_traceparent(read({{"b3", ids + state}})), kParent) << state;
+  }
+  EXPECT_TRUE(read({{"b3", ids + "-1"}}).remote);
+  EXPECT_FALSE(read({{"b3", ids + "-0"}}).sampled());
+  EXPECT_FALSE(read({{"b3", ids}}).sampled());
+  EXPECT_EQ(read({{"b3", "a3ce929d0e0e4736-00f067aa0ba902b7-1"}}).trace_id.hex(), "0000000000000000a3ce929d0e0e4736");
+  const std::vector<std::pair<std::string, std::string>> many{{"x-b3-traceid", std::string(kTrace)},
+                                                             {"x-b3-spanid", std::string(kSpan)},
+                                                             {"x-b3-parentspanid", "1111111111111111"}};
+  EXPECT_FALSE(read(many, "b3multi").sampled());
+  for (const auto& [name, value] : {std::pair("x-b3-sampled", "1"), std::pair("x-b3-sampled", "true"), std::pair("x-b3-flags", "1")}) {
+    auto headers = many;
+    headers.emplace_back(name, value);
+    EXPECT_EQ(to_traceparent(read(headers)), kParent) << name;
+    headers.emplace_back("b3", "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1");
+    EXPECT_EQ(read(headers, "b3multi").span_id.hex(), "b7ad6b7169203331") << "the single header wins";
+  }
+  for (const std::string& bad : {std::string(), std::string("0"), std::string("d"), ids + "-2", ids + "-", ids + "-1-", ids + "-1-x",
+                                 ids + "-1-00f067aa0ba902b7-", std::string("-"), std::string(kTrace) + "-",
+                                 std::string(32, '0') + "-" + std::string(kSpan) + "-1", "x" + ids + "-1"}) {
+    EXPECT_FALSE(read({{"b3", bad}}).valid()) << bad;
+  }
+  EXPECT_FALSE(read({{"b3", ids + "-1"}}, "tracecontext").valid());
+}
+
+TEST(PropagatorsTest, WhereARequestCarriesTwoFormatsTheLastOneCounts) {
+  HOLDS("CP-06");
+  const auto both = getter({{"traceparent", kParent}, {"b3", "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1"}});
+  std::vector<std::string> warnings;
+  const auto read = [&](const char* list) {
+    return trace::extract(both, {}, trace::parse_propagators(list, warnings)).span.span_id.hex();
+  };
+  EXPECT_EQ(read("b3,tracecontext"), kSpan);
+  EXPECT_EQ(read("tracecontext,b3"), "b7ad6b7169203331");
+  EXPECT_EQ(read("tracecontext,baggage,b3multi"), "b7ad6b7169203331");
+  EXPECT_THAT(warnings, IsEmpty());
+}
+
 TEST(PropagatorsTest, OnlyTheChosenOnesReadAndWrite) {
-  HOLDS("CP-06", "CP-07");
+  HOLDS("CP-07");
   const TraceContext context{.span = span_context(), .baggage = Baggage().set("k", "v")};
   struct Row {
     trace::Propagators chosen;

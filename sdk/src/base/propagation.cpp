@@ -1,4 +1,4 @@
-// The W3C formats: Trace Context Level 2 (traceparent, tracestate) and Baggage.
+// The W3C formats, Trace Context Level 2 (traceparent, tracestate) and Baggage, and Zipkin's B3.
 
 #include "waymark/propagation.h"
 
@@ -157,6 +157,49 @@ std::string joined_header(const std::vector<std::string>& values) {
 
 void erase_header(Headers& headers, std::string_view name) {
   std::erase_if(headers, [&](const auto& header) { return same_name(header.first, name); });
+}
+
+// B3's ids and sampling state. 16 digits of a trace id are the lower half of it. Debug means sampled, and more that has
+// no place here; a state that is left out is the receiver's to decide, and "not sampled" for us.
+std::optional<SpanContext> b3_context(std::string_view trace_id, std::string_view span_id, bool sampled) {
+  SpanContext context;
+  const std::string padded = trace_id.size() == 16 ? std::string(16, '0').append(trace_id) : std::string(trace_id);
+  const auto trace = TraceId::from_hex(padded);
+  const auto span = SpanId::from_hex(span_id);
+  if (!trace || !trace->valid() || !span || !span->valid()) return std::nullopt;
+  context.trace_id = *trace;
+  context.span_id = *span;
+  context.flags = sampled ? SpanContext::kSampled : 0;
+  context.remote = true;
+  return context;
+}
+
+// `b3: {trace id}-{span id}[-{0|1|d}[-{parent's span id}]]`, or only a state, which names no span.
+std::optional<SpanContext> from_b3(std::string_view header) {
+  const auto text = trimmed(header);
+  std::vector<std::string_view> parts;
+  for (std::size_t at = 0; at <= text.size() && parts.size() < 5;) {
+    const std::size_t dash = std::min(text.find('-', at), text.size());
+    parts.push_back(text.substr(at, dash - at));
+    at = dash + 1;
+  }
+  if (parts.size() < 2 || parts.size() > 4) return std::nullopt;
+  const std::string_view state = parts.size() > 2 ? parts[2] : "0";
+  if (state != "0" && state != "1" && state != "d") return std::nullopt;
+  if (parts.size() == 4 && !SpanId::from_hex(parts[3])) return std::nullopt;
+  return b3_context(parts[0], parts[1], state != "0");
+}
+
+// The one header before the many.
+std::optional<SpanContext> extract_b3(const HeaderGetter& get) {
+  const auto only = [&](std::string_view name) {
+    const auto values = get(name);
+    return values.size() == 1 ? std::string(trimmed(values.front())) : std::string();
+  };
+  if (auto span = from_b3(only("b3"))) return span;
+  const std::string sampled = only("x-b3-sampled");
+  return b3_context(only("x-b3-traceid"), only("x-b3-spanid"),
+                    only("x-b3-flags") == "1" || sampled == "1" || sampled == "true");
 }
 
 // A configuration file's, said before the first use.
@@ -334,19 +377,30 @@ void prefer_propagators(Propagators propagators) {
   preferred.store(new Propagators(propagators), std::memory_order_release);
 }
 
+bool choose_propagator(Propagators& chosen, std::string_view name) {
+  if (same_name(name, "tracecontext")) {
+    chosen.trace_context = true;
+    chosen.b3_last = false;
+  } else if (same_name(name, "baggage")) {
+    chosen.baggage = true;
+  } else if (same_name(name, "b3") || same_name(name, "b3multi")) {
+    (same_name(name, "b3") ? chosen.b3 : chosen.b3_multi) = true;
+    chosen.b3_last = true;
+  } else {
+    return false;
+  }
+  return true;
+}
+
 Propagators parse_propagators(std::string_view value, std::vector<std::string>& warnings) {
   Propagators chosen{.trace_context = false, .baggage = false};
   bool none = false;
   each_member(value, [&](std::string_view name) {
-    if (same_name(name, "tracecontext")) {
-      chosen.trace_context = true;
-    } else if (same_name(name, "baggage")) {
-      chosen.baggage = true;
-    } else if (same_name(name, "none")) {
+    if (same_name(name, "none")) {
       none = true;
-    } else if (!name.empty()) {
+    } else if (!choose_propagator(chosen, name) && !name.empty()) {
       warnings.push_back("OTEL_PROPAGATORS: '" + std::string(name.substr(0, 64)) +
-                         "' is not supported and is left out; write tracecontext, baggage or none");
+                         "' is not supported and is left out; write tracecontext, baggage, b3, b3multi or none");
     }
     return true;
   });
@@ -360,6 +414,14 @@ void inject(const TraceContext& context, const HeaderSetter& set, Propagators pr
     set("traceparent", to_traceparent(context.span));
     if (!context.span.trace_state.empty()) set("tracestate", context.span.trace_state.header());
   }
+  if (propagators.b3 && context.span.valid()) {
+    set("b3", context.span.trace_id.hex() + "-" + context.span.span_id.hex() + (context.span.sampled() ? "-1" : "-0"));
+  }
+  if (propagators.b3_multi && context.span.valid()) {
+    set("x-b3-traceid", context.span.trace_id.hex());
+    set("x-b3-spanid", context.span.span_id.hex());
+    set("x-b3-sampled", context.span.sampled() ? "1" : "0");
+  }
   if (propagators.baggage) {
     const std::string header = context.baggage.header();
     if (!header.empty()) set("baggage", header);
@@ -368,6 +430,9 @@ void inject(const TraceContext& context, const HeaderSetter& set, Propagators pr
 
 TraceContext extract(const HeaderGetter& get, const TraceContext& base, Propagators propagators) {
   TraceContext context = base;
+  std::optional<SpanContext> by_b3;
+  if (propagators.b3 || propagators.b3_multi) by_b3 = extract_b3(get);
+  if (by_b3 && !propagators.b3_last) context.span = *by_b3;
   if (propagators.trace_context) {
     // Two traceparent headers contradict each other, and neither is to be believed.
     const auto traceparent = get("traceparent");
@@ -377,6 +442,7 @@ TraceContext extract(const HeaderGetter& get, const TraceContext& base, Propagat
       }
     }
   }
+  if (by_b3 && propagators.b3_last) context.span = *std::move(by_b3);
   if (propagators.baggage) {
     Baggage baggage = Baggage::parse(joined_header(get("baggage")));
     if (!baggage.empty()) context.baggage = std::move(baggage);

@@ -130,10 +130,9 @@ class Reader {
     if (const auto words = top_.list("propagators"); !words.empty()) {
       trace::Propagators chosen{.trace_context = false, .baggage = false};
       for (const Text& word : words) {
-        if (word.text == "tracecontext") chosen.trace_context = true;
-        else if (word.text == "baggage") chosen.baggage = true;
-        else if (word.text != "none" || words.size() > 1) {
-          top_.problem("propagators", word.place, word.shown + " is not known; expected tracecontext and baggage, or none");
+        if (!trace::choose_propagator(chosen, word.text) && (word.text != "none" || words.size() > 1)) {
+          top_.problem("propagators", word.place,
+                       word.shown + " is not known; expected some of tracecontext, baggage, b3 and b3multi, or none");
         }
       }
       out_.propagators = chosen;
@@ -201,7 +200,6 @@ class Reader {
       if (group.choice("preset", {"none", "s2"}) == 1u) d.preset = Preset::s2;
       if (d.preset == Preset::s2) use_s2_batches(d.batch);
       requests(group, draft);
-      draft.own_rule = PathRule::base_or_complete;
       if (const auto word = group.choice("compression", {"none", "gzip"})) d.gzip = *word == 1;
       tls(group, d.tls);
     } else if (d.output == Output::file) {
