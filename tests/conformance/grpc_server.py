@@ -3,7 +3,7 @@
 
 Driven by JSON lines on standard input; each is answered by one line on standard output, and the end of the input ends it.
 
-    {"do": "listen", "max_bytes": 0, "tls": {"certificate": PATH, "key": PATH, "client_ca": PATH}}  -> {"port": N}
+    {"do": "listen", "port": 0, "max_bytes": 0, "tls": {"certificate": PATH, "key": PATH, "client_ca": PATH}}  -> {"port": N}
     {"do": "script", "replies": [REPLY, ...]}   what the next calls get; after them every call succeeds
     {"do": "wait", "calls": N, "holds": N}      until so many calls came and so many of them hold -> {"done": bool}
     {"do": "release"}                           lets go the calls that hold
@@ -72,13 +72,14 @@ class Backend:
         logs_service_pb2_grpc.add_LogsServiceServicer_to_server(Logs(), self.server)
         metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(Metrics(), self.server)
         tls = command.get("tls")
+        address = f"127.0.0.1:{command.get('port', 0)}"
         if tls:
             pair = [tuple(open(tls[name], "rb").read() for name in ("key", "certificate"))]
             roots = open(tls["client_ca"], "rb").read() if tls.get("client_ca") else None
             credentials = grpc.ssl_server_credentials(pair, roots, require_client_auth=roots is not None)
-            port = self.server.add_secure_port("127.0.0.1:0", credentials)
+            port = self.server.add_secure_port(address, credentials)
         else:
-            port = self.server.add_insecure_port("127.0.0.1:0")
+            port = self.server.add_insecure_port(address)
         self.server.start()
         return {"port": port}
 

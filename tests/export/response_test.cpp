@@ -140,5 +140,67 @@ TEST(ResponseTest, NestingCostsNoStack) {
   EXPECT_EQ(evaluate(Signal::traces, 400, kJson, objects).verdict, Outcome::rejected);
 }
 
+// google.rpc.Status{3: Any{1: type_url, 2: value}} around a RetryInfo{1: Duration{1: seconds, 2: nanos}}
+std::string status_with(std::string_view type, const std::string& duration) {
+  const auto field = [](char tag, std::string_view content) {
+    return std::string{tag, static_cast<char>(content.size())}.append(content);
+  };
+  return field(0x12, "words") + field(0x1a, field(0x0a, type) + field(0x12, field(0x0a, duration)));
+}
+
+TEST(ResponseTest, RetryInfoIsFoundByTheEndOfItsType) {
+  HOLDS("GC-22", "JS-20");
+  using namespace std::chrono_literals;
+  const auto delay = [](std::string_view type, const std::string& duration) {
+    return evaluate(Signal::traces, 503, kProtobuf, status_with(type, duration)).retry_delay;
+  };
+  EXPECT_EQ(delay("type.googleapis.com/google.rpc.RetryInfo", "\x08\x03"), 3s);
+  EXPECT_EQ(delay("elsewhere/google.rpc.RetryInfo", "\x08\x01\x10\x05"), 1s + 5ns);
+  EXPECT_EQ(delay("type.googleapis.com/google.rpc.RetryInfo", ""), 0s);
+  EXPECT_EQ(delay("type.googleapis.com/google.rpc.QuotaFailure", "\x08\x03"), std::nullopt);
+  EXPECT_EQ(delay("google.rpc.RetryInfo", "\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), 0s) << "negative";
+  EXPECT_EQ(delay("google.rpc.RetryInfo", "\x08\xff\xff\xff\xff\xff\xff\xff\xff\x7f"), 24h);
+  const auto json = [](std::string_view text) {
+    return evaluate(Signal::traces, 503, kJson, R"({"details":[{"@type":"x/google.rpc.RetryInfo","retryDelay":")" + std::string(text) + "\"}]}")
+        .retry_delay;
+  };
+  EXPECT_EQ(json("3.5s"), 3500ms);
+  EXPECT_EQ(json("0s"), 0s);
+  EXPECT_EQ(json("0.000000001s"), 1ns);
+  EXPECT_EQ(json("99999999999s"), 24h);
+  for (const char* none : {"", "s", "3", "3.s5", "three", "3.5.5s", "3m"}) EXPECT_EQ(json(none), std::nullopt) << none;
+  EXPECT_EQ(evaluate(Signal::traces, 503, kJson, R"({"retryDelay":"3s","details":[[{"@type":"google.rpc.RetryInfo","retryDelay":"3s"}]]})").retry_delay,
+            std::nullopt);
+}
+
+TEST(ResponseTest, DetailsThatAreDamagedSayNothing) {
+  transport::GrpcResponse response{.status = transport::GrpcStatus::resource_exhausted, .error = "words", .details = "\x1a\x7f"};
+  const Evaluation result = evaluate_grpc(Signal::traces, response);
+  EXPECT_EQ(result.verdict, Outcome::rejected);
+  EXPECT_EQ(result.message, "words");
+}
+
+TEST(ResponseTest, GrpcServersSayInWordsThatARequestIsTooLarge) {
+  for (const char* words : {"Received message larger than max (2000 vs. 1000)", "grpc: received message larger than max (5 vs. 4)",
+                            "gRPC message exceeds maximum size 4194304: 5000000",
+                            "Received message exceeds the maximum configured message size."}) {
+    const Evaluation result = evaluate_grpc(Signal::traces, {.status = transport::GrpcStatus::resource_exhausted, .error = words});
+    EXPECT_EQ(result.verdict, Outcome::rejected);
+    EXPECT_EQ(result.refusal, Refusal::too_large) << words;
+  }
+  for (const char* words : {"quota exceeded", "", "slow down"}) {
+    EXPECT_EQ(evaluate_grpc(Signal::traces, {.status = transport::GrpcStatus::resource_exhausted, .error = words}).refusal, Refusal::none);
+  }
+  const transport::GrpcResponse ours{.status = transport::GrpcStatus::resource_exhausted,
+                                     .error = "the response message is larger than max",
+                                     .synthesized = true};
+  EXPECT_EQ(evaluate_grpc(Signal::traces, ours).refusal, Refusal::none) << "not the request";
+}
+
+TEST(ResponseTest, AStreamThatWasResetToCalmUsIsSentAgain) {
+  const transport::GrpcResponse response{.status = transport::GrpcStatus::resource_exhausted, .synthesized = true, .calmed = true};
+  EXPECT_EQ(evaluate_grpc(Signal::traces, response).verdict, Outcome::retry);
+}
+
 }  // namespace
 }  // namespace waymark::delivery
