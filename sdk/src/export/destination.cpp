@@ -215,6 +215,10 @@ std::shared_ptr<const Destination::Settings> Destination::checked(DestinationCon
     }
   }
   std::shared_ptr<Sink> sink = open_sink(opened);
+  if (config.output == Output::otlp && config.tls.insecure_skip_verify) {
+    diagnostics_.say(DiagnosticLevel::warning, title_ + ": tls.insecure_skip_verify is set: whoever answers at this address is "
+                                                        "believed, and gets the records and the headers; give tls.ca_file instead");
+  }
   return std::make_shared<const Settings>(Settings{std::move(config), std::move(sink), std::move(headers_file), number});
 }
 
@@ -386,7 +390,8 @@ bool Destination::serve(const std::shared_ptr<Reader>& reader) {
     return true;
   }
   if (reader->envelope_of != settings->number) {
-    reader->envelope = std::make_unique<Envelope>(*reader->source, settings->config.resource_attributes);
+    reader->envelope =
+        std::make_unique<Envelope>(*reader->source, settings->config.resource_attributes, encoding_of(settings->config));
     keep_by_filter(*reader, *settings);
     reader->envelope_of = settings->number;
   }
@@ -417,7 +422,12 @@ bool Destination::serve(const std::shared_ptr<Reader>& reader) {
              std::to_string(rules.max_bytes) + ")");
   }
 
-  journal::Cursor::Outcome outcome{.dropped = batch_.oversized(), .filtered = batch_.filtered()};
+  if (batch_.unreadable() > 0) {
+    note("unreadable", DiagnosticLevel::warning,
+         records_text(batch_.unreadable()) + " dropped: their bytes are damaged, so that no JSON can be made of them");
+  }
+
+  journal::Cursor::Outcome outcome{.dropped = batch_.oversized() + batch_.unreadable(), .filtered = batch_.filtered()};
   if (journal::planted(journal::Fault::early_cursor) && batch_.records() > 0) {
     cursor.acknowledge(batch_.position(), {});
     journal::hold_fault_open();
