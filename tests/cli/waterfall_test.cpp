@@ -150,6 +150,30 @@ job/earth                    2.00 s      +0 s  ───────────
 )");
 }
 
+TEST(WaterfallTest, ShowsWhatACrashedSpanDiedOfAndTheInnermostFrames) {
+  Sketch sketch;
+  ReadSpan& span = sketch.span(0, "task/Tile", 0ms, 400ms, {{"workflow.interrupted", yes()}});
+  span.status = StatusCode::error;
+  span.status_message = "interrupted by SIGSEGV: address not mapped at 0x8";
+  std::string stack = "#0 crash() at tasks.cpp:54 (scene+0x12)";
+  for (int i = 1; i < 7; ++i) stack += "\n#" + std::to_string(i) + " 0x" + std::to_string(i);
+  span.events.push_back({kStart + 120ms,
+                         "exception",
+                         {{"exception.type", text("SIGSEGV")},
+                          {"exception.message", text("SIGSEGV: address not mapped at 0x8")},
+                          {"exception.stacktrace", text(stack)}},
+                         0});
+  EXPECT_THAT(sketch.draw(), HasSubstr(R"(
+  interrupted by SIGSEGV: address not mapped at 0x8
+  +120 ms SIGSEGV: address not mapped at 0x8
+    #0 crash() at tasks.cpp:54 (scene+0x12)
+    #1 0x1
+    #2 0x2
+    #3 0x3
+    (3 more frames)
+)"));
+}
+
 TEST(WaterfallTest, MarksErrorsAttemptsAndLostLeases) {
   Sketch sketch;
   sketch.span(0, "job/earth", 0ms, 3s);

@@ -55,7 +55,7 @@ constinit std::atomic<pid_t> dying{0};
 constexpr int kPatience = 5000;  // milliseconds
 
 sigjmp_buf way_out;
-volatile sig_atomic_t guarding = 0;
+constinit std::atomic<bool> guarding{false};
 
 struct Report {
   std::uint32_t signal;
@@ -76,10 +76,10 @@ pid_t this_thread() noexcept { return static_cast<pid_t>(syscall(SYS_gettid)); }
 template <class Work>
 void guarded(const Work& work) noexcept {
   if (sigsetjmp(way_out, 0) == 0) {
-    guarding = 1;
+    guarding.store(true, std::memory_order_relaxed);
     work();
   }
-  guarding = 0;
+  guarding.store(false, std::memory_order_relaxed);
 }
 
 // ---- the processor
@@ -445,7 +445,7 @@ void call_earlier(const struct sigaction& action, int signal, siginfo_t* info, u
 void on_crash(int signal, siginfo_t* info, void* untyped) noexcept {
   const int saved_errno = errno;
   const pid_t thread = this_thread();
-  if (guarding != 0 && writer.load(std::memory_order_acquire) == thread) siglongjmp(way_out, 1);
+  if (guarding.load(std::memory_order_relaxed) && writer.load(std::memory_order_acquire) == thread) siglongjmp(way_out, 1);
 
   auto& context = *static_cast<ucontext_t*>(untyped);
   const struct sigaction& action =
