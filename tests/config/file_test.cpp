@@ -565,7 +565,7 @@ TEST(ConfigFileTest, TypesAndRangesAreChecked) {
                         Case{"limits: {event_count: -1}", "'-1' is no whole number; expected 0 to 4294967295"},
                         Case{"limits: {event_count: 4294967296}", "is out of range"},
                         Case{"disabled: yes", "'yes' is neither true nor false"},
-                        Case{"propagators: [b3]", "'b3' is not known"},
+                        Case{"propagators: [jaeger]", "'jaeger' is not known"},
                         Case{"tracer: {a: 1}", "tracer.a: '1' instead of keys and values"},
                         Case{"tracer: [a]", "tracer: a list instead of names with keys below them"},
                         Case{"- a", "a list instead of keys"},

@@ -1,6 +1,6 @@
 // The `waymark` command: what a person wants to know of telemetry that lies on this machine, without a backend.
 //
-// Exit codes: 0 done; 1 it could not be done; 2 the command line is wrong, or names what is not there.
+// Exit codes: 0 done; 1 it could not be done; 2 the command line or a configuration is wrong, or names what is not there.
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -15,7 +15,9 @@
 #include <string>
 #include <vector>
 
+#include "cli/config_check.h"
 #include "cli/display_text.h"
+#include "cli/state.h"
 #include "cli/waterfall.h"
 #include "waymark/configure.h"
 #include "waymark/error.h"
@@ -174,10 +176,82 @@ int recover(const RecoverArguments& arguments) {
   return complain("not everything could be delivered; what is left stays in " + arguments.directory, 1);
 }
 
+Timestamp right_now() {
+  return std::chrono::time_point_cast<Timestamp::duration>(std::chrono::system_clock::now());
+}
+
+int print(const std::string& text) {
+  std::cout << text << std::flush;
+  return std::cout ? 0 : complain("standard output can't be written", 1);
+}
+
+struct ConfigArguments {
+  std::string file;
+  bool json = false;
+};
+
+int config_check(const ConfigArguments& arguments) {
+  std::vector<std::string> warnings;
+  const Config config = read_config_file(arguments.file, &warnings);
+  for (const std::string& warning : warnings) std::cerr << "warning: " << cli::printable(warning) << '\n';
+  return print(arguments.json ? cli::config_json(config) : cli::config_yaml(config));
+}
+
+struct StatusArguments {
+  std::string directory;
+  bool json = false;
+  bool no_color = false;
+};
+
+int status(const StatusArguments& arguments) {
+  const StateStatus found = read_state_status(arguments.directory);
+  return print(arguments.json ? cli::status_json(found, right_now())
+                              : cli::show_status(found, right_now(), !arguments.no_color && wants_color()));
+}
+
+struct PurgeArguments {
+  std::string directory;
+  std::string older_than;
+  bool yes = false;
+  bool dry_run = false;
+};
+
+bool confirmed(const std::string& question) {
+  std::cout << question << " [y/N] " << std::flush;
+  std::string answer;
+  std::getline(std::cin, answer);
+  return answer == "y" || answer == "Y" || answer == "yes";
+}
+
+int purge(const PurgeArguments& arguments) {
+  PurgeOptions options{.pending = true, .older_than = {}, .only_look = true};
+  if (!arguments.older_than.empty()) options.older_than = parse_duration(arguments.older_than, "--older-than");
+  const Purged found = purge_state_directory(arguments.directory, options);
+  if (arguments.dry_run) return print(cli::show_purged(found, true));
+  PurgeOptions delivered_only = options;
+  delivered_only.pending = false;
+  const Purged delivered = purge_state_directory(arguments.directory, delivered_only);
+  const std::size_t pending = found.removed.size() - std::min(found.removed.size(), delivered.removed.size());
+  if (pending > 0 && !arguments.yes) {
+    const std::string what = count(pending, "dead process") + (pending == 1 ? " has" : " have") +
+                             " records that were never delivered";
+    if (isatty(STDIN_FILENO) == 0) {
+      return complain(what + "; nothing was removed. 'waymark recover' delivers them, --yes removes them too", 1);
+    }
+    std::cout << cli::show_purged(found, true);
+    if (!confirmed(what + ". Remove them all the same?")) return complain("nothing was removed", 1);
+  }
+  options.only_look = false;
+  const Purged purged = purge_state_directory(arguments.directory, options);
+  const int code = print(cli::show_purged(purged, false));
+  return purged.removed.size() < found.removed.size() && code == 0 ? 1 : code;
+}
+
 // Whether an error is one of the command line, or of the variables that stand in for it.
 bool is_usage(ErrorCode code) {
   return code == ErrorCode::not_found || code == ErrorCode::invalid_endpoint || code == ErrorCode::invalid_duration ||
-         code == ErrorCode::missing_endpoint || code == ErrorCode::invalid_argument;
+         code == ErrorCode::missing_endpoint || code == ErrorCode::invalid_argument ||
+         code == ErrorCode::invalid_config;
 }
 
 }  // namespace
@@ -214,6 +288,56 @@ int main(int argc, char** argv) {
       ->type_name("NAME");
   recover_command->add_option("--timeout", recover_arguments.timeout, "How long to try (default 30s)")->type_name("DURATION");
 
+  ConfigArguments config_arguments;
+  CLI::App* config_command = app.add_subcommand("config", "Look at a configuration file");
+  config_command->require_subcommand(1);
+  CLI::App* check_command =
+      config_command->add_subcommand("check", "Say what is wrong with a configuration file, or what it comes to");
+  check_command->add_option("file", config_arguments.file, "The file; default: WAYMARK_CONFIG")->type_name("FILE");
+  check_command->add_flag("--json", config_arguments.json, "As JSON instead of YAML");
+  check_command->footer(
+      "Prints the configuration with the environment in its place and every secret as ***.\n\n"
+      "Examples:\n"
+      "  waymark config check waymark.yaml\n"
+      "  WAYMARK_CONFIG=waymark.yaml waymark config check --json\n\n"
+      "Exit codes: 0 it is right; 2 it is wrong, and standard error says where: FILE:LINE:COLUMN: KEY: what");
+
+  StatusArguments status_arguments;
+  CLI::App* status_command = app.add_subcommand("status", "Show how far each destination of each process has got");
+  status_command->add_option("directory", status_arguments.directory, "The state directory")->required()->type_name("DIR");
+  status_command->add_flag("--json", status_arguments.json, "As JSON");
+  status_command->add_flag("--no-color", status_arguments.no_color, "No colors, also on a terminal");
+  status_command->footer(
+      "Disturbs nobody: living processes go on, and nothing is changed.\n\n"
+      "Examples:\n"
+      "  waymark status ~/.local/state/waymark/tiles\n"
+      "  waymark status --json DIR | jq .totals.counts.pending\n\n"
+      "Exit codes: 0 done; 2 there is no such directory");
+
+  PurgeArguments purge_arguments;
+  CLI::App* purge_command = app.add_subcommand("purge", "Remove what dead processes left in a state directory");
+  purge_command->add_option("directory", purge_arguments.directory, "The state directory")->required()->type_name("DIR");
+  purge_command->add_flag("--yes", purge_arguments.yes, "Also what was never delivered, without asking");
+  purge_command->add_option("--older-than", purge_arguments.older_than, "Only what nobody has written to for so long")
+      ->type_name("DURATION");
+  purge_command->add_flag("--dry-run", purge_arguments.dry_run, "Remove nothing; say what would be removed");
+  purge_command->footer(
+      "Living processes' telemetry, other files, and the runner's store stay.\n\n"
+      "Examples:\n"
+      "  waymark purge --dry-run ~/.local/state/waymark/tiles\n"
+      "  waymark purge --older-than 7d --yes ~/.local/state/waymark/tiles\n\n"
+      "Exit codes: 0 done; 1 something stays that was to be removed; 2 the command line is wrong");
+
+  trace_command->footer(
+      "Examples:\n  waymark trace traces.jsonl logs.jsonl\n  waymark trace --job 3f2 ~/.local/state/waymark/tiles\n\n"
+      "Exit codes: 0 done; 1 there are no spans; 2 a path or a job is not there");
+  recover_command->footer(
+      "Examples:\n  waymark recover ~/.local/state/waymark/tiles --endpoint http://localhost:4318\n"
+      "  waymark recover DIR --traces-file traces.jsonl --logs-file logs.jsonl\n\n"
+      "Exit codes: 0 all delivered; 1 something is left; 2 the command line is wrong");
+  app.footer("Exit codes: 0 done; 1 it could not be done; 2 the command line or a configuration is wrong.\n"
+             "'waymark COMMAND --help' shows a command's options and examples.");
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -226,8 +350,15 @@ int main(int argc, char** argv) {
     install_crash_handler();
     if (trace_command->parsed()) return trace(trace_arguments);
     if (recover_command->parsed()) return recover(recover_arguments);
-    return complain("a command is missing: trace or recover; see waymark --help", kWrongUse);
+    if (check_command->parsed()) return config_check(config_arguments);
+    if (status_command->parsed()) return status(status_arguments);
+    if (purge_command->parsed()) return purge(purge_arguments);
+    return complain("a command is missing: trace, recover, config, status or purge; see waymark --help", kWrongUse);
   } catch (const Error& error) {
+    if (error.code() == ErrorCode::invalid_config) {
+      std::cerr << error.what() << '\n';  // a line for each problem, which begins with its place
+      return kWrongUse;
+    }
     return complain(error.what(), is_usage(error.code()) ? kWrongUse : 1);
   } catch (const std::exception& error) {
     return complain(error.what(), 1);

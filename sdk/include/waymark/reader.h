@@ -1,16 +1,19 @@
-// Telemetry read back: OTLP requests, OTLP JSON files, and what a state directory keeps, as plain values.
+// Telemetry read back: OTLP requests, OTLP JSON files, and what a state directory keeps, as plain values. And the
+// housekeeping of state directories.
 //
 // Hides: the wire formats and the journal's layout.
 // Threads: pure functions over bytes and files; a live process's directory may be read while it records.
 // Failure: Error(corrupt | io | not_found) with file and place.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "waymark/config.h"
+#include "waymark/telemetry.h"
 
 namespace waymark {
 
@@ -79,6 +82,62 @@ struct ReadTelemetry {
 // Everything a state directory holds, of live and dead processes: delivered records that are kept, and those still to be
 // sent. Changes nothing.
 [[nodiscard]] ReadTelemetry read_state_directory(const std::string& path);
+
+// How far a destination has got with what one process recorded. Counts are those at its last acknowledgement; what a
+// living process recorded in the last moments is not in them yet.
+struct StateDestination {
+  std::string name;
+  Signal signal = Signal::traces;
+  bool lossy = true;
+  Counts counts;
+  std::uint64_t pending_bytes = 0;  // as they would be sent, before compression
+  Timestamp oldest_pending{};       // the end of the oldest span, the time a log record was observed; zero: none pending
+  std::string last_error;           // empty: none; no secret stands in it
+  Timestamp last_error_time{};
+};
+struct StateProcess {
+  enum class Condition : std::uint8_t {
+    alive,       // it runs
+    recovering,  // it is gone, and another process delivers what it left
+    dead,        // it is gone, and nobody delivers what it left
+    delivered,   // it is gone, and nothing is left to be sent
+    set_aside,   // its directory could not be recovered
+  };
+  std::string directory;            // the subdirectory's name
+  Condition condition = Condition::dead;
+  bool unread = false;              // dead, and what its recorder holds is neither in the counts nor in the journal yet
+  std::uint64_t process_id = 0;
+  std::string service;
+  Timestamp started{};
+  std::uint64_t journal_bytes = 0;  // on disk and tmpfs
+  std::uint64_t recorder_bytes = 0;
+  std::string problem;              // empty, or what could not be read
+  std::vector<StateDestination> destinations;
+};
+struct StateStatus {
+  std::string directory;
+  std::vector<StateProcess> processes;  // oldest first
+};
+// Who has recorded into a state directory, and what of it is where. Changes nothing, and disturbs nobody. Throws
+// Error(not_found).
+[[nodiscard]] StateStatus read_state_status(const std::string& path);
+
+struct PurgeOptions {
+  bool pending = false;                      // also what was never delivered
+  std::chrono::nanoseconds older_than{0};    // only what nobody has written to for so long
+  bool only_look = false;                    // removes nothing, and tells what would be
+};
+struct Purged {
+  std::vector<StateProcess> removed;
+  struct Kept {
+    StateProcess process;
+    std::string why;
+  };
+  std::vector<Kept> kept;
+};
+// Removes dead processes' subdirectories with what they have on tmpfs. What is not Waymark's, not this user's, or a
+// living process's stays, and links are not followed. Throws Error(not_found).
+[[nodiscard]] Purged purge_state_directory(const std::string& path, const PurgeOptions& options = {});
 
 // The first value with this key, or null.
 [[nodiscard]] const AnyValue* find(const AnyMap& map, std::string_view key) noexcept;
