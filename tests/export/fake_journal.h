@@ -94,6 +94,17 @@ class FakeSource final : public journal::Source {
     const std::lock_guard lock(state_->mutex);
     return state_->cursors.at({name, signal}).position;
   }
+  // Records of this signal that the cursor has not passed, counted one by one.
+  [[nodiscard]] std::uint64_t waiting(const std::string& name, Signal signal) const {
+    const std::lock_guard lock(state_->mutex);
+    const auto place = state_->cursors.find({name, signal});
+    if (place == state_->cursors.end()) return 0;
+    std::uint64_t count = 0;
+    for (std::uint64_t i = place->second.position; i < state_->records.size(); ++i) {
+      if (state_->records[i].signal == signal) ++count;
+    }
+    return count;
+  }
   [[nodiscard]] bool opened_lossy() const {
     const std::lock_guard lock(state_->mutex);
     return state_->lossy;
