@@ -105,6 +105,10 @@ void check(const JournalConfig& journal, const RecorderConfig& recorder) {
     throw Error(ErrorCode::invalid_argument, "journal.segment_bytes: " + std::to_string(journal.segment_bytes) +
                                                  ": expected 1048576 to 1073741824");
   }
+  if (journal.fsync == Fsync::interval &&
+      (journal.fsync_interval <= std::chrono::nanoseconds(0) || journal.fsync_interval > std::chrono::hours(24))) {
+    throw Error(ErrorCode::invalid_argument, "journal.fsync_interval: expected more than 0 and at most a day");
+  }
   // With one, there would be no room before its last record is delivered.
   const std::size_t least = 2 * segment_bytes(journal, recorder);
   if (journal.max_bytes < least || journal.memory_bytes < least) {
@@ -182,6 +186,7 @@ struct Telemetry::Core::Parts {
   std::unique_ptr<journal::SiblingWatch> watch;
 
   void attach(ScopeEntry& entry) const {
+    const NoFileSizeSignal quiet;
     entry.tracer.scope = journal->add_scope(entry.scope);
     entry.logger.scope = entry.tracer.scope;
     refresh(entry);
@@ -270,7 +275,7 @@ void Telemetry::Core::Parts::start(Config wanted) {
     recording.generation.store(generation, std::memory_order_release);
   }
   // A handler may ask for whatever it likes: nothing is locked.
-  if (!said.empty()) diagnostics.say(DiagnosticLevel::warning, said + "; telemetry stays in memory and dies with the process");
+  if (!said.empty()) diagnostics.say(DiagnosticLevel::warning, said);
   if (!home.home.state.empty() && config.recover_siblings) {
     auto made = std::make_unique<journal::SiblingWatch>(config.state_directory, [this] { recover(); }, diagnostics);
     const std::scoped_lock lock(mutex);
@@ -332,10 +337,11 @@ void Telemetry::Core::Parts::switch_off() {
 // Everything that start() needs from outside, with `mutex` held. Returns why there is no state directory, where one was
 // asked for.
 std::string Telemetry::Core::Parts::open() {
+  const NoFileSizeSignal quiet;
   std::string said;
   config.journal.segment_bytes = segment_bytes(config.journal, config.recorder);
-  const auto make = [&] {
-    home = journal::create_home(config.state_directory, config.recorder.place);
+  const auto make = [&](RecorderConfig::Place place) {
+    home = journal::create_home(config.state_directory, place);
     const std::string& memory = home.home.memory;
     recorder = journal::Recorder::create(config.recorder, memory.empty() ? "" : memory + "/recorder", clock.now());
     if (config.on_record) hook.set(config.on_record);
@@ -344,16 +350,40 @@ std::string Telemetry::Core::Parts::open() {
                                                   errno_text(errno));
     }
   };
-  try {
-    make();
-  } catch (const Error& e) {
-    if (config.state_directory.empty()) throw;
-    said = e.what();
-    undo();
+  bool tmpfs_refused = false;
+  const auto could_make = [&](RecorderConfig::Place place) {
+    try {
+      make(place);
+      return true;
+    } catch (const Error& e) {
+      if (config.state_directory.empty()) throw;
+      if (!said.empty()) said += "; ";
+      said += e.what();
+      tmpfs_refused = !home.home.state.empty() && home.home.memory != home.home.state;
+      undo();
+      return false;
+    }
+  };
+  if (could_make(config.recorder.place)) {
+    said = home.why_no_tmpfs;
+  } else if (tmpfs_refused && could_make(RecorderConfig::Place::state)) {
+    said += "; what would be there lies in the state directory";
+  } else {
     config.state_directory.clear();
-    make();
+    make(config.recorder.place);
+    said += "; telemetry stays in memory and dies with the process";
   }
   journal = std::make_shared<journal::Journal>(home.home, config.journal, diagnostics, [this] { return totals(); });
+  journal->on_vanished([this] {
+    return journal::restore_home(home, config.state_directory) && journal::write_identity(home.home, identity());
+  });
+  journal->on_readable([this](const journal::Journaled& round) {
+    const std::scoped_lock lock(destinations_mutex);
+    for (std::size_t s = 0; s < kSignals; ++s) {
+      if (round.records[s] == 0) continue;
+      for (Destination* d : by_signal[s]) d->wake(round.records[s], round.bytes[s]);
+    }
+  });
   std::string resource;
   for (const auto& [key, value] : config.resource.attributes()) otlp::append_attribute(resource, 0x0a, key, value);
   journal->set_resource(std::move(resource));
@@ -368,11 +398,7 @@ std::string Telemetry::Core::Parts::open() {
   recording.small_values = config.span_limits.attribute_value_length >= 64;
   recording.logs_as_span_events.store(config.logs_as_span_events, std::memory_order_relaxed);
   collector = std::make_unique<journal::Collector>(*recorder, *journal, hook, clock, [this](const journal::Journaled& round) {
-    const std::scoped_lock lock(destinations_mutex);
-    for (std::size_t s = 0; s < kSignals; ++s) {
-      if (round.records[s] == 0) continue;
-      for (Destination* d : by_signal[s]) d->wake(round.records[s], round.bytes[s]);
-    }
+    journal->announce(round);
   });
   for (const DestinationConfig& d : std::vector<DestinationConfig>(config.destinations)) add(d);
   return said;
@@ -477,6 +503,7 @@ void Telemetry::Core::Parts::report(const Recovered& found) {
 }
 
 std::size_t Telemetry::Core::Parts::recover() {
+  const NoFileSizeSignal quiet;
   if (home.home.state.empty()) return 0;
   const std::scoped_lock one(recovery_mutex);
   // Before they are taken: those of a crash loop together stay within their bound.
@@ -538,6 +565,7 @@ bool Telemetry::Core::Parts::flush(Deadline deadline) {
     if (stopped) return clean;
   }
   bool good = collector->flush(deadline);
+  good = journal->sync(deadline) && good;
   std::vector<Destination*> all;
   {
     const std::scoped_lock lock(destinations_mutex);
@@ -551,6 +579,7 @@ bool Telemetry::Core::Parts::flush(Deadline deadline) {
 }
 
 bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
+  const NoFileSizeSignal quiet;
   const Deadline deadline = deadline_after(timeout);
   {
     const std::scoped_lock lock(mutex);
@@ -567,6 +596,7 @@ bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
   watch.reset();
   recorder->set_waiting(false, {});
   bool good = collector->stop(deadline);
+  good = journal->sync(deadline) && good;
   const std::size_t open = recorder->open_records();
   std::vector<Destination*> all;
   {
@@ -606,8 +636,8 @@ bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
                          return lane->shared->head.load() == lane->shared->tail.load();
                        });
     // Where something could not be moved to the state directory, the memory stays, and the identity still names it.
-    if (empty && !delivered) journal::store_totals(home.home, totals());
-    if (empty && journal->close()) {
+    const bool counted = !empty || delivered || journal::store_totals(home.home, totals());
+    if (empty && counted && journal->close()) {
       journal::Identity closed = identity();
       closed.closed = true;
       if (journal::write_identity(home.home, closed)) {

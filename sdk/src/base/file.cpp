@@ -2,7 +2,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -33,8 +32,6 @@ File File::open(const std::string& path, int flags, unsigned mode) noexcept {
   }
   return file;
 }
-
-File File::memory(const char* name) noexcept { return File(memfd_create(name, MFD_CLOEXEC)); }
 
 bool File::read_at(std::uint64_t offset, void* data, std::size_t bytes) const noexcept {
   auto* p = static_cast<char*>(data);

@@ -30,7 +30,6 @@ class File {
   // open(2) with O_CLOEXEC and O_NOFOLLOW; invalid on failure, errno set. A file that it creates is the owner's to read and
   // write whatever the umask says.
   [[nodiscard]] static File open(const std::string& path, int flags, unsigned mode = 0600) noexcept;
-  [[nodiscard]] static File memory(const char* name) noexcept;  // memfd
   [[nodiscard]] bool valid() const noexcept { return fd_ >= 0; }
   [[nodiscard]] int fd() const noexcept { return fd_; }
   // Everything or false.

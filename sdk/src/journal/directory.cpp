@@ -33,15 +33,38 @@ std::string key_of(const std::string& path) {
 constexpr long kTmpfsMagic = 0x01021994;
 constexpr const char* kMemoryRoot = "/dev/shm";
 
-// tmpfs for this user, or empty where there is none.
-std::string memory_root() {
+// tmpfs for this user, or empty where there is none, or none that can be trusted: `why` says so.
+std::string memory_root(std::string* why = nullptr) {
   struct statfs fs {};
   if (::statfs(kMemoryRoot, &fs) != 0 || static_cast<long>(fs.f_type) != kTmpfsMagic) return {};
-  const std::string root = std::string(kMemoryRoot) + "/waymark-" + std::to_string(::geteuid());
-  ::mkdir(root.c_str(), 0700);
-  struct stat s {};
-  if (::lstat(root.c_str(), &s) != 0 || !S_ISDIR(s.st_mode) || s.st_uid != ::geteuid() || (s.st_mode & 077) != 0) return {};
-  return root;
+  std::string root = std::string(kMemoryRoot) + "/waymark-" + std::to_string(::geteuid());
+  const bool made = make_directory(root) || errno == EEXIST;
+  const int error = errno;
+  std::string problem = made ? distrust(root) : "cannot be created: " + errno_text(error);
+  if (problem.empty()) return root;
+  if (why != nullptr) *why = root + ": " + problem + "; what would be there lies in the state directory";
+  return {};
+}
+
+// The subdirectory of this id, under another name until it is locked, so that no sibling takes it for a dead one's. Throws.
+void place_home(OwnedHome& owned, const std::string& state_directory) {
+  make_private_directory(state_directory);
+  const std::string scratch = state_directory + "/.new-" + owned.home.id;
+  // Where it is made anew, others read these names meanwhile.
+  if (owned.home.state.empty()) owned.home.state = state_directory + "/" + owned.home.id;
+  const auto refuse = [&](std::string_view what, int error) {
+    throw Error(ErrorCode::state_directory, "state directory " + state_directory + ": " + std::string(what) + ": " +
+                                                errno_text(error) + "; " + std::string(errno_advice(error)) +
+                                                ", or name another one with WAYMARK_STATE_DIR");
+  };
+  if (!make_directory(scratch)) refuse("cannot be written", errno);
+  DirectoryLock lock = DirectoryLock::take(scratch);
+  if (!lock.valid() || ::rename(scratch.c_str(), owned.home.state.c_str()) != 0) {
+    const int error = errno;
+    remove_tree(scratch);
+    refuse("cannot lock a file in it", error);
+  }
+  owned.lock = std::move(lock);
 }
 
 std::uint64_t to_number(std::string_view text) {
@@ -123,25 +146,23 @@ OwnedHome create_home(const std::string& state_directory, RecorderConfig::Place 
   OwnedHome owned;
   owned.home.id = random_hex(16);
   if (state_directory.empty()) return owned;
-  make_private_directory(state_directory);
-  // Under another name until it is locked, so that no sibling takes it for a dead one's.
-  const std::string scratch = state_directory + "/.new-" + owned.home.id;
-  owned.home.state = state_directory + "/" + owned.home.id;
-  if (::mkdir(scratch.c_str(), 0700) != 0) {
-    throw Error(ErrorCode::state_directory, "state directory " + state_directory + ": cannot be written: " +
-                                                errno_text(errno) + "; name another one with WAYMARK_STATE_DIR");
-  }
-  owned.lock = DirectoryLock::take(scratch);
-  if (!owned.lock.valid() || ::rename(scratch.c_str(), owned.home.state.c_str()) != 0) {
-    throw Error(ErrorCode::state_directory, "state directory " + state_directory + ": cannot lock a file in it: " +
-                                                errno_text(errno) + "; expected a local file system");
-  }
+  place_home(owned, state_directory);
   owned.home.memory = owned.home.state;
   if (place == RecorderConfig::Place::tmpfs) {
-    const std::string memory = memory_path(owned.home.id);
-    if (!memory.empty() && ::mkdir(memory.c_str(), 0700) == 0) owned.home.memory = memory;
+    const std::string root = memory_root(&owned.why_no_tmpfs);
+    const std::string memory = root + "/" + owned.home.id;
+    if (!root.empty() && make_directory(memory)) owned.home.memory = memory;
   }
   return owned;
+}
+
+bool restore_home(OwnedHome& owned, const std::string& state_directory) {
+  try {
+    place_home(owned, state_directory);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
 }
 
 std::string memory_path(const std::string& id) {

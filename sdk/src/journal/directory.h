@@ -50,9 +50,12 @@ class DirectoryLock {
 struct OwnedHome {
   Home home;
   DirectoryLock lock;
+  std::string why_no_tmpfs;  // where its part there was refused; the memory lies in the subdirectory then
 };
 // Makes this Telemetry's own subdirectory, locked before anyone can see it.
 [[nodiscard]] OwnedHome create_home(const std::string& state_directory, RecorderConfig::Place place);
+// Makes it anew, under its name, where somebody removed it. False: errno.
+bool restore_home(OwnedHome& owned, const std::string& state_directory);
 // Where create_home() puts the memory of this subdirectory; empty where there is no tmpfs.
 [[nodiscard]] std::string memory_path(const std::string& id);
 bool write_identity(const Home& home, const Identity& identity);

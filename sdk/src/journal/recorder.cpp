@@ -110,17 +110,25 @@ std::unique_ptr<Recorder> Recorder::create(const RecorderConfig& config, const s
   const std::size_t total = rings_offset + used;
 
   std::unique_ptr<Recorder> r(new Recorder);
-  r->file_ = path.empty() ? File::memory("waymark-recorder") : File::open(path, O_RDWR | O_CREAT | O_EXCL);
-  if (!r->file_.valid() || !r->file_.reserve(total)) {
-    const std::string reason = errno_text(errno);
-    if (!path.empty()) ::unlink(path.c_str());
-    throw Error(ErrorCode::state_directory, "recorder " + (path.empty() ? "in memory" : path) + ": cannot reserve " +
-                                                std::to_string(total) + " bytes: " + reason +
-                                                "; free some, or set recorder.max_bytes lower");
+  const std::string place = "recorder " + (path.empty() ? "in memory" : path) + ": cannot ";
+  if (!path.empty()) {
+    r->file_ = File::open(path, O_RDWR | O_CREAT | O_EXCL);
+    if (!r->file_.valid() || !r->file_.reserve(total)) {
+      const int error = errno;
+      ::unlink(path.c_str());
+      throw Error(ErrorCode::state_directory, place + "reserve " + std::to_string(total) + " bytes: " + errno_text(error) +
+                                                  "; " + std::string(errno_advice(error)) +
+                                                  ", or set recorder.max_bytes lower");
+    }
   }
-  void* memory = mmap(nullptr, total, PROT_READ | PROT_WRITE, MAP_SHARED, r->file_.fd(), 0);
+  // Without a path no file at all: no limit of file sizes and no full tmpfs can refuse it.
+  void* memory = path.empty() ? mmap(nullptr, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+                              : mmap(nullptr, total, PROT_READ | PROT_WRITE, MAP_SHARED, r->file_.fd(), 0);
   if (memory == MAP_FAILED) {
-    throw Error(ErrorCode::state_directory, "recorder " + path + ": cannot be mapped: " + errno_text(errno));
+    const int error = errno;
+    if (!path.empty()) ::unlink(path.c_str());
+    throw Error(ErrorCode::state_directory, place + "be mapped: " + errno_text(error) + "; " +
+                                                std::string(errno_advice(error)));
   }
   r->memory_ = static_cast<char*>(memory);
   r->bytes_ = total;
@@ -480,9 +488,17 @@ bool Recorder::publish_span(Lane& lane, Block* block, std::uint64_t end_ns) noex
   if (parts.status == static_cast<std::uint8_t>(StatusCode::error)) {
     parts.status_message = text(block->status_message.load(std::memory_order_relaxed));
   }
-  if (block->repeated.load(std::memory_order_relaxed) != 0) [[unlikely]] compact(block);
   const Block* first = at(block->body.load(std::memory_order_relaxed));
-  const std::size_t stream = first->committed.load(std::memory_order_relaxed);
+  std::size_t stream = first->committed.load(std::memory_order_relaxed);
+  // Straight into the ring: the pool may have no block left to compact into.
+  std::string kept;
+  const bool repeated = block->repeated.load(std::memory_order_relaxed) != 0;
+  if (repeated) [[unlikely]] {
+    std::string whole(stream, '\0');
+    copy_stream(block, whole.data());
+    without_repeats(whole, kept);
+    stream = kept.size();
+  }
   const std::size_t body = parts.size() + stream;
   const std::size_t framed = otlp::field_size(body);
   char* p = ring_reserve(lane, Signal::traces, block->scope, framed);
@@ -495,7 +511,9 @@ bool Recorder::publish_span(Lane& lane, Block* block, std::uint64_t end_ns) noex
   *p++ = 0x12;
   p = otlp::put_varint(p, body);
   p = parts.put_head(p);
-  if (first->used.load(std::memory_order_relaxed) == stream) [[likely]] {
+  if (repeated) [[unlikely]] {
+    std::memcpy(p, kept.data(), stream);
+  } else if (first->used.load(std::memory_order_relaxed) == stream) [[likely]] {
     std::memcpy(p, first->payload, stream);
   } else {
     copy_stream(block, p);
