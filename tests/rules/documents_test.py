@@ -148,13 +148,13 @@ class DocumentsTest(unittest.TestCase):
 
     def test_what_delivery_promises_is_tested(self):
         tests = sources("tests/**/*.cpp", "tests/**/CMakeLists.txt")
-        promises = rows("docs/delivery.md", "## What happens when")
+        promises = rows("docs/delivery.md", "## Faults against outcomes")
         self.assertGreater(len(promises), 10)
         for fault, _, shown_by in promises:
             self.assertTrue(code(shown_by), fault)
             for test in code(shown_by):
                 if "." in test:
-                    self.assertRegex(tests, r"TEST(_F)?\(" + test.replace(".", ", ") + r"\)", fault)
+                    self.assertRegex(tests, r"TEST(_[FP])?\(" + test.replace(".", ", ") + r"\)", fault)
                 else:
                     self.assertIn(f"add_test(NAME {test} ", tests, fault)
 
