@@ -16,6 +16,7 @@
 
 #include "support/holds.h"
 #include "support/http_server.h"
+#include "support/scripted_server.h"
 #include "waymark/error.h"
 
 namespace {
@@ -303,6 +304,55 @@ TEST(HttpTest, AnInterimResponseIsNotTheResponse) {
   EXPECT_EQ(response.body, "ok");
   EXPECT_EQ(response.content_type, "");
   EXPECT_EQ(response.retry_after, std::nullopt);
+}
+
+TEST(HttpTest, AProductOfTheUsersStandsBeforeOurs) {
+  HOLDS("HC-29", "HC-30");
+  HttpServer server;
+  HttpSettings with = settings(server.url());
+  with.headers = {{"user-agent", "MyDist/1.2"}};
+  HttpClient client(with);
+  EXPECT_EQ(post(client).status, 200);
+  EXPECT_THAT(*server.requests().at(0).header("User-Agent"),
+              ::testing::MatchesRegex(R"(MyDist/1\.2 OTel-OTLP-Exporter-Cpp-Waymark/[0-9]+\.[0-9]+\.[0-9]+)"));
+}
+
+TEST(HttpTest, ReplacesItsHeaders) {
+  HttpServer server;
+  HttpSettings with = settings(server.url());
+  with.headers = {{"Authorization", "old"}, {"X-Old", "1"}};
+  HttpClient client(with);
+  EXPECT_EQ(post(client).status, 200);
+  client.replace_headers({{"Authorization", "new"}});
+  EXPECT_THROW(client.replace_headers({{"Authorization", "a\nb"}}), Error);
+  EXPECT_EQ(post(client).status, 200);
+  EXPECT_EQ(*server.requests().at(1).header("Authorization"), "new");
+  EXPECT_EQ(server.requests().at(1).header("X-Old"), nullptr);
+  EXPECT_EQ(*server.requests().at(1).header("Content-Type"), "application/x-protobuf");
+  EXPECT_EQ(server.connections(), 1u);
+}
+
+TEST(HttpTest, AResponseMayComeByteByByte) {
+  testing::ScriptedServer server("wire_server.py");
+  nlohmann::json steps = nlohmann::json::array();
+  for (const char c : std::string("HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Length: 5\r\n\r\nhello")) {
+    steps.push_back({{"bytes", testing::to_base64(std::string(1, c))}});
+  }
+  server.script(nlohmann::json::array({steps}));
+  const HttpResponse response = post("http://127.0.0.1:" + std::to_string(server.listen({{"http", 1}})) + "/");
+  EXPECT_EQ(response.status, 200);
+  EXPECT_EQ(response.body, "hello");
+  EXPECT_EQ(response.content_type, "a/b");
+}
+
+TEST(HttpTest, ABodyShorterThanItSaysIsTornAndALongerOneIsCutThere) {
+  HttpServer server;
+  server.script({{.body = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", .broken = HttpReply::Break::raw},
+                 {.body = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhello", .broken = HttpReply::Break::raw}});
+  HttpClient client(settings(server.url()));
+  EXPECT_EQ(post(client).failure, Failure::closed);
+  EXPECT_EQ(post(client).body, "he");
+  EXPECT_EQ(post(client).status, 200) << "what stood behind it is no response to the next request";
 }
 
 TEST(HttpTest, NothingListensThere) {
