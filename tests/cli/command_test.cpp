@@ -78,7 +78,8 @@ TEST_F(CommandTest, SaysItsVersion) {
 
 TEST_F(CommandTest, ExplainsEachCommand) {
   for (const std::vector<std::string>& arguments :
-       {std::vector<std::string>{"--help"}, {"trace", "--help"}, {"recover", "--help"}}) {
+       {std::vector<std::string>{"--help"}, {"trace", "--help"}, {"recover", "--help"}, {"config", "--help"},
+        {"config", "check", "--help"}, {"status", "--help"}, {"purge", "--help"}}) {
     const CommandResult result = waymark(arguments);
     EXPECT_EQ(result.exit_code, 0);
     EXPECT_THAT(result.output, HasSubstr("--help"));

@@ -180,12 +180,14 @@ std::string scalar(const Json& value) {
   const bool word = letters && text.find_first_not_of(plain) == std::string::npos && text.back() != ':' &&
                     text != "true" && text != "false" && text != "null" && text != "Null" && text != "NULL";
   if (word) return text;
-  std::string quoted;
-  for (const char c : value.dump(-1, ' ', false, Json::error_handler_t::replace)) {
-    quoted += c;
-    if (c == '$') quoted += '$';  // it is no variable
-  }
-  return quoted;
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+// A value, in which "$" is no variable.
+std::string value_text(const Json& value) {
+  std::string text;
+  for (const char c : scalar(value)) text += c == '$' ? "$$" : std::string(1, c);
+  return text;
 }
 
 void write(std::string& out, const Json& map, int depth) {
@@ -198,10 +200,10 @@ void write(std::string& out, const Json& map, int depth) {
       write(out, value, depth + 1);
     } else if (value.is_array()) {
       std::string list;
-      for (const Json& item : value) list += (list.empty() ? "" : ", ") + scalar(item);
+      for (const Json& item : value) list += (list.empty() ? "" : ", ") + value_text(item);
       out += " [" + list + "]\n";
     } else {
-      out += " " + scalar(value) + "\n";
+      out += " " + value_text(value) + "\n";
     }
   }
 }
