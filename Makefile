@@ -1,11 +1,12 @@
 # The commands of the README. What a command does stands in scripts/.
-.PHONY: help demo test bench clean
+.PHONY: help demo test crashtest bench clean
 
 help:
 	@echo "make demo                 build a release and process a satellite scene, with its trace"
 	@echo "make demo FAULT=crash     the same, and one tile's process dies in the middle"
 	@echo "make demo IMAGE=path      the same, on a JPEG or PNG of yours"
 	@echo "make test                 everything that is checked: tests, sanitizers, fuzzers, rules, the installed package"
+	@echo "make crashtest            kills a recording process a thousand times, and after every instruction"
 	@echo "make bench                what recording costs on this machine"
 	@echo "make clean                remove what was built, and the demo's output"
 
@@ -17,6 +18,10 @@ demo:
 test:
 	@scripts/install-deps test
 	@scripts/test
+
+crashtest:
+	@scripts/install-deps test
+	@scripts/crashtest
 
 bench:
 	@scripts/install-deps test

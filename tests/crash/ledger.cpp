@@ -14,6 +14,11 @@ std::optional<std::uint64_t> integer(const AnyMap& attributes, std::string_view 
   return number ? std::optional(static_cast<std::uint64_t>(*number)) : std::nullopt;
 }
 
+// What a crash handler adds.
+bool is_crash(bool named_so, const AnyMap& attributes) {
+  return named_so && find_string(attributes, "exception.type").starts_with("SIG");
+}
+
 // How often the attribute was set when it got the value that it has; 0: it has none, or none that it ever had.
 unsigned again_in(const ReadSpan& span, std::uint64_t number) {
   const std::string_view text = find_string(span.attributes, "again");
@@ -80,6 +85,9 @@ void Ledger::delivered(const ReadTelemetry& telemetry) {
 
 void Ledger::take(const ReadSpan& span) {
   const auto number = integer(span.attributes, "number");
+  for (const ReadEvent& event : span.events) {
+    crash_told_ = crash_told_ || is_crash(event.name == "exception", event.attributes);
+  }
   // A kill between a span's birth and its first attribute leaves one without a number, interrupted.
   const AnyValue* interrupted = find(span.attributes, "workflow.interrupted");
   const bool is_interrupted = interrupted != nullptr && interrupted->value == AnyValue{true}.value;
@@ -114,6 +122,10 @@ void Ledger::take(const ReadSpan& span) {
 }
 
 void Ledger::take(const ReadLog& log) {
+  if (is_crash(log.event_name == "process.crashed", log.attributes)) {
+    crash_told_ = true;
+    return;
+  }
   const auto number = integer(log.attributes, "number");
   if (!number || to_text(log.body) != text_of(*number) || log.severity != static_cast<std::uint8_t>(Severity::info) ||
       find_string(log.resource, "service.name") != "crash-test" || log.scope.name != "crash test" ||
@@ -146,8 +158,14 @@ std::string_view Ledger::invented(const ReadSpan& span, std::uint64_t number) {
     if (key == "again") good = again_in(span, number) != 0;
     if (!good) return "an attribute that nobody set";
   }
-  if (span.events.size() > 1) return "more events than there were";
+  int marks = 0;
+  int crashes = 0;
   for (const ReadEvent& event : span.events) {
+    if (is_crash(event.name == "exception", event.attributes)) {
+      if (++crashes > 1 || span.status != StatusCode::error) return "a crash that was another's";
+      continue;
+    }
+    if (++marks > 1) return "more events than there were";
     if (event.name != "mark" || event.attributes.size() != 1 || integer(event.attributes, "at") != number ||
         event.time < span.start) {
       return "an event that was not recorded";

@@ -42,6 +42,8 @@ class Ledger {
   // One request or file that could not be read.
   void unreadable(std::string_view why);
   [[nodiscard]] Verdict judge();
+  // Whether something that was delivered says which signal it was.
+  [[nodiscard]] bool crash_told() const { return crash_told_; }
 
  private:
   struct SpanEntry {
@@ -76,6 +78,7 @@ class Ledger {
   std::map<unsigned, std::uint64_t> last_log_;
   bool quiet_ = false;
   bool recovery_ = false;
+  bool crash_told_ = false;
   int said_ = 0;
 };
 

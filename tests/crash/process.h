@@ -66,6 +66,8 @@ class Child {
   Child& operator=(const Child&) = delete;
   [[nodiscard]] pid_t id() const { return process_; }
 
+  // The random instant: spent working, not sleeping, so that the machine is as it is under load; at most until its end.
+  void spin_with(std::chrono::microseconds time) const;
   // Sends the signal; false if the process ended otherwise than by a signal.
   bool kill(int signal);
   int exit_code();

@@ -321,11 +321,9 @@ class Stepper {
         turns_.erase(turns_.begin());
         const std::uint64_t before = changes_;
         if (!tracee.has(name)) return fail("it has no thread " + name);
-        const std::uint64_t steps = result_.steps;
         while (!enough() && (changes_ == before || tracee.next(name) != Tracee::Next::sleep)) {
           if (!step(tracee, name)) return;
         }
-        fprintf(stderr, "TURN %s %lu\n", name.c_str(), result_.steps - steps);
       }
     }
   }

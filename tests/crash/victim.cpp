@@ -190,7 +190,7 @@ int run_victim(const Setting& setting, std::uint64_t records, bool crash_handler
   signal(SIGUSR1, [](int) { *static_cast<volatile int*>(nullptr) = 1; });
   signal(SIGUSR2, [](int) { std::abort(); });
   try {
-    static_cast<void>(crash_handler);
+    if (crash_handler) install_crash_handler();
     Telemetry telemetry(config_of(setting));
     tell(kThreads, Told::ready);
     Recording recording(telemetry);
