@@ -75,7 +75,10 @@ journal::Scope encode_scope(std::string_view name, std::string_view version, std
   };
   text(0x0a, name);
   text(0x12, version);
-  for (const Attribute& a : attributes) otlp::append_attribute(scope.encoded, 0x1a, a.key, a.value);
+  for (const Attribute* a = attributes.begin(); a != attributes.end(); ++a) {
+    const bool last = std::none_of(a + 1, attributes.end(), [a](const Attribute& later) { return later.key == a->key; });
+    if (last && !a->key.empty()) otlp::append_attribute(scope.encoded, 0x1a, a->key, a->value);
+  }
   scope.schema_url = schema_url;
   return scope;
 }

@@ -53,11 +53,16 @@ TEST(SpanContextTest, MadeCurrentByItselfItRecordsNothingAndGivesItsIds) {
 
 TEST(SpanTest, AnEmptyTracerNameIsANameToo) {
   HOLDS("TR-03");
-  Recorded recorded;
+  std::vector<std::string> said;
+  Config config;
+  config.error_handler = [&said](DiagnosticLevel, std::string_view message) { said.emplace_back(message); };
+  Recorded recorded(config);
   { auto span = recorded.telemetry().tracer("").span("s"); }
   ASSERT_TRUE(recorded.telemetry().force_flush(20s));
   ASSERT_EQ(recorded.memory().spans().size(), 1u);
   EXPECT_EQ(recorded.memory().spans()[0].scope.name, "");
+  ASSERT_EQ(said.size(), 1u);
+  EXPECT_NE(said[0].find("without a name"), std::string::npos);
 }
 
 TEST(SpanTest, TracersSeeADestinationThatIsAddedLater) {
