@@ -131,9 +131,10 @@ TEST_F(CrashReportTest, ASpanThatIsAlmostFullSaysWhatHappenedWithoutTheStack) {
   }
   RecorderHeader& header = process.recorder->header();
   header.crash_frames = 64;
-  for (std::uint64_t& frame : header.crash_stack) frame = 0x7fffffffffffffff;
-  // So that the rest of the record is less than the stack takes.
-  std::string field;
+  for (std::uint64_t& frame : header.crash_stack) frame = 0x1500;
+  const std::string module = "1000 2000 0 - /gone/" + std::string(300, 'm') + "\n";
+  std::memcpy(header.crash_modules, module.data(), module.size());
+  // So that what is left is less than the stack takes.
   for (std::size_t size = 4096; size > 8; size /= 2) {
     while (process.set(block, "k", Value(std::string(size, 'y')))) {
     }
@@ -145,6 +146,8 @@ TEST_F(CrashReportTest, ASpanThatIsAlmostFullSaysWhatHappenedWithoutTheStack) {
   ASSERT_NE(span, nullptr);
   ASSERT_EQ(exceptions(span), 1u);
   EXPECT_EQ(find_string(span->events[0].attributes, "exception.type"), "SIGSEGV");
+  EXPECT_EQ(find(span->events[0].attributes, "exception.stacktrace"), nullptr);
+  EXPECT_GT(recoverer_.reports.at(0).crash.stack.size(), 64u * 300) << "it is told elsewhere";
   const auto cursor = dead->journal->cursor("sink", Signal::traces, true);
   EXPECT_TRUE(adds_up(cursor->counts()));
 }
