@@ -14,11 +14,16 @@ namespace {
 
 enum class Encoding : std::uint8_t { unknown, protobuf, json };
 
+std::string lower(std::string_view text) {
+  std::string out(text);
+  std::ranges::transform(out, out.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  return out;
+}
+
 // The media type, without parameters such as charset.
 Encoding encoding_of(std::string_view content_type) {
-  std::string type(content_type.substr(0, content_type.find(';')));
+  std::string type = lower(content_type.substr(0, content_type.find(';')));
   while (!type.empty() && (type.back() == ' ' || type.back() == '\t')) type.pop_back();
-  std::ranges::transform(type, type.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
   if (type == "application/x-protobuf" || type == "application/protobuf") return Encoding::protobuf;
   if (type == "application/json") return Encoding::json;
   return Encoding::unknown;
@@ -112,7 +117,8 @@ std::optional<std::chrono::nanoseconds> retry_delay_of_json(std::string_view tex
   if (behind.starts_with('.')) {
     std::string digits(behind.substr(1, 9));
     digits.resize(9, '0');
-    if (std::from_chars(digits.data(), digits.data() + digits.size(), nanoseconds).ptr != digits.data() + digits.size()) return std::nullopt;
+    const char* last = digits.data() + digits.size();
+    if (std::from_chars(digits.data(), last, nanoseconds).ptr != last) return std::nullopt;
   } else if (!behind.empty()) {
     return std::nullopt;
   }
@@ -249,8 +255,7 @@ void accept(Evaluation& result, const PartialSuccess& partial) {
 // gRPC's servers refuse a message that is too large with RESOURCE_EXHAUSTED, as they do a client that is too fast; only
 // their words differ.
 bool speaks_of_size(std::string_view words) {
-  std::string text(words);
-  std::ranges::transform(text, text.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  const std::string text = lower(words);
   const auto says = [&](std::string_view what) { return text.find(what) != std::string::npos; };
   return says("larger than max") || says("too large") || (says("exceeds") && says("size"));
 }

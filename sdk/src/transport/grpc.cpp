@@ -43,8 +43,8 @@ HeaderList metadata_of(const HeaderList& given, const GrpcSettings& settings) {
   HeaderList metadata;
   for (const auto& [name, value] : given) {
     std::string key = lower(name);
-    const bool allowed = !key.empty() && key.find_first_not_of("0123456789abcdefghijklmnopqrstuvwxyz_.-") == std::string::npos;
-    if (!allowed || key.starts_with("grpc-")) {
+    constexpr std::string_view kAllowed = "0123456789abcdefghijklmnopqrstuvwxyz_.-";
+    if (key.empty() || key.find_first_not_of(kAllowed) != std::string::npos || key.starts_with("grpc-")) {
       throw Error(ErrorCode::invalid_header,
                   "headers: over gRPC a name holds letters, digits, '_', '.' and '-' only, and does not begin with grpc- "
                   "(found in the header that has " + std::to_string(name.size()) + " bytes of name); rename or remove it");
@@ -119,7 +119,8 @@ std::optional<GrpcStatus> read_status(const std::string* text) noexcept {
   unsigned number = 0;
   const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), number);
   if (error != std::errc() || end != text->data() + text->size()) return GrpcStatus::unknown;
-  return number <= static_cast<unsigned>(GrpcStatus::unauthenticated) ? static_cast<GrpcStatus>(number) : GrpcStatus::unknown;
+  if (number > static_cast<unsigned>(GrpcStatus::unauthenticated)) return GrpcStatus::unknown;
+  return static_cast<GrpcStatus>(number);
 }
 
 }  // namespace
@@ -138,12 +139,16 @@ GrpcFrame read_grpc_frame(std::string_view body, std::string_view encoding, std:
   const auto flag = static_cast<unsigned char>(body[0]);
   const std::size_t length = length_of(body);
   const std::string_view content = body.substr(kPrefix);
-  if (length > max_bytes) return {.error = "the response message is larger than " + std::to_string(max_bytes) + " bytes", .too_large = true};
+  if (length > max_bytes) {
+    return {.error = "the response message is larger than " + std::to_string(max_bytes) + " bytes", .too_large = true};
+  }
   if (content.size() < length) return {.error = "the response message is shorter than its prefix says"};
   if (content.size() > length) return {.error = "more than one response message came"};
   if (flag == 0) return {.message = std::string(content)};
   if (flag > 1) return {.error = "the response message's flag is neither 0 nor 1"};
-  if (encoding.empty() || encoding == "identity") return {.error = "the response message is compressed, and nothing says how"};
+  if (encoding.empty() || encoding == "identity") {
+    return {.error = "the response message is compressed, and nothing says how"};
+  }
   if (encoding != "gzip") return {.error = "the response message is compressed in another way than gzip"};
   GrpcFrame frame;
   switch (gunzip(content, max_bytes, frame.message)) {
@@ -264,8 +269,9 @@ const GrpcResponse& GrpcClient::call(std::span<const std::string_view> pieces) {
       response.details = from_base64(*details).value_or(std::string());
     }
     if (response.status != GrpcStatus::ok) return response;
-    const auto* encoding = field(http, "grpc-encoding");
-    GrpcFrame frame = read_grpc_frame(http.body, encoding ? *encoding : std::string_view(), s.settings.max_response_bytes);
+    const auto* given = field(http, "grpc-encoding");
+    const std::string_view encoding = given ? std::string_view(*given) : std::string_view();
+    GrpcFrame frame = read_grpc_frame(http.body, encoding, s.settings.max_response_bytes);
     if (frame.error.empty()) {
       response.message = std::move(frame.message);
       response.error.clear();
@@ -286,7 +292,9 @@ const GrpcResponse& GrpcClient::call(std::span<const std::string_view> pieces) {
   } else if (http.failure == Failure::none) {
     response.status = grpc_status_of_http(http.status);
     response.error = "HTTP " + std::to_string(http.status) + " without a gRPC status";
-    if (http.status >= 300 && http.status < 400) response.error += " (redirects are not followed; set the endpoint to the final URL)";
+    if (http.status >= 300 && http.status < 400) {
+      response.error += " (redirects are not followed; set the endpoint to the final URL)";
+    }
   } else {
     response.status = status_of_failure(http);
     response.calmed = http.reset == kEnhanceYourCalm;
@@ -295,7 +303,9 @@ const GrpcResponse& GrpcClient::call(std::span<const std::string_view> pieces) {
   return response;
 }
 
-void GrpcClient::replace_headers(const HeaderList& headers) { state_->http.replace_headers(metadata_of(headers, state_->settings)); }
+void GrpcClient::replace_headers(const HeaderList& headers) {
+  state_->http.replace_headers(metadata_of(headers, state_->settings));
+}
 
 void GrpcClient::abort() noexcept { state_->http.abort(); }
 

@@ -30,7 +30,10 @@ bool equals_ignoring_case(std::string_view a, std::string_view b) noexcept {
   return a.size() == b.size() && ::strncasecmp(a.data(), b.data(), a.size()) == 0;
 }
 
-bool is_https(std::string_view url) noexcept { return url.size() >= 6 && equals_ignoring_case(url.substr(0, 6), "https:"); }
+bool is_https(std::string_view url) noexcept {
+  constexpr std::string_view kScheme = "https:";
+  return equals_ignoring_case(url.substr(0, kScheme.size()), kScheme);
+}
 
 constexpr char kUserAgent[] = "OTel-OTLP-Exporter-Cpp-Waymark/" WAYMARK_VERSION;
 
@@ -119,7 +122,8 @@ void check(const TlsConfig& tls) {
                     (key ? "key_file" : "certificate_file") + " is given; a client's certificate and its key go together");
   }
   if (tls.minimum_version != "1.2" && tls.minimum_version != "1.3") {
-    throw Error(ErrorCode::invalid_argument, "tls.minimum_version: '" + tls.minimum_version + "' is none of 1.2 and 1.3");
+    throw Error(ErrorCode::invalid_argument,
+                "tls.minimum_version: '" + tls.minimum_version + "' is none of 1.2 and 1.3; write one of them");
   }
 }
 
@@ -187,10 +191,11 @@ struct HttpClient::State {
   Proxy proxy;
   CURLM* multi = nullptr;
   CURL* easy = nullptr;
-  bool prior_knowledge = false;  // HTTP/2 without TLS
-  bool connected = false;        // with prior knowledge: a request went well over a connection that should still be there
-  bool only_kept = false;        // with prior knowledge: no socket may be opened for the request under way,
-  bool refused_socket = false;   // and one would have been needed
+  // Of gRPC without TLS, which is HTTP/2 with prior knowledge:
+  bool prior_knowledge = false;
+  bool connected = false;       // the last request went well, so that its connection should still be there
+  bool only_kept = false;       // no socket may be opened for the request under way,
+  bool refused_socket = false;  // and one would have been needed
   curl_slist* headers = nullptr;
   std::optional<Gzip> gzip;
   std::atomic<bool> aborted{false};
@@ -377,7 +382,8 @@ struct HttpClient::State {
   template <class Set>
   void set_tls(const Set& set) {
     const TlsConfig& tls = settings.tls;
-    set(CURLOPT_SSLVERSION, static_cast<long>(tls.minimum_version == "1.3" ? CURL_SSLVERSION_TLSv1_3 : CURL_SSLVERSION_TLSv1_2));
+    const long lowest = tls.minimum_version == "1.3" ? CURL_SSLVERSION_TLSv1_3 : CURL_SSLVERSION_TLSv1_2;
+    set(CURLOPT_SSLVERSION, lowest);
     set(CURLOPT_SSL_VERIFYPEER, tls.insecure_skip_verify ? 0L : 1L);
     set(CURLOPT_SSL_VERIFYHOST, tls.insecure_skip_verify ? 0L : 2L);
     if (!tls.ca_file.empty()) {
@@ -420,8 +426,9 @@ struct HttpClient::State {
     return number;
   }
 
-  // With prior knowledge, libcurl 7.88 begins HTTP/2 anew on a connection that it has kept, and breaks it. So a connection is
-  // made with prior knowledge and kept without; where it is gone, no other is opened before prior knowledge is asked for again.
+  // With prior knowledge, libcurl 7.88 begins HTTP/2 anew on a connection that it has kept, and breaks it. So a connection
+  // is made with prior knowledge and used again without. Where it is gone by then, no other is opened, since that one would
+  // begin with HTTP/1.1: prior knowledge is asked for again.
   [[nodiscard]] CURLcode perform() {
     if (!prior_knowledge) return perform_once();
     if (connected) {
@@ -496,6 +503,7 @@ HttpClient::HttpClient(HttpSettings settings) : state_(std::make_unique<State>()
   s.multi = curl_multi_init();
   s.easy = curl_easy_init();
   if (!s.multi || !s.easy) throw std::bad_alloc();
+  curl_multi_setopt(s.multi, CURLMOPT_MAXCONNECTS, 1L);  // a connection that was given up does not stay beside the next
   if (s.settings.gzip) s.gzip.emplace();
   s.set_options();
   s.set_headers(s.settings.headers);
