@@ -124,7 +124,9 @@ TEST_F(CrashReportTest, AThreadThatWentOnHasNotCrashed) {
 }
 
 TEST_F(CrashReportTest, ASpanThatIsAlmostFullSaysWhatHappenedWithoutTheStack) {
-  TestProcess process(scratch_.path());
+  testing::ProcessOptions roomy;
+  roomy.recorder.max_bytes = 8 << 20;
+  TestProcess process(scratch_.path(), roomy);
   Block* block = process.open("full");
   const std::string piece(1000, 'x');
   while (process.set(block, "key", Value(piece))) {
