@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "journal/cursors.h"
 #include "journal/directory.h"
+#include "journal/orphans.h"
 #include "journal/layout.h"
 #include "journal/recovery.h"
 #include "otlp/reader.h"
@@ -211,6 +212,7 @@ StateStatus read_state_status(const std::string& path) {
 
 Purged purge_state_directory(const std::string& path, const PurgeOptions& options) {
   Purged purged;
+  if (!options.only_look) journal::sweep_orphans();
   const Timestamp now = std::chrono::time_point_cast<Timestamp::duration>(std::chrono::system_clock::now());
   for (const std::string& name : subdirectories(path)) {
     const std::string state = path + "/" + name;

@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <cstdlib>
 #include <atomic>
+#include <condition_variable>
 #include <map>
 #include <mutex>
+#include <set>
 
 #include "base/clock.h"
 #include "base/diagnostics.h"
@@ -18,6 +20,7 @@
 #include "export/destination.h"
 #include "journal/collector.h"
 #include "journal/directory.h"
+#include "journal/orphans.h"
 #include "journal/recorder.h"
 #include "journal/recovery.h"
 #include "otlp/writer.h"
@@ -185,7 +188,14 @@ struct Telemetry::Core::Parts {
   };
   std::mutex recovery_mutex;  // one recovery at a time; taken before destinations_mutex
   std::mutex dead_mutex;
-  std::vector<std::shared_ptr<Dead>> dead;
+  std::condition_variable dead_done;
+  std::vector<std::shared_ptr<Dead>> dead;  // open; at most kMaximumOpenDead
+  static constexpr std::size_t kMaximumOpenDead = 8;
+  journal::SiblingWatch* told_of_room = nullptr;  // guarded by dead_mutex
+  std::set<std::string> later;                    // recovered, waiting for room; guarded by recovery_mutex
+  std::atomic<std::size_t> waiting_dead{0};       // how many these are
+  std::set<std::string> nobodys;                  // recovered, and closed again: we have no destination for them; as `later`
+  std::atomic<bool> new_destination{false};       // there may be one for them now
   std::unique_ptr<journal::SiblingWatch> watch;
 
   void attach(ScopeEntry& entry) const {
@@ -224,9 +234,12 @@ struct Telemetry::Core::Parts {
   void undo();
   void add(DestinationConfig destination);
   std::size_t recover();
+  bool room_for_dead();
+  void trim();
   void read_dead(const std::shared_ptr<Dead>& dead_one, Destination& destination);
   void source_done(const std::shared_ptr<journal::Source>& source);
   bool flush(Deadline deadline);
+  bool flush_once(Deadline deadline);
   bool shutdown(std::chrono::nanoseconds timeout);
   void report(const Recovered& found);
   void update_severity();
@@ -282,7 +295,11 @@ void Telemetry::Core::Parts::start(Config wanted) {
   if (!home.home.state.empty() && config.recover_siblings) {
     auto made = std::make_unique<journal::SiblingWatch>(config.state_directory, [this] { recover(); }, diagnostics);
     const std::scoped_lock lock(mutex);
-    if (!stopped) watch = std::move(made);
+    if (!stopped) {
+      watch = std::move(made);
+      const std::scoped_lock dead_lock(dead_mutex);
+      told_of_room = watch.get();
+    }
   }
 }
 
@@ -463,6 +480,9 @@ void Telemetry::Core::Parts::add(DestinationConfig destination) {
   update_severity();
   if (started) remember();
   for (const auto& d : waiting) read_dead(d, *fresh);
+  new_destination = true;
+  const std::scoped_lock lock(dead_mutex);
+  if (told_of_room != nullptr) told_of_room->look();
 }
 
 void Telemetry::Core::Parts::update_severity() {
@@ -509,15 +529,30 @@ std::size_t Telemetry::Core::Parts::recover() {
   const NoFileSizeSignal quiet;
   if (home.home.state.empty()) return 0;
   const std::scoped_lock one(recovery_mutex);
-  // Before they are taken: those of a crash loop together stay within their bound.
-  journal::trim_dead(config.state_directory, config.journal.max_bytes, diagnostics);
+  journal::sweep_orphans();
   std::size_t taken = 0;
-  for (const std::string& id : journal::list_homes(config.state_directory)) {
-    if (id == home.home.id) continue;
-    std::shared_ptr<journal::RecoveredJournal> recovered = journal::recover_directory(config.state_directory, id, config.journal, hook, diagnostics,
-                                                [this](const Recovered& found) { report(found); });
+  std::size_t untrimmed = 0;
+  if (new_destination.exchange(false)) nobodys.clear();
+  const std::vector<std::string> homes = journal::list_homes(config.state_directory);
+  std::erase_if(later, [&](const std::string& id) { return !std::binary_search(homes.begin(), homes.end(), id); });
+  for (const std::string& id : homes) {
+    if (id == home.home.id || nobodys.contains(id)) continue;
+    const bool known = later.contains(id);
+    if (known && !room_for_dead()) continue;
+    std::shared_ptr<journal::RecoveredJournal> recovered = journal::recover_directory(
+        config.state_directory, id, config.journal, hook, diagnostics, [this](const Recovered& found) { report(found); });
+    // A callback has forked, and this is the child: none of this is its own.
+    if (generation != seen_generation()) return 0;
+    if (known) later.erase(id);
     if (!recovered) continue;
-    ++taken;
+    if (!known) ++taken;
+    // A crash loop's leavings may be more than a disk holds.
+    if (++untrimmed % kMaximumOpenDead == 0) trim();
+    if (!known && !room_for_dead()) {
+      // What happened is told, and its spans are closed: what it has to send waits for its turn, with no file open.
+      later.insert(id);
+      continue;
+    }
     auto dead_one = std::make_shared<Dead>();
     dead_one->source = std::shared_ptr<journal::Source>(recovered, recovered->journal.get());
     dead_one->recovered = std::move(recovered);
@@ -531,8 +566,36 @@ std::size_t Telemetry::Core::Parts::recover() {
     for (Destination* d : all) read_dead(dead_one, *d);
     source_done(dead_one->source);
   }
-  journal::trim_dead(config.state_directory, config.journal.max_bytes, diagnostics);
+  waiting_dead = later.size();
+  trim();
   return taken;
+}
+
+// Whether another dead process's journal may be opened: each takes descriptors and buffers. Where others wait, those give way
+// that nobody here has a destination for. With `recovery_mutex` held.
+bool Telemetry::Core::Parts::room_for_dead() {
+  const std::scoped_lock lock(dead_mutex);
+  if (dead.size() >= kMaximumOpenDead) {
+    std::erase_if(dead, [&](const auto& d) {
+      if (d->readers > 0) return false;
+      nobodys.insert(d->recovered->home.id);
+      return true;
+    });
+  }
+  return dead.size() < kMaximumOpenDead;
+}
+
+// Dead processes' directories together take at most max_bytes. With `recovery_mutex` held.
+void Telemetry::Core::Parts::trim() {
+  std::vector<std::shared_ptr<Dead>> open;
+  std::set<std::string> ours;
+  {
+    const std::scoped_lock lock(dead_mutex);
+    open = dead;
+  }
+  for (const auto& d : open) ours.insert(d->recovered->home.id);
+  std::uint64_t excess = journal::trim_dead(config.state_directory, config.journal.max_bytes, ours, diagnostics);
+  for (const auto& d : open) excess -= std::min(excess, excess > 0 ? d->recovered->journal->give_up(excess) : 0);
 }
 
 void Telemetry::Core::Parts::read_dead(const std::shared_ptr<Dead>& dead_one, Destination& destination) {
@@ -550,6 +613,7 @@ void Telemetry::Core::Parts::source_done(const std::shared_ptr<journal::Source>&
     const std::scoped_lock lock(dead_mutex);
     const auto found = std::find_if(dead.begin(), dead.end(), [&](const auto& d) { return d->source == source; });
     if (found == dead.end() || --(*found)->readers > 0) return;
+    dead_done.notify_all();
     const auto cursors = (*found)->recovered->journal->cursors();
     if ((*found)->recovered->journal->extent().cursors_missing) return;  // nobody knows who has got what
     if (std::any_of(cursors.begin(), cursors.end(), [](const auto& c) { return !c.done; })) return;
@@ -557,11 +621,35 @@ void Telemetry::Core::Parts::source_done(const std::shared_ptr<journal::Source>&
     dead.erase(found);
   }
   journal::finish_recovered(*finished->recovered);
+  finished.reset();
+  const std::scoped_lock lock(dead_mutex);
+  dead_done.notify_all();
+  if (waiting_dead > 0 && told_of_room != nullptr) told_of_room->look();
 }
 
 // ---- flush and end
 
+// What dead processes have left, a few at a time, until there is no more.
 bool Telemetry::Core::Parts::flush(Deadline deadline) {
+  for (;;) {
+    if (!flush_once(deadline)) return false;
+    const std::size_t before = waiting_dead;
+    if (before == 0) return true;
+    {
+      // Those that were just delivered are closed by their destinations' threads.
+      std::unique_lock lock(dead_mutex);
+      const auto unread = [&] { return std::count_if(dead.begin(), dead.end(), [](const auto& d) { return d->readers > 0; }); };
+      if (!dead_done.wait_until(lock, deadline, [&] { return unread() < static_cast<std::ptrdiff_t>(kMaximumOpenDead); })) {
+        return false;
+      }
+    }
+    recover();
+    // Others hold them, or they can't be opened.
+    if (waiting_dead >= before) return flush_once(deadline);
+  }
+}
+
+bool Telemetry::Core::Parts::flush_once(Deadline deadline) {
   {
     const std::scoped_lock lock(mutex);
     if (!started || !recorder) return true;
@@ -596,6 +684,10 @@ bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
   }
   // A span that ends from here on stays in its block, finished, and is delivered after the next start.
   recording.on.store(false, std::memory_order_release);
+  {
+    const std::scoped_lock lock(dead_mutex);
+    told_of_room = nullptr;
+  }
   watch.reset();
   recorder->set_waiting(false, {});
   bool good = collector->stop(deadline);
@@ -657,6 +749,7 @@ bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
     for (const auto& d : dead) d->recovered->lock = {};
     dead.clear();
   }
+  home.memory_lock = {};
   home.lock = {};
   const std::scoped_lock lock(mutex);
   clean = good;

@@ -8,6 +8,7 @@
 #include <condition_variable>
 #include <mutex>
 
+#include "journal/orphans.h"
 #include "journal/process.h"
 #include "waymark/error.h"
 
@@ -17,6 +18,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing::adds_up;
 using testing::bytes_of;
 using testing::put_bytes;
 using testing::Recoverer;
@@ -180,7 +182,7 @@ TEST(DirectoryTest, ALivingProcesssFilesAreNeverTouched) {
   const auto memory_before = files_of(memory);
   Recoverer recoverer(scratch.path());
   EXPECT_EQ(recoverer.recover(id), nullptr);
-  trim_dead(scratch.path(), 0, recoverer.said.diagnostics);
+  EXPECT_EQ(trim_dead(scratch.path(), 0, {}, recoverer.said.diagnostics), 0u);
   EXPECT_EQ(files_of(scratch.path() + "/" + id), state_before);
   EXPECT_EQ(files_of(memory), memory_before);
   EXPECT_THAT(recoverer.reports, IsEmpty());
@@ -254,14 +256,97 @@ TEST(TrimTest, RemovesTheOldestDeadBeyondTheLimitAndSaysWhatWasNotDelivered) {
     put_bytes(process.home.state + "/ballast", std::string(100'000, 'x'));
   }
   testing::Said said;
-  trim_dead(scratch.path(), 250'000, said.diagnostics);
+  EXPECT_EQ(trim_dead(scratch.path(), 250'000, {}, said.diagnostics), 0u);
   EXPECT_THAT(list_homes(scratch.path()), ::testing::UnorderedElementsAre(ids[1], ids[2]));
   EXPECT_FALSE(said.about("never delivered"));
   EXPECT_FALSE(std::filesystem::exists(memory_path(ids[0])));
-  trim_dead(scratch.path(), 150'000, said.diagnostics);
+  EXPECT_EQ(trim_dead(scratch.path(), 150'000, {}, said.diagnostics), 0u);
   EXPECT_THAT(list_homes(scratch.path()), ElementsAre(ids[2]));
   EXPECT_TRUE(said.about(ids[1]));
   EXPECT_FALSE(std::filesystem::exists(memory_path(ids[1])));
+}
+
+TEST(TrimTest, WhatThisProcessHasOpenCountsAndStays) {
+  ScratchDirectory scratch;
+  std::vector<std::string> ids;
+  for (int i = 0; i < 2; ++i) {
+    TestProcess process(scratch.path());
+    process.log("one");
+    process.drain();
+    process.die();
+    ids.push_back(process.home.id);
+    put_bytes(process.home.state + "/ballast", std::string(100'000, 'x'));
+  }
+  Recoverer recoverer(scratch.path());
+  const auto open = recoverer.recover(ids[0]);
+  ASSERT_NE(open, nullptr);
+  testing::Said said;
+  const std::uint64_t excess = trim_dead(scratch.path(), 50'000, {ids[0]}, said.diagnostics);
+  EXPECT_GT(excess, 50'000u);
+  EXPECT_THAT(list_homes(scratch.path()), ElementsAre(ids[0]));
+  EXPECT_TRUE(said.about("removed with 1 records")) << "what it cost is told";
+  const auto cursor = open->journal->cursor("sink", Signal::logs, true);
+  EXPECT_GT(open->journal->give_up(excess), 0u);
+  EXPECT_EQ(cursor->counts().dropped, 1u) << "and counted, where it is open";
+  EXPECT_TRUE(adds_up(cursor->counts()));
+}
+
+TEST(OrphanTest, MemoryWhoseSubdirectoryWasRemovedIsSwept) {
+  ScratchDirectory scratch;
+  TestProcess process(scratch.path());
+  process.log("one");
+  process.die();
+  const std::string memory = process.home.memory;
+  sweep_orphans();
+  EXPECT_TRUE(std::filesystem::exists(memory)) << "it is found by its subdirectory";
+  std::filesystem::remove_all(process.home.state);
+  EXPECT_GE(sweep_orphans(), 1u);
+  EXPECT_FALSE(std::filesystem::exists(memory));
+}
+
+TEST(OrphanTest, TheMemoryOfALivingProcessStaysWhereverItsSubdirectoryWent) {
+  ScratchDirectory scratch;
+  TestProcess here(scratch.path());
+  Fork elsewhere([&] {
+    auto* process = new TestProcess(scratch.path());
+    return process->home.id + " " + process->home.memory;
+  });
+  const std::string line = elsewhere.line();
+  const std::string memory = line.substr(33);
+  std::filesystem::remove_all(here.home.state);
+  std::filesystem::remove_all(scratch.path() + "/" + line.substr(0, 32));
+  sweep_orphans();
+  EXPECT_TRUE(std::filesystem::exists(here.recorder_path()));
+  EXPECT_TRUE(std::filesystem::exists(memory + "/recorder"));
+  elsewhere.end(SIGKILL);
+  sweep_orphans();
+  EXPECT_FALSE(std::filesystem::exists(memory));
+  here.die();
+  sweep_orphans();
+}
+
+TEST(OrphanTest, WhatDoesNotSayWhoseItIsStays) {
+  const std::string id(32, '7');
+  const std::string memory = memory_path(id);
+  ASSERT_FALSE(memory.empty());
+  std::filesystem::create_directory(memory);
+  for (const std::string& text : {std::string(), std::string("mnt:[1]"), "mnt:[1]\n/no/such/place/" + id, std::string("x\n/etc")}) {
+    if (!text.empty()) put_bytes(memory + "/owner", text);
+    sweep_orphans();
+    EXPECT_TRUE(std::filesystem::exists(memory)) << text;
+  }
+  std::filesystem::remove_all(memory);
+}
+
+// A second lock by the same process would succeed, and closing any descriptor of the file would free the first.
+TEST(DirectoryTest, LookingAtALockThatIsOursDoesNotLoseIt) {
+  ScratchDirectory scratch;
+  const OwnedHome owned = create_home(scratch.path(), RecorderConfig::Place::state);
+  EXPECT_FALSE(DirectoryLock::take(owned.home.state).valid());
+  EXPECT_TRUE(DirectoryLock::taken(owned.home.state));
+  Fork other([&] { return DirectoryLock::taken(owned.home.state) ? "taken" : "free"; });
+  EXPECT_EQ(other.line(), "taken");
+  other.end(SIGKILL);
 }
 
 // Waits until `died` has been called and the subdirectory is free.

@@ -280,6 +280,7 @@ class TestProcess {
     cursors.clear();
     journal.reset();
     recorder.reset();
+    owned_.memory_lock = {};
     owned_.lock = {};
   }
 

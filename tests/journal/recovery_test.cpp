@@ -112,6 +112,7 @@ TEST_F(RecoveryTest, TheCrashedThreadsSpansSaySo) {
   Block* bystander = process.open("bystander");
   bystander->thread = 1;
   process.recorder->header().crash_thread = guilty->thread;
+  process.recorder->header().crash_ns = TestProcess::kStart + 2;
   process.recorder->header().crash_signal = 11;
   const auto dead = recovered(process);
   for (const InterruptedSpan& span : recoverer_.reports.at(0).interrupted) {
@@ -288,9 +289,11 @@ TEST_F(RecoveryTest, ARecorderThatIsGoneIsSaidAndTheJournalDelivered) {
   std::filesystem::remove(process.recorder_path());
   const auto dead = recovered(process);
   ASSERT_NE(dead, nullptr);
-  EXPECT_FALSE(dead->fresh);
   EXPECT_THAT(dead->found.problem, HasSubstr(process.recorder_path()));
   EXPECT_TRUE(recoverer_.said.about("is gone"));
+  ASSERT_THAT(recoverer_.reports, SizeIs(1)) << "that it is dead, and what is lost, is told";
+  EXPECT_EQ(recoverer_.reports[0].problem, dead->found.problem);
+  EXPECT_EQ(recoverer_.reports[0].process_id, process.identity.process_id);
   EXPECT_THAT(contents_of(*dead->journal).logs, ElementsAre("journaled"));
 }
 
@@ -434,6 +437,47 @@ TEST_F(RecoveryTest, WhatKillsItsRecoverersIsSetAside) {
   EXPECT_TRUE(recoverer_.said.about("set aside"));
   EXPECT_TRUE(std::filesystem::exists(scratch_.path() + "/damaged-" + process.home.id));
   EXPECT_THAT(list_homes(scratch_.path()), IsEmpty());
+}
+
+TEST_F(RecoveryTest, WhatIsToldOfARecorderThatIsGoneIsToldOnce) {
+  TestProcess process(scratch_.path());
+  ASSERT_TRUE(process.log("journaled"));
+  ASSERT_TRUE(process.drain());
+  std::filesystem::remove(process.recorder_path());
+  process.die();
+  EXPECT_NE(recoverer_.recover(process.home.id), nullptr);
+  EXPECT_NE(recoverer_.recover(process.home.id), nullptr) << "for whoever continues";
+  EXPECT_THAT(recoverer_.reports, SizeIs(1));
+}
+
+TEST_F(RecoveryTest, AfterThreeRecoveriesThatFailedADirectoryIsSetAside) {
+  TestProcess process(scratch_.path());
+  process.log("one");
+  process.die();
+  const auto failing = [](const Recovered&) { throw std::runtime_error("what it says makes no sense"); };
+  Hook none(recoverer_.said.diagnostics);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(recover_directory(scratch_.path(), process.home.id, {}, none, recoverer_.said.diagnostics, failing), nullptr);
+    EXPECT_THAT(list_homes(scratch_.path()), ElementsAre(process.home.id)) << "not before the third";
+  }
+  EXPECT_EQ(recoverer_.recover(process.home.id), nullptr);
+  EXPECT_TRUE(std::filesystem::exists(scratch_.path() + "/damaged-" + process.home.id));
+  EXPECT_TRUE(recoverer_.said.about("makes no sense"));
+  EXPECT_TRUE(recoverer_.said.about("failed 3 times; set aside"));
+}
+
+TEST_F(RecoveryTest, ADirectoryThatFailedOnceIsRecoveredByOneWhoCan) {
+  TestProcess process(scratch_.path());
+  process.log("one");
+  process.die();
+  Hook none(recoverer_.said.diagnostics);
+  EXPECT_EQ(recover_directory(scratch_.path(), process.home.id, {}, none, recoverer_.said.diagnostics,
+                              [](const Recovered&) { throw std::bad_alloc(); }),
+            nullptr);
+  const auto dead = recoverer_.recover(process.home.id);
+  ASSERT_NE(dead, nullptr);
+  EXPECT_THAT(contents_of(*dead->journal).logs, ElementsAre("one"));
+  EXPECT_FALSE(std::filesystem::exists(process.home.state + "/attempts"));
 }
 
 TEST_F(RecoveryTest, AProgramThatDiesAtEveryStartDoesNotCostItsRecordsAtOnce) {

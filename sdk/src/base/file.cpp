@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -81,7 +82,20 @@ std::uint64_t File::size() const noexcept {
 }
 
 bool File::reserve(std::uint64_t bytes) const noexcept {
+  // On a thread of the program's, whose file size limit would end it with a signal. One that is pending was ours.
+  sigset_t limit;
+  sigset_t before;
+  sigset_t pending;
+  sigemptyset(&limit);
+  sigaddset(&limit, SIGXFSZ);
+  sigpending(&pending);
+  pthread_sigmask(SIG_BLOCK, &limit, &before);
   const int error = posix_fallocate(fd_, 0, static_cast<off_t>(bytes));
+  if (error == EFBIG && !sigismember(&pending, SIGXFSZ) && !sigismember(&before, SIGXFSZ)) {
+    const timespec now{};
+    sigtimedwait(&limit, nullptr, &now);
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   errno = error;
   return error == 0;
 }

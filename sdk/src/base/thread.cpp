@@ -88,7 +88,8 @@ void begin_own_thread(const char* name) noexcept {
   sigfillset(&all);
   // A fault while it is blocked ends the process before anybody can tell of it.
   for (const int fault : {SIGSEGV, SIGBUS, SIGILL, SIGFPE}) sigdelset(&all, fault);
-  pthread_sigmask(SIG_BLOCK, &all, nullptr);
+  // Not SIG_BLOCK: who made the thread may have blocked more.
+  pthread_sigmask(SIG_SETMASK, &all, nullptr);
   lend_signal_stack();
 }
 

@@ -12,6 +12,7 @@
 #include <mutex>
 
 #include "base/random.h"
+#include "journal/orphans.h"
 #include "waymark/error.h"
 
 namespace waymark::journal {
@@ -114,6 +115,12 @@ DirectoryLock DirectoryLock::take(const std::string& directory) {
   return result;
 }
 
+bool DirectoryLock::held(const std::string& directory) {
+  LockTable& locks = *table;
+  const std::scoped_lock lock(locks.mutex);
+  return locks.held.contains(key_of(directory + "/lock"));
+}
+
 bool DirectoryLock::taken(const std::string& directory) {
   const std::string path = directory + "/lock";
   LockTable& locks = *table;
@@ -151,7 +158,10 @@ OwnedHome create_home(const std::string& state_directory, RecorderConfig::Place 
   if (place == RecorderConfig::Place::tmpfs) {
     const std::string root = memory_root(&owned.why_no_tmpfs);
     const std::string memory = root + "/" + owned.home.id;
-    if (!root.empty() && make_directory(memory)) owned.home.memory = memory;
+    if (!root.empty() && make_directory(memory)) {
+      owned.home.memory = memory;
+      owned.memory_lock = claim_memory(owned.home);
+    }
   }
   return owned;
 }

@@ -39,6 +39,8 @@ class DirectoryLock {
   // Invalid where a living process has it.
   [[nodiscard]] static DirectoryLock take(const std::string& directory);
   [[nodiscard]] bool valid() const noexcept { return !key_.empty() && generation_ == process_generation(); }
+  // Whether this process owns it.
+  [[nodiscard]] static bool held(const std::string& directory);
   // Whether somebody, this process included, owns it. Does not disturb the owner.
   [[nodiscard]] static bool taken(const std::string& directory);
 
@@ -50,7 +52,8 @@ class DirectoryLock {
 struct OwnedHome {
   Home home;
   DirectoryLock lock;
-  std::string why_no_tmpfs;  // where its part there was refused; the memory lies in the subdirectory then
+  DirectoryLock memory_lock;  // of its part on tmpfs: so that it is no orphan where somebody removes the subdirectory
+  std::string why_no_tmpfs;   // where its part there was refused; the memory lies in the subdirectory then
 };
 // Makes this Telemetry's own subdirectory, locked before anyone can see it.
 [[nodiscard]] OwnedHome create_home(const std::string& state_directory, RecorderConfig::Place place);

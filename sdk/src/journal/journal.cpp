@@ -552,6 +552,20 @@ void Journal::remove(const SegmentPtr& segment) {
 }
 
 // Takes a segment from everyone who has not read it. False where a batch in flight or a lossless cursor needs it.
+std::uint64_t Journal::give_up(std::uint64_t bytes) {
+  std::uint64_t freed = 0;
+  {
+    const std::scoped_lock lock(mutex_);
+    while (freed < bytes && !segments_.empty()) {
+      const std::uint64_t here = segments_.front()->bytes();
+      if (!evict(segments_.front())) break;
+      freed += here;
+    }
+  }
+  settle();
+  return freed;
+}
+
 bool Journal::evict(const SegmentPtr& segment) {
   const std::uint64_t end = segment->end.load(std::memory_order_relaxed);
   for (const auto& cursor : cursors_) {

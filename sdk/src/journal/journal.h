@@ -165,6 +165,9 @@ class Journal final : public Source {
   // Of frames that end behind `from` only, and with the position where each record ends.
   void walk(std::uint64_t from, const std::function<void(const Record&, std::uint16_t lane, std::uint64_t end)>& each) const;
   void set_totals(const Totals& totals);
+  [[nodiscard]] Totals totals() const { return totals_(); }
+  // Takes the oldest segments, as a full journal does, until so many bytes are free. Returns how many are.
+  std::uint64_t give_up(std::uint64_t bytes);
   // Of a dead journal that is damaged, once its totals are known: what was recorded and is neither settled nor to be found
   // is dropped.
   void count_damage();

@@ -27,9 +27,46 @@
 namespace waymark::journal {
 namespace {
 
-// Recoverers that died over a directory, before it is set aside. It may not have been the directory's fault: a program that
-// dies at every start dies while it recovers, too.
-constexpr int kAttempts = 10;
+// Recoveries that failed over what they read, before a directory is set aside.
+constexpr int kFailures = 3;
+// The same for recoverers that died over it. That may not have been the directory's fault: a program that dies at every start
+// dies while it recovers, too.
+constexpr int kDeaths = 10;
+
+// What became of those who tried, in a file that is there only while somebody tries, or where somebody has failed.
+class Attempts {
+ public:
+  explicit Attempts(const std::string& subdirectory) : path_(subdirectory + "/attempts") {
+    const auto text = read_file(path_, 64);
+    if (!text) return;
+    const char* const end = text->data() + text->size();
+    const auto [after, error] = std::from_chars(text->data(), end, deaths_);
+    if (error == std::errc() && after < end) std::from_chars(after + 1, end, failures_);
+  }
+  // Why nobody is to try again; empty: one may.
+  [[nodiscard]] std::string verdict() const {
+    if (failures_ >= kFailures) return "failed " + std::to_string(kFailures) + " times";
+    if (deaths_ >= kDeaths) return "ended its process " + std::to_string(kDeaths) + " times";
+    return {};
+  }
+  void begin() const { write(deaths_ + 1, failures_); }
+  void fail() const { write(deaths_, failures_ + 1); }
+  // Neither: what was read is good, or could not be read for a reason of our own.
+  void end() const {
+    if (failures_ > 0) {
+      write(deaths_, failures_);
+    } else {
+      ::unlink(path_.c_str());
+    }
+  }
+  void forget() const { ::unlink(path_.c_str()); }
+
+ private:
+  void write(int deaths, int failures) const { replace_file(path_, std::to_string(deaths) + " " + std::to_string(failures)); }
+  std::string path_;
+  int deaths_ = 0;
+  int failures_ = 0;
+};
 
 // Of records that are nobody's in the program.
 constexpr std::uint16_t kNoScope = UINT16_MAX;
@@ -529,6 +566,100 @@ std::optional<Totals> look_at_totals(const Home& home, bool& recovered) {
   return totals;
 }
 
+namespace {
+
+// recover_directory() once the directory is ours. Throws for what it can't read.
+std::unique_ptr<RecoveredJournal> read_what_is_left(std::unique_ptr<RecoveredJournal> result, const Identity& identity,
+                                                    const Attempts& attempts, const JournalConfig& config, Hook& hook,
+                                                    Diagnostics& diagnostics,
+                                                    const std::function<void(const Recovered&)>& report) {
+  const Home& home = result->home;
+  const std::string& id = home.id;
+  result->home.memory = result->home.state;
+  if (identity.memory != result->home.state && identity.memory.ends_with("/" + id)) result->home.memory = identity.memory;
+  result->journal = std::make_unique<Journal>(Journal::Found{}, result->home, config, diagnostics);
+  if (result->journal->extent().unreadable) {
+    // Out of descriptors, say: what was not seen must not be taken for nothing.
+    diagnostics.say_limited("recovery " + id, DiagnosticLevel::error,
+                            "state directory " + result->home.state +
+                                ": not all of its files could be opened; left for a later recovery");
+    attempts.end();
+    return nullptr;
+  }
+  Recovered& found = result->found;
+  found.directory = id;
+  found.process_id = identity.process_id;
+  try {
+    found.resource = otlp::read_resource(result->journal->resource());
+  } catch (const Error&) {
+    // Reported with the rest of the damage below; the records are delivered all the same.
+  }
+
+  std::string problem;
+  const std::string recorder_path = result->home.memory + "/recorder";
+  struct stat s {};
+  const bool there = ::lstat(recorder_path.c_str(), &s) == 0;
+  const auto known = load_totals(result->home);
+  if (known) {
+    result->journal->set_totals(*known);
+  } else if (there && s.st_ino == identity.recorder_inode && identity.boot == boot_id()) {
+    if (!File::open(recorder_path, O_RDONLY).valid()) {
+      diagnostics.say_limited("recovery " + home.id, DiagnosticLevel::error,
+                              "state directory " + home.state + ": " + recorder_path + " can't be opened (" + errno_text(errno) +
+                                  "); left for a later recovery");
+      attempts.end();
+      return nullptr;
+    }
+    if (const auto recorder = DeadRecorder::read(recorder_path, problem)) {
+      Totals totals;
+      if (planted(Fault::early_recovered)) {
+        store_totals(result->home, totals);
+        hold_fault_open();
+      }
+      if (!absorb(*recorder, *result->journal, hook, identity.hook, found, totals, problem)) {
+        // The journal has said why. What is appended already is found there by whoever tries again.
+        diagnostics.say_limited("recovery " + id, DiagnosticLevel::error,
+                                "state directory " + result->home.state +
+                                    ": its journal cannot be written; it is left for a later recovery");
+        attempts.end();
+        return nullptr;
+      }
+      // It has been read: a recoverer that dies in what follows has not failed at it.
+      attempts.forget();
+      result->fresh = true;
+      found.damaged_bytes += result->journal->extent().damaged_bytes;
+      if (problem.empty()) problem = result->journal->extent().problem;
+      found.problem = problem;
+      if (report) report(found);
+      result->journal->set_totals(totals);
+      // Where the totals can't be kept, the recorder stays: from it they are found again.
+      if (store_totals(result->home, totals)) ::unlink(recorder_path.c_str());
+    }
+  } else if (!identity.closed) {
+    problem = "its recorder " + recorder_path + " is gone" +
+              (identity.boot != boot_id() ? ": the machine was started anew since" : "") +
+              "; what was not yet in the journal is lost";
+  }
+  if (!known && !result->fresh && !identity.closed) {
+    // Nothing comes from a recorder that is gone or can't be read. Told all the same: who it was, and that it is dead.
+    result->fresh = true;
+    found.problem = problem;
+    found.damaged_bytes += result->journal->extent().damaged_bytes;
+    if (report) report(found);
+    store_totals(result->home, result->journal->totals());
+  }
+  if (problem.empty()) problem = result->journal->extent().problem;
+  if (result->journal->extent().damaged_bytes > 0) result->journal->count_damage();
+  if (!problem.empty()) {
+    found.problem = problem;
+    diagnostics.say(DiagnosticLevel::error, "state directory " + result->home.state + ": " + problem);
+  }
+  attempts.forget();
+  return result;
+}
+
+}  // namespace
+
 std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_directory, const std::string& id,
                                                     const JournalConfig& config, Hook& hook, Diagnostics& diagnostics,
                                                     const std::function<void(const Recovered&)>& report) {
@@ -575,84 +706,23 @@ std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_dir
     remove_tree(result->home.state);
     return nullptr;
   }
-  const std::string attempts_path = result->home.state + "/attempts";
-  int attempts = 0;
-  if (const auto text = read_file(attempts_path, 64)) std::from_chars(text->data(), text->data() + text->size(), attempts);
-  if (attempts >= kAttempts) {
+  const Attempts attempts(result->home.state);
+  if (const std::string why = attempts.verdict(); !why.empty()) {
     const std::string aside = state_directory + "/damaged-" + id;
     if (::rename(result->home.state.c_str(), aside.c_str()) == 0) {
-      diagnostics.say(DiagnosticLevel::error, "state directory " + result->home.state + ": could not be recovered " +
-                                                  std::to_string(kAttempts) + " times; set aside as " + aside);
+      diagnostics.say(DiagnosticLevel::error,
+                      "state directory " + result->home.state + ": its recovery " + why + "; set aside as " + aside);
     }
     return nullptr;
   }
-  replace_file(attempts_path, std::to_string(attempts + 1));
-
-  result->home.memory = result->home.state;
-  if (identity->memory != result->home.state && identity->memory.ends_with("/" + id)) result->home.memory = identity->memory;
-  result->journal = std::make_unique<Journal>(Journal::Found{}, result->home, config, diagnostics);
-  if (result->journal->extent().unreadable) {
-    // Out of descriptors, say: what was not seen must not be taken for nothing.
-    diagnostics.say_limited("recovery " + id, DiagnosticLevel::error,
-                            "state directory " + result->home.state +
-                                ": not all of its files could be opened; left for a later recovery");
-    ::unlink(attempts_path.c_str());
-    return nullptr;
-  }
-  Recovered& found = result->found;
-  found.directory = id;
-  found.process_id = identity->process_id;
+  attempts.begin();
   try {
-    found.resource = otlp::read_resource(result->journal->resource());
-  } catch (const Error&) {
-    // Reported with the rest of the damage below; the records are delivered all the same.
+    return read_what_is_left(std::move(result), *identity, attempts, config, hook, diagnostics, report);
+  } catch (const std::exception& e) {
+    attempts.fail();
+    diagnostics.say(DiagnosticLevel::error, "state directory " + state_directory + "/" + id + ": its recovery failed: " + e.what());
+    return nullptr;
   }
-
-  std::string problem;
-  const std::string recorder_path = result->home.memory + "/recorder";
-  struct stat s {};
-  const bool there = ::lstat(recorder_path.c_str(), &s) == 0;
-  if (const auto known = load_totals(result->home)) {
-    result->journal->set_totals(*known);
-  } else if (there && s.st_ino == identity->recorder_inode && identity->boot == boot_id()) {
-    if (const auto recorder = DeadRecorder::read(recorder_path, problem)) {
-      Totals totals;
-      if (planted(Fault::early_recovered)) {
-        store_totals(result->home, totals);
-        hold_fault_open();
-      }
-      if (!absorb(*recorder, *result->journal, hook, identity->hook, found, totals, problem)) {
-        // The journal has said why. What is appended already is found there by whoever tries again.
-        diagnostics.say_limited("recovery " + id, DiagnosticLevel::error,
-                                "state directory " + result->home.state +
-                                    ": its journal cannot be written; it is left for a later recovery");
-        ::unlink(attempts_path.c_str());
-        return nullptr;
-      }
-      // It has been read: a recoverer that dies in what follows has not failed at it.
-      ::unlink(attempts_path.c_str());
-      result->fresh = true;
-      found.damaged_bytes += result->journal->extent().damaged_bytes;
-      if (problem.empty()) problem = result->journal->extent().problem;
-      found.problem = problem;
-      if (report) report(found);
-      result->journal->set_totals(totals);
-      // Where the totals can't be kept, the recorder stays: from it they are found again.
-      if (store_totals(result->home, totals)) ::unlink(recorder_path.c_str());
-    }
-  } else if (!identity->closed) {
-    problem = "its recorder " + recorder_path + " is gone" +
-              (identity->boot != boot_id() ? ": the machine was started anew since" : "") +
-              "; what was not yet in the journal is lost";
-  }
-  if (problem.empty()) problem = result->journal->extent().problem;
-  if (result->journal->extent().damaged_bytes > 0) result->journal->count_damage();
-  if (!problem.empty()) {
-    found.problem = problem;
-    diagnostics.say(DiagnosticLevel::error, "state directory " + result->home.state + ": " + problem);
-  }
-  ::unlink(attempts_path.c_str());
-  return result;
 }
 
 void finish_recovered(RecoveredJournal& recovered) {
@@ -662,7 +732,20 @@ void finish_recovered(RecoveredJournal& recovered) {
   mark_delivered(recovered.home.state);
 }
 
-void trim_dead(const std::string& state_directory, std::uint64_t max_bytes, Diagnostics& diagnostics) {
+// Of all its destinations together, as far as its journal tells.
+static std::uint64_t count_pending(const std::string& path, const std::string& memory) {
+  Diagnostics quiet(DiagnosticLevel::none);
+  Home home{path.substr(path.rfind('/') + 1), path, memory.ends_with(path.substr(path.rfind('/'))) ? memory : path};
+  Journal journal(Journal::Found{}, std::move(home), {}, quiet);
+  std::uint64_t pending = 0;
+  for (const auto& [name, signal, done] : journal.cursors()) {
+    if (!done) pending += journal.cursor(name, signal, true)->counts().pending;
+  }
+  return pending;
+}
+
+std::uint64_t trim_dead(const std::string& state_directory, std::uint64_t max_bytes, const std::set<std::string>& ours,
+                        Diagnostics& diagnostics) {
   struct Dead {
     std::string path;
     std::uint64_t bytes;
@@ -672,36 +755,42 @@ void trim_dead(const std::string& state_directory, std::uint64_t max_bytes, Diag
   std::uint64_t total = 0;
   for (const std::string& id : list_homes(state_directory)) {
     const std::string path = state_directory + "/" + id;
-    if (!distrust(path).empty() || DirectoryLock::taken(path)) continue;
+    if (!distrust(path).empty()) continue;
+    const bool open_here = ours.contains(id);
+    if (!open_here && DirectoryLock::taken(path)) continue;
     const auto identity = read_identity(path);
     std::uint64_t bytes = directory_bytes(path);
     if (identity && identity->memory != path) bytes += directory_bytes(identity->memory);
-    dead.push_back({path, bytes, identity ? identity->started_ns : 0});
-    total += dead.back().bytes;
+    if (!open_here) dead.push_back({path, bytes, identity ? identity->started_ns : 0});
+    total += bytes;
   }
   std::sort(dead.begin(), dead.end(), [](const Dead& a, const Dead& b) { return a.started < b.started; });
   for (const Dead& oldest : dead) {
-    if (total <= max_bytes) return;
+    if (total <= max_bytes) break;
     const DirectoryLock lock = DirectoryLock::take(oldest.path);
     if (!lock.valid()) continue;
     const bool delivered = is_delivered(oldest.path);
+    std::uint64_t lost = 0;
     if (const auto identity = read_identity(oldest.path)) {
+      if (!delivered) lost = count_pending(oldest.path, identity->memory);
       remove_memory({oldest.path.substr(oldest.path.rfind('/') + 1), oldest.path, identity->memory});
     }
     remove_tree(oldest.path);
     total -= oldest.bytes;
-    if (!delivered) {
-      diagnostics.say(DiagnosticLevel::warning, "state directory " + oldest.path +
-                                                    ": removed with records that were never delivered: dead processes' "
-                                                    "directories exceed journal.max_bytes");
+    if (lost > 0 || !delivered) {
+      diagnostics.say(DiagnosticLevel::warning,
+                      "state directory " + oldest.path + ": removed with " + std::to_string(lost) +
+                          " records that were never delivered: dead processes' directories exceed journal.max_bytes");
     }
   }
+  return total > max_bytes ? total - max_bytes : 0;
 }
 
 SiblingWatch::SiblingWatch(std::string state_directory, std::function<void()> died, Diagnostics& diagnostics)
     : directory_(std::move(state_directory)), died_(std::move(died)), diagnostics_(diagnostics),
-      inotify_(inotify_init1(IN_CLOEXEC | IN_NONBLOCK)), stop_(eventfd(0, EFD_CLOEXEC)) {
-  if (!inotify_.valid() || !stop_.valid() ||
+      inotify_(inotify_init1(IN_CLOEXEC | IN_NONBLOCK)), stop_(eventfd(0, EFD_CLOEXEC)),
+      look_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  if (!inotify_.valid() || !stop_.valid() || !look_.valid() ||
       inotify_add_watch(inotify_.fd(), directory_.c_str(), IN_MOVED_TO | IN_ONLYDIR) < 0) {
     diagnostics_.say(DiagnosticLevel::warning, "state directory " + directory_ + ": cannot be watched (" + errno_text(errno) +
                                                    "); what a sibling leaves is recovered at the next start");
@@ -723,6 +812,11 @@ SiblingWatch::~SiblingWatch() {
   }
 }
 
+void SiblingWatch::look() noexcept {
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const auto told = ::write(look_.fd(), &one, sizeof one);
+}
+
 void SiblingWatch::watch_homes() {
   for (const std::string& id : list_homes(directory_)) {
     const std::string path = directory_ + "/" + id;
@@ -736,9 +830,11 @@ void SiblingWatch::run() {
   // Whoever died before it was watched.
   died_();
   for (;;) {
-    pollfd waits[2] = {{inotify_.fd(), POLLIN, 0}, {stop_.fd(), POLLIN, 0}};
-    if (::poll(waits, 2, -1) < 0 && errno != EINTR) return;
+    pollfd waits[3] = {{inotify_.fd(), POLLIN, 0}, {stop_.fd(), POLLIN, 0}, {look_.fd(), POLLIN, 0}};
+    if (::poll(waits, 3, -1) < 0 && errno != EINTR) return;
     if (waits[1].revents != 0) return;
+    std::uint64_t asked = 0;
+    const bool look = ::read(look_.fd(), &asked, sizeof asked) > 0;
     alignas(inotify_event) char buffer[4096];
     bool heard = false;
     for (ssize_t n; (n = ::read(inotify_.fd(), buffer, sizeof buffer)) > 0;) {
@@ -746,8 +842,9 @@ void SiblingWatch::run() {
     }
     // Whatever it was: a new sibling may have died before it could be watched.
     watch_homes();
-    if (!heard) continue;
+    if (!heard && !look) continue;
     died_();
+    if (!heard) continue;
     // A directory that could not be recovered tells us of our own giving up: not more often than this.
     if (::poll(&waits[1], 1, kRest) > 0) return;
   }

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 
@@ -40,8 +41,10 @@ bool store_totals(const Home& home, const Totals& totals);
 [[nodiscard]] std::optional<Totals> look_at_totals(const Home& home, bool& recovered);
 // Everything has been delivered: keeps what `keep_bytes` allows, frees the rest and the memory.
 void finish_recovered(RecoveredJournal& recovered);
-// Removes the oldest dead subdirectories beyond `max_bytes` in all.
-void trim_dead(const std::string& state_directory, std::uint64_t max_bytes, Diagnostics& diagnostics);
+// Removes the oldest dead subdirectories beyond `max_bytes` in all, and says how many records that cost. `ours` are those
+// that this process has open, by their names: they count, and stay. Returns by how many bytes that is still too much.
+std::uint64_t trim_dead(const std::string& state_directory, std::uint64_t max_bytes, const std::set<std::string>& ours,
+                        Diagnostics& diagnostics);
 
 // Tells when a sibling in the state directory may have died, without looking again and again: a process's end closes its
 // lock file, and the kernel tells those who watch it.
@@ -49,6 +52,8 @@ class SiblingWatch {
  public:
   SiblingWatch(std::string state_directory, std::function<void()> died, Diagnostics& diagnostics);
   ~SiblingWatch();
+  // Calls `died` soon, on its thread, whoever has died or not.
+  void look() noexcept;
 
  private:
   void run();
@@ -58,6 +63,7 @@ class SiblingWatch {
   Diagnostics& diagnostics_;
   File inotify_;
   File stop_;
+  File look_;
   std::thread thread_;
 };
 
