@@ -639,6 +639,32 @@ TEST(ConfigFileTest, NoMessageHoldsASecret) {
   }
 }
 
+// ---- the documentation
+
+TEST(ConfigFileTest, EveryExampleOfThePageWorks) {
+  std::ifstream page(std::string(WAYMARK_SOURCE_DIR) + "/docs/configuration.md");
+  ASSERT_TRUE(page.is_open());
+  std::size_t examples = 0;
+  std::string block;
+  bool inside = false;
+  for (std::string line; std::getline(page, line);) {
+    if (!inside) {
+      inside = line == "```yaml";
+      block.clear();
+    } else if (line != "```") {
+      block += line + "\n";
+    } else {
+      inside = false;
+      ++examples;
+      EXPECT_EQ(problems(block), "") << block;
+      if (::testing::Test::HasFailure()) continue;
+      EXPECT_THAT(read(block).warnings, IsEmpty()) << block;
+      EXPECT_THAT(destinations(block), Not(IsEmpty()));
+    }
+  }
+  EXPECT_EQ(examples, 3u);
+}
+
 // ---- the file itself
 
 TEST(ConfigFileTest, TheFileIsTheArgumentOrItsVariable) {

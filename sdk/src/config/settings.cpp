@@ -160,7 +160,9 @@ Settings::Settings(const YamlNode& root, std::string file, std::initializer_list
 
 void Settings::flatten(const YamlNode& map, const std::vector<std::string>& words) {
   std::set<std::string> here;
-  for (const auto& [key, value] : map.entries) {
+  for (std::size_t i = 0; i < map.keys.size(); ++i) {
+    const YamlNode& key = map.keys[i];
+    const YamlNode& value = map.items[i];
     if (entries_.size() == kMaximumKeys) {
       problem(key.place, "", "there are more than " + std::to_string(kMaximumKeys) + " keys, which no configuration has");
       return;
@@ -181,7 +183,7 @@ void Settings::flatten(const YamlNode& map, const std::vector<std::string>& word
       problem(key.place, secret ? joined(words) : joined(path), "is given twice in one map; keep one of the two");
       continue;
     }
-    if (value.kind == YamlNode::Kind::map && !value.entries.empty()) {
+    if (value.kind == YamlNode::Kind::map && !value.keys.empty()) {
       flatten(value, path);
     } else {
       add(std::move(path), key.place, value);
@@ -528,11 +530,11 @@ std::vector<Group::Header> Group::headers(std::string_view key) {
     if (entry.value.kind == YamlNode::Kind::scalar) problem(key, std::string("one text") + expected);
     for (const YamlNode& item : entry.value.items) {
       // "- Name: value" without quotes is a map of one.
-      if (item.kind == YamlNode::Kind::map && item.entries.size() == 1 &&
-          item.entries[0].value.kind != YamlNode::Kind::list && item.entries[0].value.kind != YamlNode::Kind::map) {
-        YamlNode value = item.entries[0].value;
+      if (item.kind == YamlNode::Kind::map && item.keys.size() == 1 && item.items[0].kind != YamlNode::Kind::list &&
+          item.items[0].kind != YamlNode::Kind::map) {
+        YamlNode value = item.items[0];
         if (value.kind == YamlNode::Kind::scalar && !settings_.substitute(value, shown(key))) continue;
-        headers.push_back({item.entries[0].key.text, value.text, item.place});
+        headers.push_back({item.keys[0].text, value.text, item.place});
         continue;
       }
       const auto colon = item.text.find(':');

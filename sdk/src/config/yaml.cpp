@@ -108,7 +108,8 @@ class TreeBuilder final : public YAML::EventHandler {
     } else if (!parent.key) {
       parent.key = std::move(node);
     } else {
-      parent.node.entries.push_back({*std::move(parent.key), std::move(node)});
+      parent.node.keys.push_back(*std::move(parent.key));
+      parent.node.items.push_back(std::move(node));
       parent.key.reset();
     }
   }

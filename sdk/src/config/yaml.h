@@ -27,7 +27,6 @@ struct Problem {
   std::string what;  // what was found, what was expected, what to do
 };
 
-struct YamlEntry;
 struct YamlNode {
   enum class Kind { null, scalar, list, map };
   Kind kind = Kind::null;
@@ -35,12 +34,8 @@ struct YamlNode {
   bool quoted = false;                  // a scalar that is text whatever it looks like
   std::string text = {};                // of a scalar
   std::string written = {};             // the same before variables are put in place (settings.h)
-  std::vector<YamlNode> items = {};     // of a list
-  std::vector<YamlEntry> entries = {};  // of a map, in the order of the file
-};
-struct YamlEntry {
-  YamlNode key;  // a scalar
-  YamlNode value;
+  std::vector<YamlNode> items = {};     // of a list; of a map, its values in the order of the file
+  std::vector<YamlNode> keys = {};      // of a map, one for each value
 };
 
 // Nothing where there are problems.
