@@ -237,7 +237,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Way{"ProtobufLossless", Protocol::http_protobuf, false, Signal::logs},
                       Way{"JsonLossy", Protocol::http_json, true, Signal::logs},
                       Way{"JsonLossless", Protocol::http_json, false, Signal::traces}),
-    [](const auto& info) { return std::string(info.param.name); });
+    [](const auto& way) { return std::string(way.param.name); });
 
 // ---- order across splits, retries and restarts
 

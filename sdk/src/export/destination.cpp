@@ -629,6 +629,7 @@ void Destination::finish(const std::shared_ptr<Reader>& reader) {
     progress_.notify_all();
   }
   reader->envelope.reset();
+  reader->keep = nullptr;
   if (reader->live || !hooks_.on_source_done) return;
   try {
     hooks_.on_source_done(reader->source);

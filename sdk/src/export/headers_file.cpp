@@ -81,12 +81,15 @@ bool HeadersFile::touched() const noexcept {
 }
 
 bool HeadersFile::reload() {
+  // Before anything can fail: a version that can't be read need not be tried twice. One that comes after this glance is
+  // another one, and is noticed.
+  struct stat seen {};
+  if (::stat(path_.c_str(), &seen) == 0) stamp_ = stamp_of(seen);
   // Without O_NONBLOCK a FIFO would hold up the caller for good.
   const int fd = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (fd < 0) unreadable(path_, std::generic_category().message(errno));
-  struct stat status {};
   std::string text;
-  int error = ::fstat(fd, &status) == 0 ? 0 : errno;
+  int error = 0;
   for (char chunk[4096]; error == 0 && text.size() <= kMostBytes;) {
     const ssize_t n = ::read(fd, chunk, sizeof chunk);
     if (n == 0) break;
@@ -96,7 +99,6 @@ bool HeadersFile::reload() {
   ::close(fd);
   if (error != 0) unreadable(path_, std::generic_category().message(error));
   if (text.size() > kMostBytes) unreadable(path_, "it is larger than 64 KiB");
-  stamp_ = stamp_of(status);  // also of a version that makes no sense: it need not be read twice
   HeaderList read = parse(path_, text);
   if (read == headers_) return false;
   headers_ = std::move(read);
