@@ -69,7 +69,7 @@ std::string written(const AnyValue& value) {
 }
 
 TEST(JsonTest, WritesOneSpanAsTheSpecificationShowsIt) {
-  HOLDS("JS-01", "JS-03", "JS-04", "JS-08");
+  HOLDS("JS-01", "JS-03", "JS-04", "JS-08", "JS-17");
   std::string span;
   protozero::pbf_writer writer(span);
   writer.add_bytes(1, std::string("\x5b\x8e\xff\xf7\x98\x03\x81\x03\xd2\x69\xb6\x33\x81\x3f\xc6\x0c", 16));
