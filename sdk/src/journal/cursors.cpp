@@ -89,34 +89,47 @@ CursorFile::Loaded CursorFile::load(const std::string& path) {
 
 bool CursorFile::open(const std::string& path) {
   const std::scoped_lock lock(mutex_);
-  wanted_ = true;
+  path_ = path;
   file_ = File::open(path, O_RDWR | O_CREAT);
-  generations_.clear();
+  for (Latest& latest : latest_) latest.written = false;
   return file_.valid();
 }
 
 bool CursorFile::store(const CursorWrite& write) noexcept {
   const std::scoped_lock lock(mutex_);
-  if (!wanted_) return true;
-  if (!file_.valid()) {
-    errno = EBADF;
-    return false;
-  }
-  if (generations_.size() <= write.slot) generations_.resize(write.slot + 1);
-  if (write.bytes.generation <= generations_[write.slot]) return true;
-  const std::uint64_t pair = write.slot * 2 * kCursorSlotBytes;
-  bool written = false;
+  if (path_.empty()) return true;
+  if (latest_.size() <= write.slot) latest_.resize(write.slot + 1);
+  Latest& latest = latest_[write.slot];
+  if (write.bytes.generation <= latest.bytes.generation) return true;
+  latest = {write.bytes, false};
+  bool good = true;
+  for (std::uint32_t slot = 0; slot < latest_.size(); ++slot) good = this->write(slot) && good;
+  return good;
+}
+
+bool CursorFile::catch_up() noexcept {
+  const std::scoped_lock lock(mutex_);
+  bool good = true;
+  for (std::uint32_t slot = 0; slot < latest_.size(); ++slot) good = write(slot) && good;
+  return good;
+}
+
+// With the mutex held.
+bool CursorFile::write(std::uint32_t slot) noexcept {
+  Latest& latest = latest_[slot];
+  if (latest.written || latest.bytes.magic == 0) return true;
+  if (!file_.valid()) file_ = File::open(path_, O_RDWR | O_CREAT);
+  if (!file_.valid()) return false;
+  const std::uint64_t pair = slot * std::uint64_t{2} * kCursorSlotBytes;
   if (planted(Fault::cursor_in_place)) {
     // Position and counts first, the checksum behind them, both times over the same copy.
-    const auto* bytes = reinterpret_cast<const char*>(&write.bytes);
-    written = file_.write_at(pair, bytes, 128) && file_.write_at(pair + 128, bytes + 128, sizeof write.bytes - 128);
+    const auto* bytes = reinterpret_cast<const char*>(&latest.bytes);
+    latest.written = file_.write_at(pair, bytes, 128) && file_.write_at(pair + 128, bytes + 128, sizeof latest.bytes - 128);
   } else {
-    written = file_.write_at(pair + write.bytes.generation % 2 * kCursorSlotBytes, &write.bytes, sizeof write.bytes);
+    latest.written = file_.write_at(pair + latest.bytes.generation % 2 * kCursorSlotBytes, &latest.bytes, sizeof latest.bytes);
   }
-  if (!written) return false;
-  generations_[write.slot] = write.bytes.generation;
-  dirty_.store(true, std::memory_order_release);
-  return true;
+  if (latest.written) dirty_.store(true, std::memory_order_release);
+  return latest.written;
 }
 
 bool CursorFile::sync() noexcept {

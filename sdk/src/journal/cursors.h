@@ -66,17 +66,26 @@ class CursorFile {
 
   // False: errno. Never called: what is stored goes nowhere.
   bool open(const std::string& path);
+  // Writes it, and what could not be written before. False: errno; it is kept for the next time.
   [[nodiscard]] bool store(const CursorWrite& write) noexcept;
+  // What could not be written before. False: errno.
+  [[nodiscard]] bool catch_up() noexcept;
   // If something was stored since. False: errno.
   [[nodiscard]] bool sync() noexcept;
   [[nodiscard]] bool dirty() const noexcept { return dirty_.load(std::memory_order_acquire); }
 
  private:
   std::mutex mutex_;
-  bool wanted_ = false;
+  bool write(std::uint32_t slot) noexcept;
+
+  std::string path_;  // empty: nowhere
   File file_;
   std::atomic<bool> dirty_{false};
-  std::vector<std::uint64_t> generations_;  // by slot
+  struct Latest {
+    CursorSlot bytes{};
+    bool written = false;
+  };
+  std::vector<Latest> latest_;  // by slot
 };
 
 }  // namespace waymark::journal

@@ -156,7 +156,8 @@ class Journal::FileCursor final : public Cursor {
       if (!read_frame(storage, base, frame, place.end, header)) {
         {
           const std::scoped_lock lock(journal_.mutex_);
-          const std::uint64_t before = place.segment->count_before(frame, state_->signal);
+          // What stands before the position is settled.
+          const std::uint64_t before = place.segment->count_before(std::max(frame, position), state_->signal);
           lost_ += place.records - std::min(place.records, before);
         }
         journal_.diagnostics_.say_limited("frame", DiagnosticLevel::error,
@@ -1005,6 +1006,7 @@ void Journal::stop_moving() {
   work_.notify_all();
   synced_.notify_all();
   if (thread_.joinable()) thread_.join();
+  static_cast<void>(cursor_file_.catch_up());  // what it could not write was said
   for (const std::string& path : to_unlink_) ::unlink(path.c_str());
   to_unlink_.clear();
 }
