@@ -252,7 +252,7 @@ TEST_F(ProcessesTest, WhereTheCrashIsKnownOnlyTheTaskThatCrashedIsCharged) {
       if (event.name != "exception") continue;
       ++told;
       EXPECT_EQ(span.name, "read_bands");
-      EXPECT_EQ(find_string(event.attributes, "exception.message"), "SIGSEGV: address not mapped at 0x0");
+      EXPECT_EQ(find_string(event.attributes, "exception.message"), "SIGSEGV: address not mapped at 0x8");
     }
   }
   EXPECT_EQ(told, 3u);

@@ -51,7 +51,7 @@ int main(int count, char** arguments) {
     if (behaviour == "die") raise(SIGKILL);
     if (behaviour == "crash" && context.job().name == "poison") {
       other_started.wait(false);
-      volatile std::uintptr_t nowhere = 0;
+      volatile std::uintptr_t nowhere = 8;  // not 0: UBSan would say so first
       *reinterpret_cast<volatile int*>(nowhere) = 1;
     }
     if (behaviour == "crash") {
