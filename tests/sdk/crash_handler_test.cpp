@@ -144,12 +144,12 @@ class CrashHandlerTest : public InAProcess {
   };
 
   // What the child left, delivered here.
-  Found recovered() {
+  Found recovered(const std::string& state = "state") {
     Found found;
     MemoryDestination memory;
     Config config = memory_config(memory);
     config.destinations = {memory.destination(Signal::traces, "sink"), memory.destination(Signal::logs, "sink")};
-    config.state_directory = directory_ / "state";
+    config.state_directory = directory_ / state;
     std::mutex mutex;
     std::vector<Recovered> reports;
     config.on_recovered = [&](const Recovered& report) {
@@ -735,9 +735,7 @@ TEST_F(CrashHandlerTest, EveryTelemetryOfTheProcessIsTold) {
     follow_null();
   });
   EXPECT_EQ(recovered().exception("work", "exception.type"), "SIGSEGV");
-  std::filesystem::remove_all(directory_ / "state");
-  std::filesystem::rename(directory_ / "second", directory_ / "state");
-  const Found second = recovered();
+  const Found second = recovered("second");
   EXPECT_EQ(second.report.crash.signal, "SIGSEGV");
   EXPECT_TRUE(second.interrupted("other") != nullptr && second.interrupted("other")->crashed_here);
 }
