@@ -253,7 +253,7 @@ class TestProcess {
     char* p = recorder->ring_reserve(*recorder->lane(), Signal::logs, scope_, otlp::field_size(body.size()));
     if (p == nullptr) return false;
     otlp::put_field(p, 0x12, body);
-    recorder->publish(*recorder->lane(), Signal::logs);
+    recorder->publish(*recorder->lane());
     return true;
   }
   // What the collector does; false: the journal has no room for all of it.

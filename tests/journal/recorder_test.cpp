@@ -35,7 +35,7 @@ class RecorderTest : public ::testing::Test {
     char* p = recorder.ring_reserve(lane, Signal::logs, 0, otlp::field_size(body.size()));
     if (p == nullptr) return false;
     otlp::put_field(p, 0x12, body);
-    recorder.publish(lane, Signal::logs);
+    recorder.publish(lane);
     return true;
   }
   // Takes everything out of a lane, as the collector does.

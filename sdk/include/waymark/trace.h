@@ -62,7 +62,7 @@ struct OpenSpan {
   TracerState* tracer = nullptr;
   Lane* lane = nullptr;
   Block* block = nullptr;          // null: not recording (sampled out, off, or no room)
-  std::uint64_t seen_keys = 0;     // 64-bit Bloom filter over attribute keys
+  std::uint64_t seen_keys[2] = {}; // Bloom filter over attribute keys: one bit in each
   std::uint32_t generation = 0;    // of the process, so that a span is inert after fork
   bool detached = false;
   std::atomic_flag lock = {};

@@ -33,6 +33,11 @@ class Wakeup {
   }
   // Wakes it from any sleep.
   void wake() noexcept;
+  // The same where it sleeps for some time, and at the cost of one relaxed load where it does not. May miss one that falls
+  // asleep at this moment: for those who will ask again.
+  void nudge() noexcept {
+    if (state_.load(std::memory_order_relaxed) != kAwake) wake();
+  }
 
  private:
   static constexpr std::uint32_t kAwake = 0;

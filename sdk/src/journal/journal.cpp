@@ -76,6 +76,7 @@ class Journal::FileCursor final : public Cursor {
       write = write_of(s);
     }
     lost_ = 0;
+    settled_ = read_.position == position ? read_ : Middle{};
     journal_.store(write);
     journal_.settle();
   }
@@ -178,18 +179,23 @@ class Journal::FileCursor final : public Cursor {
       bool good = storage.read_at(records - base, data, header.bytes);
       if (good && place.verify) good = checksum(data, header.bytes) == header.checksum;
       bool enough = false;
+      // Records of the frame that earlier batches have settled.
+      std::uint64_t passed = position > records && position == settled_.position ? settled_.passed : 0;
       if (good) {
         const std::size_t from = position > records ? static_cast<std::size_t>(position - records) : 0;
         good = for_each_record(data, header.bytes, from, [&](const Record& record, std::size_t behind) {
-          if (record.signal == state_->signal && !take(record)) {
+          const bool ours = record.signal == state_->signal;
+          if (ours && !take(record)) {
             enough = true;
             return false;
           }
+          passed += ours ? 1 : 0;
           position = records + behind;
           return true;
         });
+        if (enough) read_ = {position, passed};
       } else {
-        lost_ += header.records[signal];
+        lost_ += header.records[signal] - std::min<std::uint64_t>(passed, header.records[signal]);
       }
       if (!good) {
         journal_.diagnostics_.say_limited("damage", DiagnosticLevel::error,
@@ -208,6 +214,13 @@ class Journal::FileCursor final : public Cursor {
   Buffer buffer_;
   std::uint64_t frame_segment_ = UINT64_MAX;  // where the frame that the position lies in begins
   std::uint64_t frame_ = 0;
+  // How many of our records stand before a position in the middle of a frame.
+  struct Middle {
+    std::uint64_t position = 0;
+    std::uint64_t passed = 0;
+  };
+  Middle read_;                        // where the last read ended
+  Middle settled_;                     // where the last acknowledged one did
   std::uint64_t lost_ = 0;             // damaged records of the last read; counted when it is acknowledged
   std::uint64_t abandoned_at_ = 0;     // the position when the last batch was abandoned
   std::uint64_t abandoned_taken_ = 0;  // and how many segments had been taken from this cursor
@@ -363,7 +376,7 @@ void Journal::settle() {
   }
   for (const CursorWrite& write : cursors) store(write);
   for (const SegmentPtr& segment : segments) {
-    if (segment->path.empty()) continue;
+    if (spared(segment) || segment->path.empty()) continue;
     if (segment->place == Place::memory || !thread_.joinable()) {
       ::unlink(segment->path.c_str());
       continue;
@@ -374,6 +387,21 @@ void Journal::settle() {
     work_.notify_one();
   }
   for (const Message& m : messages) diagnostics_.say_limited(m.key, m.level, m.text);
+}
+
+// Keeps a removed segment's memory for the next one, under a name that is no segment's: what is in it counts no more.
+bool Journal::spared(const SegmentPtr& segment) {
+  if (segment->place == Place::state || dead_ || segment.use_count() != 1 || segment->storage.use_count() != 1) return false;
+  Spare spare{segment->storage, {}, segment->place};
+  segment->storage.reset();  // and so everything that its last reader did has happened before
+  const std::scoped_lock lock(mutex_);
+  if (closed_ || spare_.storage) return false;
+  if (!segment->path.empty()) {
+    spare.path = home_.memory + "/spare";
+    if (::rename(segment->path.c_str(), spare.path.c_str()) != 0) return false;
+  }
+  spare_ = std::move(spare);
+  return true;
 }
 
 bool Journal::append(const Stretch& stretch) {
@@ -401,7 +429,7 @@ bool Journal::write(const Stretch& stretch) {
   }
   if (segment) {
     const std::uint64_t position = segment->end.load(std::memory_order_relaxed);
-    const bool good = write_frame(*storage, segment->base, position, stretch);
+    const bool good = write_frame(*storage, segment->base, position, stretch, segment->used);
     const int error = errno;
     const std::scoped_lock lock(mutex_);
     writing_ = false;
@@ -415,16 +443,20 @@ bool Journal::write(const Stretch& stretch) {
   }
   std::vector<Place> order;
   std::uint64_t base = 0;
+  Spare spare;
   {
     const std::scoped_lock lock(mutex_);
     if (!make_room()) return false;
     order = places();
     base = end_.load(std::memory_order_relaxed);
+    if (order.front() == spare_.place) spare = std::exchange(spare_, {});
   }
   for (const Place place : order) {
     SegmentPtr fresh = create_segment(directory_of(place), place, base, home_.id,
-                                      std::max<std::size_t>(config_.segment_bytes, sizeof(SegmentHeader) + need));
-    const bool good = fresh && write_frame(*fresh->storage, base, base + sizeof(SegmentHeader), stretch);
+                                      std::max<std::size_t>(config_.segment_bytes, sizeof(SegmentHeader) + need),
+                                      std::exchange(spare, {}));
+    const bool good =
+        fresh && write_frame(*fresh->storage, base, base + sizeof(SegmentHeader), stretch, fresh->used);
     const int error = errno;
     if (!good && fresh && !fresh->path.empty()) ::unlink(fresh->path.c_str());
     const std::scoped_lock lock(mutex_);
@@ -1018,6 +1050,7 @@ bool Journal::close() {
     std::unique_lock lock(mutex_);
     if (closed_) return true;
     closed_ = true;
+    if (const Spare spare = std::exchange(spare_, {}); !spare.path.empty()) ::unlink(spare.path.c_str());
     if (!home_.state.empty() && !dead_) whole = restore(lock);
     const bool synced = config_.fsync != Fsync::never;
     std::uint64_t kept = 0;

@@ -222,6 +222,7 @@ class Journal final : public Source {
   // What was decided under the mutex and is done without it: cursors are written, then files removed, then messages said (a
   // handler may ask for stats()).
   void settle();
+  [[nodiscard]] bool spared(const SegmentPtr& segment);
   void note(std::string key, DiagnosticLevel level, std::string message);
 
   Home home_;
@@ -245,6 +246,7 @@ class Journal final : public Source {
   std::vector<std::shared_ptr<CursorState>> cursors_;
   std::vector<CursorWrite> to_store_;
   std::vector<SegmentPtr> to_remove_;
+  Spare spare_;
   std::vector<Message> to_say_;
   bool closed_ = false;
 

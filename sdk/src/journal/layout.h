@@ -153,12 +153,13 @@ struct SegmentHeader {
   std::uint64_t base;
   std::uint64_t created_ns;
   std::uint8_t journal_id[16];
-  std::uint64_t reserved;
+  std::uint64_t used;      // not 0: the file held another segment before, and what lies behind its frames is that one's
   std::uint64_t checksum;
 };
 static_assert(sizeof(SegmentHeader) == 64);
 
-// Before each stretch of records in a segment.
+// Before each stretch of records in a segment. Where the file was used before, one that is all zeros stands behind the last
+// frame, written with it.
 struct FrameHeader {
   std::uint32_t magic;
   std::uint32_t bytes;            // of the records behind this header

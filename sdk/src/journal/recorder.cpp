@@ -17,18 +17,16 @@ namespace waymark::detail {
 
 void SpinLock::pause() noexcept { sched_yield(); }
 
+constinit thread_local LentLane lent_lane;
+
 }  // namespace waymark::detail
 
 namespace waymark::journal {
 
 namespace {
 
-// Which recorder a thread last recorded into, and its lane there.
-struct LentLane {
-  std::uint64_t recorder = 0;
-  Lane* lane = nullptr;
-};
-constinit thread_local LentLane lent_lane;
+using detail::LentLane;
+using detail::lent_lane;
 
 // The recorders of this process, by their numbers.
 struct Registry {
@@ -55,28 +53,6 @@ struct ThreadLanes {
   }
 };
 thread_local ThreadLanes thread_lanes;
-
-// Of a lane's writer, or under a shared lane's lock.
-void count_offered(Lane& lane, Signal signal, bool refused) noexcept {
-  const auto s = static_cast<std::size_t>(signal);
-  lane.offered[s].store(lane.offered[s].load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-  if (!refused) return;
-  auto& counter = lane.shared->refused[s];
-  counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-}
-
-// A block as it is taken: its own first and only one, with nothing in it.
-Block* empty(Block* block, std::uint32_t index) noexcept {
-  block->next.store(kNoBlock, std::memory_order_relaxed);
-  block->used.store(0, std::memory_order_relaxed);
-  block->committed.store(0, std::memory_order_relaxed);
-  block->body.store(index, std::memory_order_relaxed);
-  block->tail = index;
-  block->text_used = 0;
-  block->text_block = kNoBlock;
-  block->text_blocks = 0;
-  return block;
-}
 
 std::size_t page_aligned(std::size_t bytes) noexcept { return (bytes + 4095) & ~std::size_t{4095}; }
 
@@ -186,11 +162,6 @@ Recorder::~Recorder() {
   if (memory_ != nullptr) munmap(memory_, bytes_);
 }
 
-Lane* Recorder::lane() noexcept {
-  if (lent_lane.recorder == id_) [[likely]] return lent_lane.lane;
-  return borrow_lane();
-}
-
 Lane* Recorder::borrow_lane() noexcept {
   if (lanes_gone) return lanes_.back().get();
   for (const LentLane& lent : thread_lanes.lanes) {
@@ -227,19 +198,12 @@ void Recorder::give_back(Lane* lane) noexcept {
   lane->lent = lane->free_blocks != kLaneBlocks;
 }
 
-Block* Recorder::take_block(Lane& lane) noexcept {
-  if (lane.is_shared || lane.free_blocks == 0) return take_pool_record();
-  Block* block = lane.blocks[--lane.free_blocks];
-  lane.open.store(static_cast<std::uint32_t>(kLaneBlocks) - lane.free_blocks, std::memory_order_relaxed);
-  return empty(block, index_of(block));
-}
-
 std::uint32_t Recorder::thread() noexcept { return thread_id(); }
 
 void Recorder::refuse(Signal signal) noexcept {
   Lane& lane = *this->lane();
   if (lane.is_shared) lane.lock.lock();
-  count_offered(lane, signal, true);
+  count_refused(lane, signal);
   if (lane.is_shared) lane.lock.unlock();
 }
 
@@ -257,7 +221,8 @@ Block* Recorder::take_pool_block() noexcept {
     block = pool_.back();
     pool_.pop_back();
   }
-  return empty(block, index_of(block));
+  empty(block);
+  return block;
 }
 
 void Recorder::give_pool_block(Block* block) noexcept {
@@ -379,8 +344,7 @@ bool Recorder::append(Block* block, std::string_view bytes, bool repeats) noexce
   return true;
 }
 
-Text Recorder::put_text(Block* block, std::string_view text) noexcept {
-  if (text.empty()) return 0;
+Text Recorder::put_long_text(Block* block, std::string_view text) noexcept {
   if (text.size() > kMaximumTextBytes) {
     std::size_t end = kMaximumTextBytes;
     while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
@@ -404,10 +368,7 @@ Text Recorder::put_text(Block* block, std::string_view text) noexcept {
       ++block->text_blocks;
     }
   }
-  home->text_used += static_cast<std::uint32_t>(text.size());
-  char* p = home->payload + kBlockPayload - home->text_used;
-  std::memcpy(p, text.data(), text.size());
-  return static_cast<Text>(p - memory_) << 32 | text.size();
+  return place_text(home, text);
 }
 
 void Recorder::copy_stream(const Block* block, char* out) const noexcept {
@@ -519,61 +480,46 @@ bool Recorder::publish_span(Lane& lane, Block* block, std::uint64_t end_ns) noex
     copy_stream(block, p);
   }
   parts.put_tail(p + stream);
-  publish(lane, Signal::traces);
+  publish(lane);
   return true;
 }
 
-char* Recorder::ring_reserve(Lane& lane, Signal signal, std::uint16_t scope, std::size_t framed) noexcept {
-  RecordHeader header{};
-  header.framed = static_cast<std::uint32_t>(framed) & 0xFFFFFFu;
-  header.signal = static_cast<std::uint32_t>(signal);
-  header.scope = scope;
-  const std::size_t need = header.bytes();
-  if (framed > kMaximumRecordBytes) [[unlikely]] {
-    count_offered(lane, signal, true);
-    return nullptr;
+void Recorder::count_refused(Lane& lane, Signal signal) noexcept {
+  count_offered(lane, signal);
+  auto& counter = lane.shared->refused[static_cast<std::size_t>(signal)];
+  counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+}
+
+bool Recorder::make_room(Lane& lane, Signal signal, std::size_t framed, std::size_t need) noexcept {
+  if (framed > kMaximumRecordBytes) {
+    count_refused(lane, signal);
+    return false;
   }
-  std::uint64_t offset = 0;
   std::uint64_t filler = 0;
   for (Deadline deadline{};;) {
-    offset = lane.head % lane.ring_bytes;
-    filler = offset + need > lane.ring_bytes ? lane.ring_bytes - offset : 0;
+    filler = lane.offset + need > lane.ring_bytes ? lane.ring_bytes - lane.offset : 0;
     const std::uint64_t after = lane.head + filler + need;
-    if (after - lane.known_tail <= lane.ring_bytes / 2) [[likely]] break;
     lane.known_tail = lane.shared->tail.load(std::memory_order_acquire);
-    if (after - lane.known_tail > lane.ring_bytes / 2) collector_.wake();
+    if (after - lane.known_tail > lane.ring_bytes / 2) collector_.nudge();
     if (after - lane.known_tail <= lane.ring_bytes) break;
     if (deadline == Deadline{}) {
       deadline = deadline_after(std::chrono::nanoseconds(wait_limit_ns_.load(std::memory_order_relaxed)));
     }
     if (!may_wait() || !wait_for_room(lane, filler + need, deadline)) {
-      count_offered(lane, signal, true);
-      return nullptr;
+      count_refused(lane, signal);
+      return false;
     }
   }
-  if (filler != 0) [[unlikely]] {
+  if (filler != 0) {
     RecordHeader skip{};
     skip.framed = static_cast<std::uint32_t>(filler - sizeof skip) & 0xFFFFFFu;
     skip.signal = kFiller;
-    std::memcpy(lane.ring + offset, &skip, sizeof skip);
+    std::memcpy(lane.ring + lane.offset, &skip, sizeof skip);
+    // Published with the record behind it.
     lane.head += filler;
-    offset = 0;
-    // The filler is published with the record behind it.
+    lane.offset = 0;
   }
-  std::memcpy(lane.ring + offset, &header, sizeof header);
-  count_offered(lane, signal, false);
-  if (planted(Fault::early_head)) lane.shared->head.store(lane.head + need, std::memory_order_release);
-  return lane.ring + offset + sizeof header;
-}
-
-void Recorder::publish(Lane& lane, Signal) noexcept {
-  RecordHeader header;
-  std::memcpy(&header, lane.ring + lane.head % lane.ring_bytes, sizeof header);
-  // Each record makes the one before it visible: the window is open until the next one.
-  if (planted(Fault::late_length)) lane.shared->head.store(lane.head, std::memory_order_release);
-  lane.head += header.bytes();
-  if (!planted(Fault::late_length)) lane.shared->head.store(lane.head, std::memory_order_release);
-  collector_.poke();
+  return true;
 }
 
 bool Recorder::may_wait() const noexcept { return waits_.load(std::memory_order_relaxed) && !own_thread; }

@@ -22,6 +22,7 @@
 #include "base/thread.h"
 #include "base/wakeup.h"
 #include "journal/crash.h"
+#include "journal/fault.h"
 #include "journal/layout.h"
 #include "otlp/span.h"
 
@@ -51,6 +52,8 @@ struct alignas(64) Lane {
   char* ring = nullptr;
   std::uint64_t ring_bytes = 0;
   std::uint64_t head = 0;          // as in shared, without the atomic
+  std::uint64_t offset = 0;        // of head in the ring
+  std::uint64_t reserved = 0;      // bytes of the record that is being written at `offset`
   std::uint64_t known_tail = 0;    // shared->tail as last read
   std::uint32_t index = 0;
   std::uint32_t free_blocks = 0;   // LIFO
@@ -61,6 +64,13 @@ struct alignas(64) Lane {
   bool is_shared = false;          // lent to several threads: `lock` guards everything above
   bool lent = false;               // guarded by the recorder's mutex
 };
+
+// Which recorder a thread last recorded into, and its lane there.
+struct LentLane {
+  std::uint64_t recorder = 0;
+  Lane* lane = nullptr;
+};
+extern constinit thread_local LentLane lent_lane;
 
 }  // namespace waymark::detail
 
@@ -78,11 +88,20 @@ class Recorder {
   Recorder& operator=(const Recorder&) = delete;
 
   // The calling thread's lane; never null.
-  [[nodiscard]] Lane* lane() noexcept;
+  [[nodiscard]] Lane* lane() noexcept {
+    if (detail::lent_lane.recorder == id_) [[likely]] return detail::lent_lane.lane;
+    return borrow_lane();
+  }
 
   // A block to make a record in: the lane's most recently freed one, else one of the pool; null where the pool is empty
   // (counted). Not yet visible to recovery: the caller fills it and stores `state`.
-  [[nodiscard]] Block* take_block(Lane& lane) noexcept;
+  [[nodiscard]] Block* take_block(Lane& lane) noexcept {
+    if (lane.is_shared || lane.free_blocks == 0) [[unlikely]] return take_pool_record();
+    Block* const block = lane.blocks[--lane.free_blocks];
+    lane.open.store(static_cast<std::uint32_t>(kLaneBlocks) - lane.free_blocks, std::memory_order_relaxed);
+    empty(block);
+    return block;
+  }
   // The same from the pool: for records that move between threads.
   [[nodiscard]] Block* take_pool_record() noexcept;
   // Gives a record's blocks back. The record must be published or refused.
@@ -100,7 +119,12 @@ class Recorder {
   // the stream has already. False: no room.
   bool append(Block* block, std::string_view bytes, bool repeats = false) noexcept;
   // Places a text (cut to kMaximumTextBytes at a character) and gives its Text; 0 where there is no room.
-  [[nodiscard]] Text put_text(Block* block, std::string_view text) noexcept;
+  [[nodiscard]] Text put_text(Block* block, std::string_view text) noexcept {
+    const std::size_t used = block->used.load(std::memory_order_relaxed) + block->text_used + text.size();
+    if (text.size() > kMaximumTextBytes || used > kBlockPayload) [[unlikely]] return put_long_text(block, text);
+    if (text.empty()) return 0;
+    return place_text(block, text);
+  }
   [[nodiscard]] std::string_view text(Text t) const noexcept {
     return {memory_ + (t >> 32), static_cast<std::size_t>(t & UINT32_MAX)};
   }
@@ -118,8 +142,33 @@ class Recorder {
   // Closes a span: copies it into the lane's ring, finished at `end_ns`. False: refused, and counted.
   bool publish_span(Lane& lane, Block* block, std::uint64_t end_ns) noexcept;
   // Room in the ring for one record of `framed` bytes, header written; null: refused, and counted. Fill it, then publish().
-  [[nodiscard]] char* ring_reserve(Lane& lane, Signal signal, std::uint16_t scope, std::size_t framed) noexcept;
-  void publish(Lane& lane, Signal signal) noexcept;
+  [[nodiscard]] char* ring_reserve(Lane& lane, Signal signal, std::uint16_t scope, std::size_t framed) noexcept {
+    const std::size_t need = (sizeof(RecordHeader) + framed + 7) & ~std::size_t{7};
+    // Half a ring is free, and none of it is its end.
+    if (framed > kMaximumRecordBytes || lane.offset + need > lane.ring_bytes ||
+        lane.head + need - lane.known_tail > lane.ring_bytes / 2) [[unlikely]] {
+      if (!make_room(lane, signal, framed, need)) return nullptr;
+    }
+    RecordHeader header{};
+    header.framed = static_cast<std::uint32_t>(framed) & 0xFFFFFFu;
+    header.signal = static_cast<std::uint32_t>(signal);
+    header.scope = scope;
+    char* const at = lane.ring + lane.offset;
+    std::memcpy(at, &header, sizeof header);
+    lane.reserved = need;
+    count_offered(lane, signal);
+    if (planted(Fault::early_head)) lane.shared->head.store(lane.head + need, std::memory_order_release);
+    return at + sizeof header;
+  }
+  void publish(Lane& lane) noexcept {
+// Each record makes the one before it visible: the window is open until the next one.
+    if (planted(Fault::late_length)) lane.shared->head.store(lane.head, std::memory_order_release);
+    lane.head += lane.reserved;
+    lane.offset += lane.reserved;
+    if (lane.offset == lane.ring_bytes) lane.offset = 0;
+    if (!planted(Fault::late_length)) lane.shared->head.store(lane.head, std::memory_order_release);
+    collector_.poke();
+  }
 
   // Whether writers wait for room (some destination is lossless), and how long at most.
   void set_waiting(bool waits, std::chrono::nanoseconds limit) noexcept;
@@ -150,6 +199,34 @@ class Recorder {
   Recorder() = default;
   [[nodiscard]] Block* at(std::uint32_t index) const noexcept { return blocks_ + index; }
   Lane* borrow_lane() noexcept;
+  // A block as it is taken: its own first and only one, with nothing in it.
+  void empty(Block* block) const noexcept {
+    const std::uint32_t index = index_of(block);
+    block->next.store(kNoBlock, std::memory_order_relaxed);
+    block->used.store(0, std::memory_order_relaxed);
+    block->committed.store(0, std::memory_order_relaxed);
+    block->body.store(index, std::memory_order_relaxed);
+    block->tail = index;
+    block->text_used = 0;
+    block->text_block = kNoBlock;
+    block->text_blocks = 0;
+  }
+  // Of a lane's writer, or under a shared lane's lock.
+  static void count_offered(Lane& lane, Signal signal) noexcept {
+    auto& counter = lane.offered[static_cast<std::size_t>(signal)];
+    counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  }
+  static void count_refused(Lane& lane, Signal signal) noexcept;
+  // For a record that needs the ring's second half, or its beginning. False: refused, and counted.
+  bool make_room(Lane& lane, Signal signal, std::size_t framed, std::size_t need) noexcept;
+  // At the end of `home`, which has the room.
+  Text place_text(Block* home, std::string_view text) noexcept {
+    home->text_used += static_cast<std::uint32_t>(text.size());
+    char* const p = home->payload + kBlockPayload - home->text_used;
+    std::memcpy(p, text.data(), text.size());
+    return static_cast<Text>(p - memory_) << 32 | text.size();
+  }
+  Text put_long_text(Block* block, std::string_view text) noexcept;
   bool may_grow(Block* block, std::size_t bytes) noexcept;
   char* reserve_more(Block* block, std::size_t bytes) noexcept;
   bool grow(Block* block) noexcept;

@@ -23,6 +23,8 @@ constexpr std::uint64_t kGreatestPosition = std::uint64_t{1} << 62;
 constexpr std::uint32_t kGreatestFrame = 1u << 30;
 constexpr std::size_t kCopied = 256 * 1024;  // bytes at a time
 
+constexpr FrameHeader kNoFrame{};
+
 // As far as it is worth looking: a file may claim any size.
 bool only_zeros(const Storage& storage, std::uint64_t from, std::uint64_t to) {
   constexpr std::uint64_t kLooked = 64 << 20;
@@ -88,14 +90,18 @@ std::string segment_name(std::uint64_t base) {
 }
 
 SegmentPtr create_segment(const std::string& directory, Place place, std::uint64_t base, const std::string& journal_id,
-                          std::size_t capacity) {
+                          std::size_t capacity, Spare spare) {
   auto segment = std::make_shared<Segment>();
   segment->base = base;
   segment->place = place;
-  if (place == Place::heap) {
+  if (place != Place::heap) segment->path = directory + "/" + segment_name(base);
+  if (spare.storage && spare.place == place && (place != Place::heap || spare.storage->size() >= capacity) &&
+      (place == Place::heap || ::rename(spare.path.c_str(), segment->path.c_str()) == 0)) {
+    segment->storage = std::move(spare.storage);
+    segment->used = true;
+  } else if (place == Place::heap) {
     segment->storage = Storage::in_memory(capacity);
   } else {
-    segment->path = directory + "/" + segment_name(base);
     segment->storage = std::make_shared<Storage>(File::open(segment->path, O_RDWR | O_CREAT | O_TRUNC));
   }
   if (!segment->storage || !segment->storage->valid()) return nullptr;
@@ -106,9 +112,11 @@ SegmentPtr create_segment(const std::string& directory, Place place, std::uint64
   header.base = base;
   header.created_ns = wall_ns();
   std::memcpy(header.journal_id, journal_id.data(), std::min(journal_id.size(), sizeof header.journal_id));
+  header.used = segment->used ? 1 : 0;
   seal(header);
-  const iovec piece{&header, sizeof header};
-  if (!segment->storage->write_at(0, &piece, 1)) {
+  // In one page, so that no end of the process comes between them.
+  const iovec pieces[2] = {{&header, sizeof header}, {const_cast<FrameHeader*>(&kNoFrame), sizeof kNoFrame}};
+  if (!segment->storage->write_at(0, pieces, segment->used ? 2 : 1)) {
     const int error = errno;
     if (!segment->path.empty()) ::unlink(segment->path.c_str());
     errno = error;
@@ -119,7 +127,7 @@ SegmentPtr create_segment(const std::string& directory, Place place, std::uint64
   return segment;
 }
 
-bool write_frame(const Storage& storage, std::uint64_t base, std::uint64_t position, const Stretch& stretch) {
+bool write_frame(const Storage& storage, std::uint64_t base, std::uint64_t position, const Stretch& stretch, bool used) {
   FrameHeader header{};
   header.magic = kFrameMagic;
   header.bytes = static_cast<std::uint32_t>(stretch.bytes);
@@ -130,8 +138,12 @@ bool write_frame(const Storage& storage, std::uint64_t base, std::uint64_t posit
   for (std::size_t s = 0; s < kSignals; ++s) header.records[s] = stretch.records[s];
   header.header_checksum = checksum(&header, offsetof(FrameHeader, header_checksum));
   header.checksum = checksum(stretch.data, stretch.bytes);
-  const iovec pieces[2] = {{&header, sizeof header}, {const_cast<void*>(stretch.data), stretch.bytes}};
-  if (storage.write_at(position - base, pieces, 2)) return true;
+  const iovec pieces[3] = {{&header, sizeof header},
+                           {const_cast<void*>(stretch.data), stretch.bytes},
+                           {const_cast<FrameHeader*>(&kNoFrame), sizeof kNoFrame}};
+  const std::uint64_t offset = position - base;
+  const bool behind = used && offset + sizeof header + stretch.bytes + sizeof kNoFrame <= storage.size();
+  if (storage.write_at(offset, pieces, behind ? 3 : 2)) return true;
   // What comes next goes elsewhere, and would be there twice.
   storage.cut(position - base);
   return false;
@@ -210,6 +222,7 @@ FoundSegment open_segment(const std::string& path, bool writable, Place place) {
   if (segment->storage->read_at(0, &header, sizeof header) && header.magic == kSegmentMagic && sealed(header) &&
       header.version == kLayoutVersion && header.header_bytes == sizeof header && header.base <= kGreatestPosition) {
     segment->base = header.base;
+    segment->used = header.used != 0;
     found.segment = std::move(segment);
     return found;
   }
@@ -230,6 +243,17 @@ FoundSegment open_segment(const std::string& path, bool writable, Place place) {
   return found;
 }
 
+namespace {
+
+constexpr std::uint64_t kPage = 4096;
+
+bool is_frame(const FrameHeader& header, std::uint64_t position) noexcept {
+  return header.magic == kFrameMagic && header.position == position &&
+         header.header_checksum == checksum(&header, offsetof(FrameHeader, header_checksum));
+}
+
+}  // namespace
+
 void scan_segment(FoundSegment& found, std::uint64_t limit, std::map<std::uint16_t, LastFrame>& lanes) {
   Segment& segment = *found.segment;
   const std::uint64_t size = segment.storage->size();
@@ -239,10 +263,15 @@ void scan_segment(FoundSegment& found, std::uint64_t limit, std::map<std::uint16
     FrameHeader header;
     const std::string place = segment.path + ": the frame at byte " + std::to_string(offset);
     const bool read = segment.storage->read_at(offset, &header, sizeof header);
-    // What a file was made longer by, when the machine ended before the bytes were there.
-    if (read && header.magic == 0 && only_zeros(*segment.storage, offset, size)) break;
-    if (!read || header.magic != kFrameMagic || header.position != segment.base + offset ||
-        header.header_checksum != checksum(&header, offsetof(FrameHeader, header_checksum))) {
+    // The end where the file was used before; else what it was made longer by, when the machine ended before the bytes were
+    // there.
+    if (read && header.magic == 0 && only_zeros(*segment.storage, offset, segment.used ? offset + sizeof header : size)) break;
+    // A write ends with the process between two pages: what lies on both may be half of it.
+    if (read && segment.used && limit == UINT64_MAX && offset / kPage != (offset + sizeof header - 1) / kPage &&
+        !is_frame(header, segment.base + offset)) {
+      break;
+    }
+    if (!read || !is_frame(header, segment.base + offset)) {
       found.problem = place + " is not whole; the rest of the segment is lost";
       found.damaged += size - offset;
       break;
@@ -254,6 +283,14 @@ void scan_segment(FoundSegment& found, std::uint64_t limit, std::map<std::uint16
     char* data = buffer.at_least(header.bytes);
     const bool good = segment.storage->read_at(offset + sizeof header, data, header.bytes) &&
                       checksum(data, header.bytes) == header.checksum;
+    if (!good && segment.used && next + sizeof header <= size) {
+      // Torn, where neither the next frame nor the end stands behind it: its lane was not freed.
+      FrameHeader behind;
+      if (segment.storage->read_at(next, &behind, sizeof behind) && !is_frame(behind, segment.base + next) &&
+          !only_zeros(*segment.storage, next, next + sizeof behind)) {
+        break;
+      }
+    }
     if (!good) {
       found.problem = place + " is damaged; its records are left out";
       found.damaged += header.bytes;

@@ -86,6 +86,7 @@ struct Segment {
   SignalCounts records{};   // in it, by signal
   bool moving = false;      // to be written to the state directory
   bool sealed = false;      // nothing is appended any more
+  bool used = false;        // its storage was another segment's before
   bool verify = false;      // its bytes have been out of our hands
   bool dirty = false;       // written since it was last synced
   bool entry_dirty = false; // its directory entry is newer than the last sync of the directory
@@ -101,12 +102,22 @@ using SegmentPtr = std::shared_ptr<Segment>;
 
 [[nodiscard]] std::string segment_name(std::uint64_t base);
 
-// A new one with nothing in it. `directory` is of no account for the heap, which takes `capacity` bytes. Null: errno says
-// why, and nothing is left.
+// The memory of a segment that nobody needs any more, for the next one: the kernel takes longer to find new pages than to
+// copy into old ones.
+struct Spare {
+  std::shared_ptr<const Storage> storage;  // null: none
+  std::string path;                        // empty: heap
+  Place place = Place::heap;
+};
+
+// A new one with nothing in it, in the spare's storage if there is one for this place. `directory` is of no account for the
+// heap, which takes `capacity` bytes. Null: errno says why, and nothing is left.
 [[nodiscard]] SegmentPtr create_segment(const std::string& directory, Place place, std::uint64_t base,
-                                        const std::string& journal_id, std::size_t capacity);
-// Writes one frame at `position`. False: errno; what was written of it is taken back.
-[[nodiscard]] bool write_frame(const Storage& storage, std::uint64_t base, std::uint64_t position, const Stretch& stretch);
+                                        const std::string& journal_id, std::size_t capacity, Spare spare = {});
+// Writes one frame at `position`, behind which the storage may hold another segment's bytes (`used`). False: errno; what
+// was written of it is taken back.
+[[nodiscard]] bool write_frame(const Storage& storage, std::uint64_t base, std::uint64_t position, const Stretch& stretch,
+                               bool used);
 // Writes the segment's first `bytes` to a new file in `directory`; `synced`: and on to the disk, name and all. Null: errno
 // says why, and nothing is left.
 [[nodiscard]] std::shared_ptr<const Storage> copy_segment(const Storage& from, std::uint64_t bytes, const std::string& to,

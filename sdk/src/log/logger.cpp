@@ -153,7 +153,7 @@ void emit(LoggerState& logger, const std::string* bound, const LogRecord& record
     *p++ = 0x59;
     p = otlp::put_fixed64(p, now);
     if (!event_name.empty()) otlp::put_field(p, 0x62, event_name);
-    recorder.publish(lane, Signal::logs);
+    recorder.publish(lane);
   }
   if (lane.is_shared) lane.lock.unlock();
 }

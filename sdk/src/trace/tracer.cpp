@@ -52,8 +52,12 @@ constexpr char kAttributeTag = 0x4a;
 constexpr char kEventTag = 0x5a;
 constexpr char kLinkTag = 0x6a;
 
-// One bit of 64 for a key: length and the ends of the text tell most keys apart.
-std::uint64_t key_bit(std::string_view key) noexcept {
+// Two bits of 64 for a key: length and the ends of the text tell most keys apart.
+struct KeyBits {
+  std::uint64_t first;
+  std::uint64_t second;
+};
+KeyBits key_bits(std::string_view key) noexcept {
   std::uint64_t word = 0;
   const std::size_t n = key.size();
   if (n >= 8) {
@@ -70,7 +74,11 @@ std::uint64_t key_bit(std::string_view key) noexcept {
   } else {
     for (const char c : key) word = word << 8 | static_cast<unsigned char>(c);
   }
-  return std::uint64_t{1} << ((word + n) * 0x9e3779b97f4a7c15u >> 58);
+  const std::uint64_t mixed = (word + n) * 0x9e3779b97f4a7c15u;
+  return {std::uint64_t{1} << (mixed >> 58), std::uint64_t{1} << (mixed >> 52 & 63)};
+}
+bool seen(const OpenSpan& span, KeyBits bits) noexcept {
+  return (span.seen_keys[0] & bits.first) != 0 && (span.seen_keys[1] & bits.second) != 0;
 }
 
 // Holds a detached span's lock; scoped spans need none.
@@ -119,9 +127,9 @@ bool has_key(const journal::Recorder& recorder, const OpenSpan& span, std::strin
   }
   std::string scratch;
   key = clean(key, scratch);
-  const std::uint64_t bit = key_bit(key);
+  const KeyBits bits = key_bits(key);
   bool repeated = false;
-  if ((span.seen_keys & bit) != 0) [[unlikely]] repeated = has_key(recorder, span, key);
+  if (seen(span, bits)) [[unlikely]] repeated = has_key(recorder, span, key);
   if (!repeated && block->attributes >= r.span_limits.attribute_count) {
     count_dropped(r, block->dropped_attributes);
     return;
@@ -149,16 +157,17 @@ bool has_key(const journal::Recorder& recorder, const OpenSpan& span, std::strin
       return;
     }
   }
-  span.seen_keys |= bit;
+  span.seen_keys[0] |= bits.first;
+  span.seen_keys[1] |= bits.second;
   if (!repeated) ++block->attributes;
 }
 
 void add_attribute(OpenSpan& span, std::string_view key, const Value& value) noexcept {
-  Recording& r = *span.tracer->recording_of;
-  Block* block = span.block;
-  const std::uint64_t bit = key_bit(key);
+  const Recording& r = *span.tracer->recording_of;
+  Block* const block = span.block;
+  const KeyBits bits = key_bits(key);
   const std::uint32_t used = block->used.load(std::memory_order_relaxed);
-  if ((span.seen_keys & bit) == 0 && r.small_values && !key.empty() && block->attributes < r.span_limits.attribute_count &&
+  if (!seen(span, bits) && r.small_values && !key.empty() && block->attributes < r.span_limits.attribute_count &&
       block->next.load(std::memory_order_relaxed) == journal::kNoBlock && block->tail == r.recorder->index_of(block) &&
       used + block->text_used + otlp::kSmallAttribute <= journal::kBlockPayload) [[likely]] {
     char* const p = block->payload + used;
@@ -166,12 +175,52 @@ void add_attribute(OpenSpan& span, std::string_view key, const Value& value) noe
       const auto after = used + static_cast<std::uint32_t>(end - p);
       block->used.store(after, std::memory_order_relaxed);
       block->committed.store(after, std::memory_order_release);
-      span.seen_keys |= bit;
+      span.seen_keys[0] |= bits.first;
+      span.seen_keys[1] |= bits.second;
       ++block->attributes;
       return;
     }
   }
   add_any_attribute(span, key, value);
+}
+
+// The same for a list: small values of new keys, while there is room in the first block. What the call wrote counts when it returns.
+void add_attributes(OpenSpan& span, const Attribute* attribute, const Attribute* const end) noexcept {
+  const Recording& r = *span.tracer->recording_of;
+  Block* const block = span.block;
+  const std::uint32_t most = r.small_values ? r.span_limits.attribute_count : 0;
+  while (attribute != end) {
+    std::uint32_t used = block->used.load(std::memory_order_relaxed);
+    std::uint32_t count = block->attributes;
+    const bool one_block = block->next.load(std::memory_order_relaxed) == journal::kNoBlock &&
+                           block->tail == r.recorder->index_of(block);
+    // The writer needs kSmallAttribute bytes, however few it fills.
+    const std::uint32_t room = one_block ? journal::kBlockPayload - block->text_used : 0;
+    std::uint64_t first = span.seen_keys[0];
+    std::uint64_t second = span.seen_keys[1];
+    for (; attribute != end; ++attribute) {
+      if (attribute->key.empty() || count >= most || used + otlp::kSmallAttribute > room) [[unlikely]] break;
+      const KeyBits bits = key_bits(attribute->key);
+      if ((first & bits.first) != 0 && (second & bits.second) != 0) [[unlikely]] break;
+      char* const p = block->payload + used;
+      char* const behind = otlp::put_small_attribute(p, kAttributeTag, attribute->key, attribute->value);
+      if (behind == nullptr) [[unlikely]] break;
+      used += static_cast<std::uint32_t>(behind - p);
+      first |= bits.first;
+      second |= bits.second;
+      ++count;
+    }
+    span.seen_keys[0] = first;
+    span.seen_keys[1] = second;
+    block->attributes = count;
+    if (one_block) {
+      block->used.store(used, std::memory_order_relaxed);
+      block->committed.store(used, std::memory_order_release);
+    }
+    if (attribute == end) [[likely]] return;
+    add_any_attribute(span, attribute->key, attribute->value);
+    ++attribute;
+  }
 }
 
 bool has_key(const journal::Recorder& recorder, const OpenSpan& span, std::string_view key) {
@@ -383,7 +432,7 @@ void open_span(OpenSpan& span, TracerState* tracer, std::string_view name, Attri
   block->state.store(static_cast<std::uint32_t>(journal::BlockState::open), std::memory_order_release);
   span.block = block;
   recorder.collector().poke();
-  for (const Attribute& a : attributes) add_attribute(span, a.key, a.value);
+  if (!attributes.empty()) add_attributes(span, attributes.begin(), attributes.end());
   if (options != nullptr) {
     for (const Link& link : options->links) add_link(span, link.context, link.attributes);
   }
@@ -441,14 +490,24 @@ std::string current_exception_type() {
 // ---- handles
 
 SpanHandle& SpanHandle::set(std::string_view key, Value value) noexcept {
-  if (!detail::live(open())) return *this;
-  const detail::SpanLock lock(*open());
-  if (detail::live(open())) detail::add_attribute(*open(), key, value);
+  detail::OpenSpan* const span = open();
+  if (!detail::live(span)) return *this;
+  if (!span->detached) [[likely]] {
+    detail::add_attribute(*span, key, value);
+  } else {
+    const detail::SpanLock lock(*span);
+    if (detail::live(span)) detail::add_attribute(*span, key, value);
+  }
   return *this;
 }
 
 SpanHandle& SpanHandle::set(Attributes attributes) noexcept {
-  for (const Attribute& a : attributes) set(a.key, a.value);
+  detail::OpenSpan* const span = open();
+  if (!detail::live(span)) return *this;
+  const detail::SpanLock lock(*span);
+  if (!span->detached || detail::live(span)) [[likely]] {
+    detail::add_attributes(*span, attributes.begin(), attributes.end());
+  }
   return *this;
 }
 

@@ -1,0 +1,129 @@
+#include "base/clock.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <string>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace waymark::detail {
+
+constinit ClockLine clock_line;
+
+namespace {
+
+std::uint64_t kernel_ns() noexcept {
+  timespec t;
+  clock_gettime(CLOCK_REALTIME, &t);
+  return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(t.tv_nsec);
+}
+
+#if defined(__x86_64__)
+
+constexpr double kLineNs = 10e6;           // a line's length
+constexpr double kFirstBaselineNs = 20e6;  // the first rate is measured over at least this long
+constexpr double kStepNs = 1e6;            // a kernel's clock that is further off was set, and is followed at once
+constexpr double kPlausible = 1e-3;        // rates further from the first than this are faults of measurement
+constexpr std::uint64_t kReadTicks = 20'000;  // two reads further apart than this were interrupted
+constexpr double kFraction = 4294967296.0;    // 2^32
+
+// Whether the counter runs at one rate, always, on all processors: the kernel has found out, and keeps time by it.
+bool counter_is_trusted() noexcept {
+  unsigned a = 0;
+  unsigned b = 0;
+  unsigned c = 0;
+  unsigned d = 0;
+  if (__get_cpuid(0x80000007, &a, &b, &c, &d) == 0 || (d & (1u << 8)) == 0) return false;
+  try {
+    std::ifstream file("/sys/devices/system/clocksource/clocksource0/current_clocksource");
+    std::string source;
+    return static_cast<bool>(file >> source) && source == "tsc";
+  } catch (...) {
+    return false;
+  }
+}
+
+std::atomic<bool> off{false};  // the kernel does not trust the counter
+std::atomic_flag drawing = ATOMIC_FLAG_INIT;  // held by whoever draws; it guards what follows
+std::uint64_t base_ticks = 0;
+std::uint64_t base_ns = 0;
+double first_rate = 0;  // nanoseconds a tick; 0: not measured yet
+double rate = 0;        // the last one measured
+
+// One reading of both clocks at the same moment. False: interrupted in between.
+bool read_both(std::uint64_t& ticks, std::uint64_t& ns) noexcept {
+  for (int i = 0; i < 4; ++i) {
+    const std::uint64_t before = __rdtsc();
+    ns = kernel_ns();
+    const std::uint64_t after = __rdtsc();
+    if (after - before > kReadTicks) continue;
+    ticks = before + (after - before) / 2;
+    return true;
+  }
+  return false;
+}
+
+// Returns the time to give out for this reading.
+std::uint64_t draw(std::uint64_t ticks, std::uint64_t ns) noexcept {
+  if (base_ns == 0) {
+    base_ticks = ticks;
+    base_ns = ns;
+    return ns;
+  }
+  const double elapsed_ticks = static_cast<double>(ticks - base_ticks);
+  const double elapsed_ns = static_cast<double>(static_cast<std::int64_t>(ns - base_ns));
+  if (first_rate == 0) {
+    if (elapsed_ns < kFirstBaselineNs) return ns;
+    first_rate = rate = elapsed_ns / elapsed_ticks;
+  } else if (const double measured = elapsed_ns / elapsed_ticks; std::abs(measured / first_rate - 1) < kPlausible) {
+    rate = measured;
+  }
+  ClockLine& line = clock_line;
+  std::uint64_t begin = ns;
+  double drawn = rate;
+  if (const std::uint64_t valid = line.valid_ticks.load(std::memory_order_relaxed); valid != 0) {
+    // The latest time that anybody can have read.
+    const std::uint64_t age = std::min(ticks - line.ticks.load(std::memory_order_relaxed), valid);
+    const std::uint64_t said = line.ns.load(std::memory_order_relaxed) +
+                               static_cast<std::uint64_t>(static_cast<unsigned __int128>(age) *
+                                                              line.rate.load(std::memory_order_relaxed) >> 32);
+    if (said > ns && static_cast<double>(said - ns) < kStepNs) {
+      begin = said;
+      drawn = rate * (1 - static_cast<double>(said - ns) / kLineNs);  // it meets the kernel's at its end
+    }
+  }
+  const std::uint32_t sequence = line.sequence.load(std::memory_order_relaxed);
+  line.sequence.store(sequence + 1, std::memory_order_relaxed);
+  line.ticks.store(ticks, std::memory_order_release);
+  line.ns.store(begin, std::memory_order_release);
+  line.rate.store(static_cast<std::uint64_t>(drawn * kFraction), std::memory_order_release);
+  line.valid_ticks.store(static_cast<std::uint64_t>(kLineNs / rate), std::memory_order_release);
+  line.sequence.store(sequence + 2, std::memory_order_release);
+  base_ticks = ticks;
+  base_ns = ns;
+  return begin;
+}
+
+#endif
+
+}  // namespace
+
+std::uint64_t wall_ns_of_kernel() noexcept {
+#if defined(__x86_64__)
+  if (off.load(std::memory_order_relaxed)) return kernel_ns();
+  // Whoever comes while another draws, or in a child of fork where nobody will finish, reads the kernel's clock.
+  if (!drawing.test_and_set(std::memory_order_acquire)) {
+    if (base_ns == 0 && !counter_is_trusted()) off.store(true, std::memory_order_relaxed);
+    std::uint64_t ticks = 0;
+    std::uint64_t ns = 0;
+    if (!off.load(std::memory_order_relaxed) && read_both(ticks, ns)) ns = draw(ticks, ns);
+    drawing.clear(std::memory_order_release);
+    if (ns != 0) return ns;
+  }
+#endif
+  return kernel_ns();
+}
+
+}  // namespace waymark::detail
