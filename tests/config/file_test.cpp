@@ -286,6 +286,14 @@ service:
   EXPECT_EQ(file.config.resource.service_name(), "unknown_service:config_test");
 }
 
+TEST(ConfigFileTest, PipelinesThatNameNothingAreNoPipelines) {
+  for (const char* pipelines : {"x", "[x]", "{}", "{exporters: [otlphttp]}", "{traces: }", "{traces.exporters: }"}) {
+    const std::string text = std::string("exporters.otlphttp.endpoint: 'http://h'\nservice: {pipelines: ") + pipelines + "}";
+    EXPECT_EQ(problems(text), "") << text;
+    EXPECT_THAT(read(text).warnings, ElementsAre(HasSubstr("stands in no pipeline"))) << text;
+  }
+}
+
 TEST(ConfigFileTest, AnotherExporterIsRefused) {
   EXPECT_THAT(problems("exporters: {debug: {verbosity: detailed}}"), HasSubstr("exporters.debug: is no exporter that Waymark has"));
 }

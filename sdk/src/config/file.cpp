@@ -434,12 +434,11 @@ class Reader {
     for (const std::string& key : top_.below("service.pipelines")) {
       // "service.pipelines.traces/2.exporters"
       constexpr std::string_view before = "service.pipelines.";
-      const std::string name = key.substr(before.size(), key.rfind('.') - before.size());
+      constexpr std::string_view after = ".exporters";
+      (void)top_.pass_over(key);
+      if (!key.ends_with(after) || key.size() <= before.size() + after.size()) continue;
+      const std::string name = key.substr(before.size(), key.size() - before.size() - after.size());
       const std::string signal = name.substr(0, name.find('/'));
-      if (!key.ends_with(".exporters")) {
-        (void)top_.pass_over(key);
-        continue;
-      }
       for (const Text& word : top_.list(key)) {
         const bool known =
             std::any_of(exporters.begin(), exporters.end(), [&](const Group& group) { return group.id() == word.text; });
