@@ -1,12 +1,13 @@
-// The crash test. A process that records is killed, somebody recovers what it left, and what arrived is compared with what
-// the process had told before it died: at random instants (kill.h), and after every single instruction (step.h). Besides,
-// it is run on itself with faults planted, each of which it must find.
+// The crash test. A process that records is killed, somebody recovers what it left, and what arrived is compared with
+// what the process had told before it died: at random instants (kill.h), and after every single instruction (step.h).
+// Besides, it is run on itself with faults planted, each of which it must find.
 //
 //   crashtest [--kills N] [--seed S] [--steps EVERY] [--script N] [--planted] [--until-wrong]
 //
 // `--steps 1` judges every state that a step leaves, `--steps 5` every fifth one, 0 none. The last line counts, as in
-// `crashtest: kills=50 steps=9000 finished_lost=0 open_lost=0 corrupt=0 duplicates=7 planted=14 caught=14`. Exit code 0 if
-// nothing was lost, overtaken or left behind and every fault was found, else 1; every deviation is said on standard error.
+// `crashtest: kills=50 steps=9000 finished_lost=0 open_lost=0 corrupt=0 duplicates=7 planted=14 caught=14`. Exit code
+// 0 if nothing was lost, overtaken or left behind and every fault was found, else 1; every deviation is said on
+// standard error.
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
@@ -77,8 +78,8 @@ void run_all_steps(const Options& options, Total& total) {
       std::printf("crashtest: no single steps: %s\n", result.skipped.c_str());
       return;
     }
-    std::printf("crashtest: %s: %llu steps, %llu states judged\n", kScriptNames[script], static_cast<Number>(result.steps),
-                static_cast<Number>(result.states));
+    std::printf("crashtest: %s: %llu steps, %llu states judged\n", kScriptNames[script],
+                static_cast<Number>(result.steps), static_cast<Number>(result.states));
     total.steps += result.steps;
     total.verdict += result.verdict;
   }
@@ -163,8 +164,8 @@ int run(const Options& options) {
   const Verdict& v = total.verdict;
   std::printf("crashtest: %llu finished and %llu open at the kill\n", static_cast<Number>(v.finished),
               static_cast<Number>(v.open));
-  std::printf("crashtest: kills=%llu steps=%llu finished_lost=%llu open_lost=%llu corrupt=%llu duplicates=%llu planted=%llu "
-              "caught=%llu\n",
+  std::printf("crashtest: kills=%llu steps=%llu finished_lost=%llu open_lost=%llu corrupt=%llu duplicates=%llu "
+              "planted=%llu caught=%llu\n",
               static_cast<Number>(total.kills), static_cast<Number>(total.steps), static_cast<Number>(v.finished_lost),
               static_cast<Number>(v.open_lost), static_cast<Number>(v.corrupt), static_cast<Number>(v.duplicates),
               static_cast<Number>(total.planted), static_cast<Number>(total.caught));
@@ -173,7 +174,8 @@ int run(const Options& options) {
 
 int usage(std::string_view problem) {
   std::fprintf(stderr,
-               "crashtest: %.*s; expected [--kills N] [--seed S] [--steps EVERY] [--script N] [--planted] [--until-wrong]\n",
+               "crashtest: %.*s; expected [--kills N] [--seed S] [--steps EVERY] [--script N] [--planted] "
+               "[--until-wrong]\n",
                static_cast<int>(problem.size()), problem.data());
   return 2;
 }

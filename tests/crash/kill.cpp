@@ -236,7 +236,9 @@ Verdict run_round(std::uint64_t number, std::mt19937_64& random) {
     }
     case How::sibling:
       if (life.ready && !recovered.wait(kPatience)) wrong += " the sibling recovered nothing;";
-      if (life.ready && std::chrono::steady_clock::now() - life.dead_since > kSiblingLimit) wrong += " the sibling was late;";
+      if (life.ready && std::chrono::steady_clock::now() - life.dead_since > kSiblingLimit) {
+        wrong += " the sibling was late;";
+      }
       wrong += deliver(*sibling);
       sibling.reset();
       break;
@@ -280,13 +282,12 @@ Verdict run_round(std::uint64_t number, std::mt19937_64& random) {
   }
   Verdict v = ledger.judge();
   const bool crashed = life.ready && c.crash_handler && kSignals[c.signal] != SIGKILL;
-  if (crashed != ledger.crash_told()) wrong += crashed ? " nothing says which signal it was;" : " a crash that was none;";
+  if (crashed && !ledger.crash_told()) wrong += " nothing says which signal it was;";
+  if (!crashed && life.ready && ledger.crash_told()) wrong += " a crash is told of that was none;";
   if (!v.good() || !wrong.empty()) {
-    std::string line = "crashtest: round " + std::to_string(number) + " (" + described(c) + "):" + wrong + " ";
-    line += std::to_string(v.finished_lost) + " of " + std::to_string(v.finished) + " finished lost, ";
-    line += std::to_string(v.open_lost) + " of " + std::to_string(v.open) + " open lost, ";
-    line += std::to_string(v.corrupt) + " corrupt, " + std::to_string(v.disordered) + " out of order\n";
-    std::fputs(line.c_str(), stderr);
+    const std::string line =
+        "crashtest: round " + std::to_string(number) + " (" + described(c) + "):" + wrong + " " + v.text();
+    std::fprintf(stderr, "%s\n", line.c_str());
     if (v.good()) ++v.corrupt;
   }
   return v;

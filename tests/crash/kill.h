@@ -14,8 +14,8 @@
 
 namespace waymark::crash {
 
-// What is wrong beyond the records (counts that do not add up, files that are left) counts as corrupt. Rounds of consecutive
-// numbers go through all instants, signals and ways to recover by turns.
+// What is wrong beyond the records (counts that do not add up, files that are left) counts as corrupt. Rounds of
+// consecutive numbers go through all instants, signals and ways to recover by turns.
 [[nodiscard]] Verdict run_round(std::uint64_t number, std::mt19937_64& random);
 
 // The recovering process: 0 if everything was delivered.

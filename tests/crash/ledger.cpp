@@ -40,6 +40,12 @@ Verdict& Verdict::operator+=(const Verdict& other) {
   return *this;
 }
 
+std::string Verdict::text() const {
+  return std::to_string(finished_lost) + " of " + std::to_string(finished) + " finished lost, " +
+         std::to_string(open_lost) + " of " + std::to_string(open) + " open lost, " + std::to_string(corrupt) +
+         " corrupt, " + std::to_string(disordered) + " out of order";
+}
+
 void Ledger::say(std::uint64_t& counter, std::string_view what, std::uint64_t number) {
   ++counter;
   if (quiet_ || ++said_ > 5) return;

@@ -26,6 +26,8 @@ struct Verdict {
   std::uint64_t disordered = 0;     // first deliveries that overtook an older record of their thread
 
   Verdict& operator+=(const Verdict& other);
+  // "1 of 20 finished lost, 0 of 3 open lost, 0 corrupt, 0 out of order"
+  [[nodiscard]] std::string text() const;
   [[nodiscard]] bool good() const { return finished_lost + open_lost + corrupt + disordered == 0; }
 };
 

@@ -77,7 +77,8 @@ void Child::spin_with(std::chrono::microseconds time) const {
   const auto until = std::chrono::steady_clock::now() + time;
   while (std::chrono::steady_clock::now() < until) {
     siginfo_t ended{};
-    if (waitid(P_PID, static_cast<id_t>(process_), &ended, WEXITED | WNOHANG | WNOWAIT) != 0 || ended.si_pid != 0) return;
+    const int known = waitid(P_PID, static_cast<id_t>(process_), &ended, WEXITED | WNOHANG | WNOWAIT);
+    if (known != 0 || ended.si_pid != 0) return;
   }
 }
 

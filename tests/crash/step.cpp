@@ -71,8 +71,8 @@ void write_files(const std::string& directory, const Files& files) {
 class Tracee {
  public:
   explicit Tracee(pid_t process) : process_(process) {}
-  // Kills it. The system holds its end back until every thread's has been seen by who traces it; the main thread's is left
-  // to the process's owner.
+  // Kills it. The system holds its end back until every thread's has been seen by who traces it; the main thread's is
+  // left to the process's owner.
   ~Tracee() {
     kill(process_, SIGKILL);
     for (const auto& [name, thread] : threads_) {
@@ -156,7 +156,8 @@ class Judge {
   }
 
   // `torn`: a file is cut in the middle of a write, which may be reported as damage, and loses nothing.
-  void judge(const Ledger& told, const Remains& remains, std::string_view recorder, const char* where, bool torn = false) {
+  void judge(const Ledger& told, const Remains& remains, std::string_view recorder, const char* where,
+             bool torn = false) {
     ++result_.states;
     Ledger ledger(told);
     take_sent(remains.sent, ledger);
@@ -168,11 +169,8 @@ class Judge {
     result_.good = false;
     if (!wrong.empty() && verdict.good()) ++result_.verdict.corrupt;
     if (++said_ > 3) return;
-    std::fprintf(stderr, "crashtest: step %llu (%s):%s %llu of %llu finished lost, %llu of %llu open lost, %llu corrupt, %llu out of order\n",
-                 static_cast<unsigned long long>(result_.steps), where, wrong.c_str(),
-                 static_cast<unsigned long long>(verdict.finished_lost), static_cast<unsigned long long>(verdict.finished),
-                 static_cast<unsigned long long>(verdict.open_lost), static_cast<unsigned long long>(verdict.open),
-                 static_cast<unsigned long long>(verdict.corrupt), static_cast<unsigned long long>(verdict.disordered));
+    std::fprintf(stderr, "crashtest: step %llu (%s):%s %s\n", static_cast<unsigned long long>(result_.steps), where,
+                 wrong.c_str(), verdict.text().c_str());
   }
 
  private:
@@ -258,8 +256,8 @@ class Judge {
     ledger.delivered(read);
     const Counts c = cursor->counts();
     if (c.offered == c.delivered && c.rejected + c.dropped + c.filtered + c.pending == 0) return {};
-    return " the counts do not add up (" + std::string(signal_name(signal)) + ": " + std::to_string(c.offered) + " offered, " +
-           std::to_string(c.delivered) + " delivered, " + std::to_string(c.dropped) + " dropped, " +
+    return " the counts do not add up (" + std::string(signal_name(signal)) + ": " + std::to_string(c.offered) +
+           " offered, " + std::to_string(c.delivered) + " delivered, " + std::to_string(c.dropped) + " dropped, " +
            std::to_string(c.pending) + " pending);";
   }
 
@@ -297,7 +295,8 @@ class Stepper {
 
   void run() {
     Pipe wait;
-    Child child({"--stepped", work_, "--script", std::to_string(script_)}, Child::Fate::lives, tale_.writer(), wait.reader());
+    Child child({"--stepped", work_, "--script", std::to_string(script_)}, Child::Fate::lives, tale_.writer(),
+                wait.reader());
     tale_.close_writer();
     if (!tale_.take(kPatience, [&](const Message& message) { hear(message); }, [&] { return ready_; })) {
       fail("the process did not get ready");
@@ -422,8 +421,9 @@ class Stepper {
           std::mismatch(before.begin(), before.end(), bytes.begin()).first - before.begin());
       const std::size_t written = bytes.size() - begin;
       Remains torn = remains_;
-      for (const std::size_t part : {written / 8, written / 4, written / 2, written - std::min<std::size_t>(written, 8)}) {
-        if (part == 0 || part == written) continue;
+      const std::size_t last = written - std::min<std::size_t>(written, 8);
+      for (const std::size_t part : {written / 8, written / 4, written / 2, last}) {
+        if (part == 0) continue;
         std::string half = bytes.substr(0, begin + part);
         if (half.size() < before.size()) half += before.substr(half.size());
         torn.memory[name] = half;

@@ -1,5 +1,5 @@
-// Single steps: a process is stopped after every instruction of its recording, collecting and delivering threads, and what
-// its death there would leave is recovered from a copy.
+// Single steps: a process is stopped after every instruction of its recording, collecting and delivering threads, and
+// what its death there would leave is recovered from a copy.
 //
 // Hides: ptrace, and that a step that changed none of the bytes that outlive the process needs no recovery of its own.
 // Threads: one.

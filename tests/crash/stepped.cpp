@@ -137,7 +137,8 @@ class Script {
     tell(0, Told::logged, number);
   }
   void settle() {
-    if (!telemetry_.force_flush(std::chrono::seconds(60))) std::fputs("crashtest: the stepped process is stuck\n", stderr);
+    if (telemetry_.force_flush(std::chrono::seconds(60))) return;
+    std::fputs("crashtest: the stepped process is stuck\n", stderr);
   }
 
   void one_span_and_one_log() {

@@ -131,7 +131,8 @@ class Recording {
     const std::uint64_t number = moving->number;
     moving->span.set("moved", true);
     tell(thread, Told::set, number, kMoved);
-    if (number % 3 == 0 && !std::exchange(moving->passed_on, true) && boxes_[(thread + 1) % kThreads].put(*moving)) return;
+    const bool pass_on = number % 3 == 0 && !std::exchange(moving->passed_on, true);
+    if (pass_on && boxes_[(thread + 1) % kThreads].put(*moving)) return;
     moving->span.event("mark", {{"at", number}});
     tell(thread, Told::set, number, kMark);
     tell(thread, Told::ending, number);

@@ -84,8 +84,8 @@ struct Setting {
 [[nodiscard]] Config config_of(const Setting& setting);
 [[nodiscard]] std::string file_of(const Setting& setting, Signal signal);
 
-// Records until it is killed. `records`: after so many spans a thread does nothing more; 0: never. SIGUSR1 makes it die of
-// a SIGSEGV of its own, SIGUSR2 of abort().
+// Records until it is killed. `records`: after so many spans a thread does nothing more; 0: never. SIGUSR1 makes it
+// die of a SIGSEGV of its own, SIGUSR2 of abort().
 int run_victim(const Setting& setting, std::uint64_t records, bool crash_handler);
 
 }  // namespace waymark::crash

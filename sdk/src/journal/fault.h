@@ -35,8 +35,10 @@ enum class Fault : std::uint8_t {
   twice,             // recovery does not look at what the journal has already
 };
 inline constexpr const char* kFaultNames[] = {
-    "late_length",  "early_head",   "early_release",   "early_commit",    "early_compact",  "early_free",       "early_flip",
-    "early_unlink", "early_cursor", "cursor_in_place", "early_recovered", "forgotten_pool", "bare_interrupted", "twice"};
+    "late_length",     "early_head",     "early_release",    "early_commit", "early_compact",
+    "early_free",      "early_flip",     "early_unlink",     "early_cursor", "cursor_in_place",
+    "early_recovered", "forgotten_pool", "bare_interrupted", "twice",
+};
 
 #ifdef WAYMARK_FAULTS
 
@@ -48,8 +50,8 @@ inline bool planted(Fault fault) noexcept {
   return chosen == kFaultNames[static_cast<std::size_t>(fault)];
 }
 
-// A thread that comes here in a process that is to be killed stays until it is. Whoever recovers after it, with the same
-// fault, goes on.
+// A thread that comes here in a process that is to be killed stays until it is. Whoever recovers after it, with the
+// same fault, goes on.
 inline void hold_fault_open() noexcept {
   if (std::getenv("WAYMARK_PLANTED_FAULT_HOLD") == nullptr) return;
   for (;;) pause();
