@@ -9,6 +9,7 @@
 #include "journal/journal.h"
 #include "journal/small_journal.h"
 #include "support/faulty_calls.h"
+#include "waymark/error.h"
 
 namespace waymark::journal {
 namespace {
@@ -307,6 +308,24 @@ TEST_F(DiskTest, ADamagedReadOfALiveSegmentIsCounted) {
   EXPECT_EQ(logs.front(), text_of(static_cast<int>(10 - logs.size())));
   EXPECT_EQ(cursor->counts().dropped, 10 - logs.size());
   EXPECT_TRUE(adds_up(cursor->counts()));
+}
+
+TEST_F(DiskTest, NetworkFileSystemsAreRefusedByName) {
+  const std::pair<long, const char*> kinds[] = {{0x6969, "NFS"},        {0xFF534D42, "CIFS"}, {0xFE534D42, "SMB2"},
+                                                {0x5346414F, "AFS"},    {0x00C36400, "Ceph"}, {0x01021997, "9p"},
+                                                {0x0BD00BD0, "Lustre"}};
+  for (const auto& [type, name] : kinds) {
+    CallFaults::file_system() = type;
+    std::string said;
+    try {
+      make_private_directory(where_.state);
+    } catch (const Error& error) {
+      said = error.what();
+    }
+    CallFaults::file_system() = 0;
+    EXPECT_THAT(said, HasSubstr(where_.state + ": lies on a network file system (" + name + ")"));
+  }
+  make_private_directory(where_.state);
 }
 
 // ---- fsync

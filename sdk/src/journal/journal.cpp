@@ -935,6 +935,10 @@ void Journal::count_damage() {
     const std::scoped_lock lock(mutex_);
     state->outcome.dropped += c.offered - found;
     to_store_.push_back(write_of(*state));
+    if (!extent_.problem.empty()) continue;
+    extent_.problem = home_.state + ": " + std::to_string(c.offered - found) + " records (" +
+                      std::string(signal_name(state->signal)) +
+                      ") that were in its segments are not there: one was cut short or removed; they are lost";
   }
   settle();
 }

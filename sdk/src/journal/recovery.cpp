@@ -648,8 +648,9 @@ std::unique_ptr<RecoveredJournal> read_what_is_left(std::unique_ptr<RecoveredJou
     if (report) report(found);
     store_totals(result->home, result->journal->totals());
   }
+  // Also where no byte is damaged: a segment that is cut short between two frames, or gone, does not show it.
+  result->journal->count_damage();
   if (problem.empty()) problem = result->journal->extent().problem;
-  if (result->journal->extent().damaged_bytes > 0) result->journal->count_damage();
   if (!problem.empty()) {
     found.problem = problem;
     diagnostics.say(DiagnosticLevel::error, "state directory " + result->home.state + ": " + problem);
