@@ -19,6 +19,7 @@ using testing::adds_up;
 using testing::bytes_of;
 using testing::Contents;
 using testing::contents_of;
+using testing::ProcessOptions;
 using testing::put_bytes;
 using testing::read_all;
 using testing::Recoverer;
@@ -374,6 +375,27 @@ TEST_F(RecoveryTest, MemoryIsFreedBeforeItsOwnerIsCalledDelivered) {
   EXPECT_THAT(read_all(*dead->journal->cursor("sink", Signal::logs, true)).logs, IsEmpty());
   finish_recovered(*dead);
   EXPECT_TRUE(is_delivered(process.home.state));
+}
+
+TEST_F(RecoveryTest, WithTheRecorderInTheStateDirectoryCursorsOutliveTheirRecovererToo) {
+  ProcessOptions in_state;
+  in_state.recorder.place = RecorderConfig::Place::state;
+  TestProcess process(scratch_.path(), in_state);
+  process.log("one");
+  auto dead = recovered(process);
+  ASSERT_NE(dead, nullptr);
+  (void)read_all(*dead->journal->cursor("sink", Signal::logs, true));
+  // The mark can't be made, as if the recoverer died before it.
+  std::filesystem::create_directory(process.home.state + "/delivered.new");
+  finish_recovered(*dead);
+  dead.reset();
+  std::filesystem::remove(process.home.state + "/delivered.new");
+  dead = recoverer_.recover(process.home.id);
+  ASSERT_NE(dead, nullptr);
+  EXPECT_FALSE(dead->journal->extent().cursors_missing) << "nobody would ever finish it";
+  const auto cursor = dead->journal->cursor("sink", Signal::logs, true);
+  ASSERT_NE(cursor, nullptr);
+  EXPECT_THAT(read_all(*cursor).logs, IsEmpty());
 }
 
 TEST_F(RecoveryTest, WhoeverContinuesFindsTheSameOnce) {

@@ -251,7 +251,7 @@ Journal::Journal(Found, Home home, JournalConfig config, Diagnostics& diagnostic
   open_segments();
   const std::string beside = home_.memory + "/cursors";
   struct stat s {};
-  cursors_in_state_ = home_.memory.empty() || ::stat(beside.c_str(), &s) != 0;
+  cursors_in_state_ = home_is_state() || ::stat(beside.c_str(), &s) != 0;
   const std::string path = cursors_in_state_ ? home_.state + "/cursors" : beside;
   load_cursors(path);
   cursor_file_.open(path);
