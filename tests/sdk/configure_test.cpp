@@ -153,7 +153,7 @@ TEST_F(ConfigureTest, ConfiguredTwiceEverythingIsSentOnce) {
 
 TEST_F(ConfigureTest, WhatIsWrongWithTheEnvironmentIsToldOnceToTheErrorHandler) {
   setenv("OTEL_BSP_SCHEDULE_DELAY", "soon", 1);
-  setenv("OTEL_PROPAGATORS", "b3", 1);
+  setenv("OTEL_PROPAGATORS", "jaeger", 1);
   IN_A_PROCESS({
     std::vector<std::string> said;
     set_error_handler([&](DiagnosticLevel level, std::string_view message) {
@@ -162,7 +162,7 @@ TEST_F(ConfigureTest, WhatIsWrongWithTheEnvironmentIsToldOnceToTheErrorHandler) 
     for (int i = 0; i < 2; ++i) configure_otel_tracing({.service = "a", .endpoint = file("traces.jsonl")});
     require(said.size() == 2, "two warnings");
     require(said[0].find("OTEL_BSP_SCHEDULE_DELAY: 'soon'") != std::string::npos, "the delay");
-    require(said[1].find("OTEL_PROPAGATORS: 'b3'") != std::string::npos, "the propagators");
+    require(said[1].find("OTEL_PROPAGATORS: 'jaeger'") != std::string::npos, "the propagators");
     set_error_handler({});
   });
   unsetenv("OTEL_BSP_SCHEDULE_DELAY");
