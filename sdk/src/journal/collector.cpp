@@ -5,8 +5,10 @@
 namespace waymark::journal {
 namespace {
 
-// How often it looks while there is something to do. A lane that is half full wakes it at once.
+// How often it looks while there is something to do, and where a lane fills by an eighth meanwhile: so much of it is free
+// that it may be kept waiting for a processor. A lane that is half full wakes it at once.
 constexpr auto kRound = std::chrono::milliseconds(4);
+constexpr auto kBusyRound = std::chrono::milliseconds(1);
 constexpr auto kBlockedRound = std::chrono::milliseconds(20);
 // How long it goes on looking after the last record.
 constexpr auto kWakeful = std::chrono::milliseconds(100);
@@ -63,7 +65,7 @@ void Collector::run() {
     const auto flush_waits = [&] { return asked_.load(std::memory_order_acquire) != asked; };
     if (now - last_work < kWakeful || left) {
       // What the journal has no room for waits for somebody to read it: no use in looking at full speed.
-      recorder_.collector().sleep(false, now + (left && !wrote ? kBlockedRound : kRound),
+      recorder_.collector().sleep(false, now + (left && !wrote ? kBlockedRound : busy_ ? kBusyRound : kRound),
                                   [&] { return flush_waits() || stopping_.load(std::memory_order_acquire); });
     } else {
       // Deep: the next record wakes it. An open one must be stamped meanwhile.
@@ -76,6 +78,7 @@ void Collector::run() {
 bool Collector::drain_all() {
   bool wrote = false;
   refused_ = false;
+  busy_ = false;
   for (const auto& lane : recorder_.lanes()) wrote = drain(*lane) || wrote;
   return wrote;
 }
@@ -85,6 +88,7 @@ bool Collector::drain(Lane& lane) {
   std::uint64_t tail = shared.tail.load(std::memory_order_relaxed);
   const std::uint64_t head = shared.head.load(std::memory_order_acquire);
   bool wrote = false;
+  busy_ = busy_ || head - tail >= lane.ring_bytes / 8;
   while (tail < head) {
     const std::uint64_t offset = tail % lane.ring_bytes;
     const std::size_t length = static_cast<std::size_t>(std::min(head - tail, lane.ring_bytes - offset));

@@ -42,6 +42,7 @@ class Collector {
   std::function<void(const Journaled&)> journaled_;
   Journaled round_;
   bool refused_ = false;  // by the journal, in this round
+  bool busy_ = false;     // a lane was filled by an eighth or more since it was last looked at
   std::string kept_;  // what the hook left of a stretch
   std::mutex mutex_;
   std::condition_variable drained_;
