@@ -99,7 +99,7 @@ std::vector<std::string> homes_in(const std::string& state) {
   return homes;
 }
 
-// What the round's processes left that is neither delivered nor gone.
+// What the round's processes left that is neither delivered nor gone; what lies on tmpfs goes now.
 std::string leftovers(const std::string& state, std::vector<std::string> before) {
   std::string left;
   for (const std::string& home : homes_in(state)) {
@@ -108,7 +108,10 @@ std::string leftovers(const std::string& state, std::vector<std::string> before)
   }
   for (const std::string& home : before) {
     const std::string memory = "/dev/shm/waymark-" + std::to_string(geteuid()) + "/" + home;
-    if (std::filesystem::exists(memory)) left += " " + memory + " is left;";
+    if (!std::filesystem::exists(memory)) continue;
+    left += " " + memory + " is left;";
+    std::error_code error;
+    std::filesystem::remove_all(memory, error);
   }
   return left;
 }
