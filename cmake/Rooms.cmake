@@ -12,6 +12,11 @@ if(WAYMARK_SANITIZE)
   target_link_options(waymark_flags INTERFACE -fsanitize=${WAYMARK_SANITIZE})
 endif()
 
+# What is tested is optimised, the tests are not: they take half as long to compile.
+add_library(waymark_test_flags INTERFACE)
+target_link_libraries(waymark_test_flags INTERFACE waymark_flags)
+target_compile_options(waymark_test_flags INTERFACE -O0)
+
 # waymark_room(NAME [DEPENDS room...] [LIBRARIES lib...]): sdk/src/NAME/*.cpp as the static library room_NAME.
 function(waymark_room name)
   cmake_parse_arguments(arg "" "" "DEPENDS;LIBRARIES" ${ARGN})
@@ -41,7 +46,7 @@ function(waymark_test folder)
   string(REPLACE "/" "_" name ${folder})
   add_executable(${name}_test ${sources})
   target_include_directories(${name}_test PRIVATE ${PROJECT_SOURCE_DIR}/tests)
-  target_link_libraries(${name}_test PRIVATE waymark_flags ${arg_LIBRARIES} GTest::gmock GTest::gtest GTest::gtest_main)
+  target_link_libraries(${name}_test PRIVATE waymark_test_flags ${arg_LIBRARIES} GTest::gmock GTest::gtest GTest::gtest_main)
   target_compile_definitions(${name}_test PRIVATE
     WAYMARK_SOURCE_DIR="${PROJECT_SOURCE_DIR}" WAYMARK_BINARY_DIR="${PROJECT_BINARY_DIR}")
   gtest_discover_tests(${name}_test DISCOVERY_MODE PRE_TEST TEST_PREFIX ${name}/ PROPERTIES TIMEOUT 300 LABELS ${name})
