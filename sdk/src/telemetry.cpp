@@ -395,7 +395,7 @@ std::string Telemetry::Core::Parts::open() {
   }
   journal = std::make_shared<journal::Journal>(home.home, config.journal, diagnostics, [this] { return totals(); });
   journal->on_vanished([this] {
-    return journal::restore_home(home, config.state_directory) && journal::write_identity(home.home, identity());
+    return journal::restore_home(home, config.state_directory, identity());
   });
   journal->on_readable([this](const journal::Journaled& round) {
     const std::scoped_lock lock(destinations_mutex);

@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "journal/checksum.h"
+#include "journal/directory.h"
 #include "journal/journal.h"
 #include "journal/small_journal.h"
 #include "support/faulty_calls.h"
@@ -256,6 +257,49 @@ TEST_F(DiskTest, ADirectoryThatIsRemovedUnderALivingProcessIsMadeAnew) {
   EXPECT_EQ(again->resource(), "resource");
   EXPECT_EQ(again->scope(scope).encoded, "scope");
   EXPECT_EQ(contents_of(*again).logs, texts(0, end)) << "also what lay in files that had no name any more";
+}
+
+TEST_F(DiskTest, ADirectoryThatCannotBeMadeWholeAtOnceIsMadeWholeLater) {
+  std::atomic<int> refusals{0};
+  CallFaults faults([&](const Call& call) {
+    const bool scopes = call.name == "open" && call.path == where_.state + "/scopes.new";
+    return scopes && refusals++ < 2 ? ENOSPC : 0;
+  });
+  const auto journal = make(where_, config());
+  journal->on_vanished([&] { return make_directory(where_.state); });
+  journal->set_resource("resource");
+  const auto cursor = journal->cursor("sink", Signal::logs, true);
+  for (int i = 0; i < 40; ++i) put_for_certain(*journal, i);
+  ASSERT_THAT(segments_in(where_.state), SizeIs(Gt(1u)));
+  std::filesystem::remove_all(where_.state);
+  int i = 40;
+  for (; !said_.about("cannot be written"); ++i) put_for_certain(*journal, i);
+  ASSERT_TRUE(said_.hears("is written again"));
+  EXPECT_GT(refusals, 2);
+  for (const int end = i + 40; i < end; ++i) put_for_certain(*journal, i);
+  ASSERT_TRUE(journal->close());
+  const auto again = found(where_);
+  EXPECT_EQ(again->resource(), "resource");
+  EXPECT_EQ(contents_of(*again).logs, texts(0, i)) << "also what the first try had not come to";
+}
+
+TEST_F(DiskTest, ADirectoryIsMadeAnewWithItsIdentityOrNotAtAll) {
+  const std::string states = scratch_.path() + "/states";
+  OwnedHome owned = create_home(states, RecorderConfig::Place::state);
+  remove_tree(owned.home.state);
+  Identity identity;
+  identity.process_id = 4711;
+  {
+    CallFaults faults([](const Call& call) { return call.path.find("/identity") != std::string::npos ? ENOSPC : 0; });
+    EXPECT_FALSE(restore_home(owned, states, identity));
+    EXPECT_EQ(errno, ENOSPC);
+    EXPECT_THAT(list_directory(states), IsEmpty()) << "one without an identity would be taken for nobody's";
+  }
+  ASSERT_TRUE(restore_home(owned, states, identity));
+  EXPECT_TRUE(owned.lock.valid());
+  const auto read = read_identity(owned.home.state);
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->process_id, 4711u);
 }
 
 TEST_F(DiskTest, ADiskThatHangsHoldsUpNeitherRecordingNorDelivery) {

@@ -47,18 +47,26 @@ std::string memory_root(std::string* why = nullptr) {
   return {};
 }
 
-// The subdirectory of this id, under another name until it is locked, so that no sibling takes it for a dead one's. Throws.
-void place_home(OwnedHome& owned, const std::string& state_directory) {
+// The subdirectory of this id, under another name until it is locked and, where it has one already, its identity is in it,
+// so that no sibling takes it for a dead one's. Throws, with errno kept.
+void place_home(OwnedHome& owned, const std::string& state_directory, const Identity* identity) {
   make_private_directory(state_directory);
   const std::string scratch = state_directory + "/.new-" + owned.home.id;
   // Where it is made anew, others read these names meanwhile.
   if (owned.home.state.empty()) owned.home.state = state_directory + "/" + owned.home.id;
   const auto refuse = [&](std::string_view what, int error) {
+    errno = error;
     throw Error(ErrorCode::state_directory, "state directory " + state_directory + ": " + std::string(what) + ": " +
                                                 errno_text(error) + "; " + std::string(errno_advice(error)) +
                                                 ", or name another one with WAYMARK_STATE_DIR");
   };
+  remove_tree(scratch);  // of a try that failed: nobody else has this name
   if (!make_directory(scratch)) refuse("cannot be written", errno);
+  if (identity != nullptr && !write_identity({owned.home.id, scratch, owned.home.memory}, *identity)) {
+    const int error = errno;
+    remove_tree(scratch);
+    refuse("cannot be written", error);
+  }
   DirectoryLock lock = DirectoryLock::take(scratch);
   if (!lock.valid() || ::rename(scratch.c_str(), owned.home.state.c_str()) != 0) {
     const int error = errno;
@@ -153,7 +161,7 @@ OwnedHome create_home(const std::string& state_directory, RecorderConfig::Place 
   OwnedHome owned;
   owned.home.id = random_hex(16);
   if (state_directory.empty()) return owned;
-  place_home(owned, state_directory);
+  place_home(owned, state_directory, nullptr);
   owned.home.memory = owned.home.state;
   if (place == RecorderConfig::Place::tmpfs) {
     const std::string root = memory_root(&owned.why_no_tmpfs);
@@ -166,9 +174,9 @@ OwnedHome create_home(const std::string& state_directory, RecorderConfig::Place 
   return owned;
 }
 
-bool restore_home(OwnedHome& owned, const std::string& state_directory) {
+bool restore_home(OwnedHome& owned, const std::string& state_directory, const Identity& identity) {
   try {
-    place_home(owned, state_directory);
+    place_home(owned, state_directory, &identity);
     return true;
   } catch (const Error&) {
     return false;

@@ -57,8 +57,9 @@ struct OwnedHome {
 };
 // Makes this Telemetry's own subdirectory, locked before anyone can see it.
 [[nodiscard]] OwnedHome create_home(const std::string& state_directory, RecorderConfig::Place place);
-// Makes it anew, under its name, where somebody removed it. False: errno.
-bool restore_home(OwnedHome& owned, const std::string& state_directory);
+// Makes it anew, under its name, where somebody removed it, with its identity in it from the start: a sibling that saw it
+// without one would take it for a process that had recorded nothing. False: errno, and nothing is left.
+bool restore_home(OwnedHome& owned, const std::string& state_directory, const Identity& identity);
 // Where create_home() puts the memory of this subdirectory; empty where there is no tmpfs.
 [[nodiscard]] std::string memory_path(const std::string& id);
 bool write_identity(const Home& home, const Identity& identity);

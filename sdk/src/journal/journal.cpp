@@ -353,6 +353,7 @@ bool Journal::known(const SegmentPtr& segment) const {
 
 bool Journal::needed(const Segment& segment) const {
   const std::uint64_t end = segment.end.load(std::memory_order_relaxed);
+  if (planted(Fault::early_unlink)) return false;
   return std::any_of(cursors_.begin(), cursors_.end(), [&](const auto& cursor) {
     return cursor->position.load(std::memory_order_relaxed) < end &&
            segment.records[static_cast<std::size_t>(cursor->signal)] > 0;
@@ -548,7 +549,7 @@ bool Journal::make_room() {
         std::find_if(segments_.begin(), segments_.end(), [](const SegmentPtr& s) { return s->place != Place::state; });
     if (oldest == segments_.end()) break;
     const SegmentPtr segment = *oldest;
-    if (!needed(*segment) || planted(Fault::early_unlink)) {
+    if (!needed(*segment)) {
       remove(segment);
       continue;
     }
@@ -668,7 +669,7 @@ void Journal::fine(Place place) {
 
 // Whether anything waits for the state directory to be written again. Asked only while it can't be.
 bool Journal::disk_is_wanted() const {
-  if (!to_move_.empty() || !definitions_.complete()) return true;
+  if (restoring_ || !to_move_.empty() || !definitions_.complete()) return true;
   const bool all = home_is_state() || config_.fsync != Fsync::never;
   return std::any_of(segments_.begin(), segments_.end(), [&](const SegmentPtr& s) {
     return s->place == Place::heap || (all && s->place != Place::state);
@@ -765,8 +766,11 @@ bool Journal::restore(std::unique_lock<std::mutex>& lock) {
   struct stat s {};
   const bool gone = ::lstat(home_.state.c_str(), &s) != 0 && errno == ENOENT;
   bool good = true;
-  if (gone) {
-    good = make && make() && definitions_.rewrite() && (!cursors_in_state_ || cursor_file_.open(home_.state + "/cursors"));
+  // Only this thread, or close() after its end, looks at this. It stays until all steps are done: each may fail by itself.
+  restoring_ = restoring_ || gone;
+  if (restoring_) {
+    good = (!gone || (make && make())) && definitions_.rewrite() &&
+           (!cursors_in_state_ || cursor_file_.open(home_.state + "/cursors"));
   } else if (!definitions_.complete()) {
     good = definitions_.rewrite();
   }
@@ -776,7 +780,7 @@ bool Journal::restore(std::unique_lock<std::mutex>& lock) {
     fault(Place::state, error);
     return false;
   }
-  if (!gone) return true;
+  if (!std::exchange(restoring_, false)) return true;
   for (const auto& cursor : cursors_) to_store_.push_back(write_of(*cursor));
   for (const SegmentPtr& segment : segments_) {
     if (segment->place != Place::state || !needed(*segment) || (writing_ && segment == segments_.back())) continue;

@@ -130,7 +130,7 @@ class Journal final : public Source {
   // Where Fsync::every_batch asks for it: all that was appended before the call is on the disk, or the disk has failed, and
   // that was said. False: not within the deadline.
   [[nodiscard]] bool sync(Deadline deadline);
-  // Called on the journal's thread when the subdirectory is gone: is to make it anew, and to say whether it could.
+  // Called on the journal's thread when the subdirectory is gone: is to make it anew, and to say whether it could (errno).
   void on_vanished(std::function<bool()> restore);
 
   [[nodiscard]] std::unique_ptr<Cursor> cursor(std::string_view name, Signal signal, bool lossy) override;
@@ -262,6 +262,7 @@ class Journal final : public Source {
   Deadline retry_at_{};
   std::chrono::nanoseconds retry_wait_{0};
   bool memory_down_ = false;             // the same of tmpfs
+  bool restoring_ = false;               // the subdirectory was gone, and not all that was in it is written again
   std::function<bool()> on_vanished_;
   bool stopping_ = false;
   std::thread thread_;
