@@ -345,6 +345,103 @@ TEST_F(JournalTest, ATornLastFrameIsNoDamage) {
   }
 }
 
+// The segments that lie in memory one after the other, each in what the one before it held.
+class UsedSegmentTest : public JournalTest {
+ protected:
+  static constexpr std::size_t kBytes = 32 * 1024;
+  static constexpr std::size_t kPage = 4096;
+  void SetUp() override {
+    JournalConfig config = small(1000);
+    config.segment_bytes = kBytes;
+    config.memory_bytes = 2 * kBytes;
+    journal_ = make(where_, config);
+    cursor_ = journal_->cursor("sink", Signal::logs, true);
+    while (segments_in(where_.memory).empty() || !is_used(newest())) {
+      ASSERT_LT(records_, 1000) << "no segment's memory was used again";
+      ASSERT_TRUE(put(*journal_, records_++));
+      (void)read_all(*cursor_);
+    }
+  }
+  [[nodiscard]] std::string newest() const { return where_.memory + "/" + segments_in(where_.memory).back(); }
+  static bool is_used(const std::string& path) {
+    SegmentHeader header;
+    const std::string bytes = bytes_of(path);
+    std::memcpy(&header, bytes.data(), sizeof header);
+    return header.used != 0;
+  }
+  // As whoever comes after a kill finds them.
+  std::unique_ptr<Journal> found_copy(const std::string& segment, const std::string& bytes) {
+    Home copy = where_;
+    copy.state = scratch_.path() + "/copy";
+    copy.memory = copy.state + "/memory";
+    std::filesystem::remove_all(copy.state);
+    std::filesystem::copy(where_.state, copy.state);
+    std::filesystem::copy(where_.memory, copy.memory);
+    put_bytes(copy.memory + "/" + segment.substr(segment.rfind('/') + 1), bytes);
+    return found(copy);
+  }
+
+  const Home where_ = home(true);
+  std::unique_ptr<Journal> journal_;
+  std::shared_ptr<Cursor> cursor_;
+  int records_ = 0;
+};
+
+TEST_F(UsedSegmentTest, EndsWhereItsFramesEnd) {
+  EXPECT_LE(std::filesystem::file_size(newest()), kBytes + kPage);
+  for (int left = 0; left < 3; ++left) {
+    const auto copy = found_copy(newest(), bytes_of(newest()));
+    EXPECT_EQ(copy->extent().damaged_bytes, 0u) << left << ": " << copy->extent().problem;
+    EXPECT_EQ(read_all(*copy->cursor("sink", Signal::logs, true)).logs, texts(records_ - left, records_));
+    ASSERT_TRUE(put(*journal_, records_++));
+  }
+}
+
+TEST_F(UsedSegmentTest, AWriteThatEndedBetweenTwoPagesIsNoDamage) {
+  const int before = records_;
+  int torn = 0;
+  for (; torn < 8 && records_ < before + 25; ++records_) {
+    const std::string path = newest();
+    const std::string old_bytes = bytes_of(path);
+    const std::size_t begin = frames_of(old_bytes).empty() ? sizeof(SegmentHeader) : [&] {
+      FrameHeader last;
+      const std::size_t at = frames_of(old_bytes).back();
+      std::memcpy(&last, old_bytes.data() + at, sizeof last);
+      return at + sizeof last + last.bytes;
+    }();
+    ASSERT_TRUE(put(*journal_, records_));
+    if (newest() != path) break;
+    const std::string bytes = bytes_of(path);
+    const std::size_t page = (begin / kPage + 1) * kPage;
+    if (page >= frames_of(bytes).back() + sizeof(FrameHeader) + 900) continue;
+    ++torn;
+    const auto copy = found_copy(path, bytes.substr(0, page) + old_bytes.substr(std::min(page, old_bytes.size())));
+    EXPECT_EQ(copy->extent().damaged_bytes, 0u) << copy->extent().problem;
+    EXPECT_EQ(read_all(*copy->cursor("sink", Signal::logs, true)).logs, texts(before, records_));
+  }
+  EXPECT_GT(torn, 2);
+}
+
+TEST_F(UsedSegmentTest, ADamagedFrameIsSaid) {
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(put(*journal_, records_++));
+  std::string bytes = bytes_of(newest());
+  const auto frames = frames_of(bytes);
+  bytes[frames[frames.size() - 1] + sizeof(FrameHeader) + 100] ^= 1;
+  const auto last = found_copy(newest(), bytes);
+  EXPECT_GT(last->extent().damaged_bytes, 0u) << "its end stands behind it, so it had been whole";
+  EXPECT_EQ(read_all(*last->cursor("sink", Signal::logs, true)).logs, texts(records_ - 3, records_ - 1));
+}
+
+TEST_F(UsedSegmentTest, OneThatGotItsNameAndNothingElseHoldsNothing) {
+  const std::string path = newest();
+  const std::string old_bytes = bytes_of(path);
+  char next[32];
+  std::snprintf(next, sizeof next, "/%016llx.seg", static_cast<unsigned long long>(journal_->end()));
+  const auto copy = found_copy(next, old_bytes);
+  EXPECT_EQ(copy->extent().damaged_bytes, 0u);
+  EXPECT_THAT(read_all(*copy->cursor("sink", Signal::logs, true)).logs, IsEmpty());
+}
+
 TEST_F(JournalTest, ASegmentCutAnywhereGivesWhatStandsBeforeTheCut) {
   const Home where = home();
   {

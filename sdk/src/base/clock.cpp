@@ -14,18 +14,19 @@ constinit ClockLine clock_line;
 
 namespace {
 
-std::uint64_t kernel_ns() noexcept {
+std::uint64_t kernel_ns(clockid_t clock) noexcept {
   timespec t;
-  clock_gettime(CLOCK_REALTIME, &t);
+  clock_gettime(clock, &t);
   return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(t.tv_nsec);
 }
 
 #if defined(__x86_64__)
 
 constexpr double kLineNs = 10e6;           // a line's length
-constexpr double kFirstBaselineNs = 20e6;  // the first rate is measured over at least this long
+constexpr double kBaselineNs = 20e6;       // a rate is measured over at least this long
+constexpr double kLongestBaselineNs = 1e10;  // and at most this: the machine may have slept in between
 constexpr double kStepNs = 1e6;            // a kernel's clock that is further off was set, and is followed at once
-constexpr double kPlausible = 1e-3;        // rates further from the first than this are faults of measurement
+constexpr double kPlausible = 1e-3;        // a rate further from the last one is asked for once more before it is believed
 constexpr std::uint64_t kReadTicks = 20'000;  // two reads further apart than this were interrupted
 constexpr double kFraction = 4294967296.0;    // 2^32
 
@@ -48,38 +49,58 @@ bool counter_is_trusted() noexcept {
 std::atomic<bool> off{false};  // the kernel does not trust the counter
 std::atomic_flag drawing = ATOMIC_FLAG_INIT;  // held by whoever draws; it guards what follows
 std::uint64_t base_ticks = 0;
-std::uint64_t base_ns = 0;
-double first_rate = 0;  // nanoseconds a tick; 0: not measured yet
-double rate = 0;        // the last one measured
+std::uint64_t base_raw = 0;  // of the clock that nobody sets: what rates are measured against
+double rate = 0;             // nanoseconds a tick; 0: not known
+double doubted = 0;          // measured once, and too far from `rate`
 
-// One reading of both clocks at the same moment. False: interrupted in between.
-bool read_both(std::uint64_t& ticks, std::uint64_t& ns) noexcept {
+struct Reading {
+  std::uint64_t ticks = 0;
+  std::uint64_t ns = 0;   // wall clock
+  std::uint64_t raw = 0;  // CLOCK_MONOTONIC_RAW
+};
+
+// All clocks at one moment. False: interrupted in between.
+bool read_all(Reading& reading) noexcept {
   for (int i = 0; i < 4; ++i) {
     const std::uint64_t before = __rdtsc();
-    ns = kernel_ns();
+    reading.ns = kernel_ns(CLOCK_REALTIME);
     const std::uint64_t after = __rdtsc();
-    if (after - before > kReadTicks) continue;
-    ticks = before + (after - before) / 2;
+    reading.raw = kernel_ns(CLOCK_MONOTONIC_RAW);
+    if (__rdtsc() - before > kReadTicks) continue;
+    reading.ticks = before + (after - before) / 2;
     return true;
   }
   return false;
 }
 
-// Returns the time to give out for this reading.
-std::uint64_t draw(std::uint64_t ticks, std::uint64_t ns) noexcept {
-  if (base_ns == 0) {
-    base_ticks = ticks;
-    base_ns = ns;
-    return ns;
+// False: not long enough since the last time, and no rate is known.
+bool measure(const Reading& now) noexcept {
+  const double ticks = static_cast<double>(now.ticks - base_ticks);
+  const double ns = static_cast<double>(now.raw - base_raw);
+  if (base_raw == 0 || ns > kLongestBaselineNs || ticks <= 0) {
+    base_ticks = now.ticks;
+    base_raw = now.raw;
+    return rate != 0;
   }
-  const double elapsed_ticks = static_cast<double>(ticks - base_ticks);
-  const double elapsed_ns = static_cast<double>(static_cast<std::int64_t>(ns - base_ns));
-  if (first_rate == 0) {
-    if (elapsed_ns < kFirstBaselineNs) return ns;
-    first_rate = rate = elapsed_ns / elapsed_ticks;
-  } else if (const double measured = elapsed_ns / elapsed_ticks; std::abs(measured / first_rate - 1) < kPlausible) {
+  if (ns < kBaselineNs) return rate != 0;
+  base_ticks = now.ticks;
+  base_raw = now.raw;
+  const double measured = ns / ticks;
+  const auto near = [&](double other) { return other != 0 && std::abs(measured / other - 1) < kPlausible; };
+  if (rate == 0 || near(rate) || near(doubted)) {
     rate = measured;
+    doubted = 0;
+  } else {
+    doubted = measured;
   }
+  return true;
+}
+
+// Returns the time to give out for this reading.
+std::uint64_t draw(const Reading& now) noexcept {
+  if (!measure(now)) return now.ns;
+  const std::uint64_t ticks = now.ticks;
+  const std::uint64_t ns = now.ns;
   ClockLine& line = clock_line;
   std::uint64_t begin = ns;
   double drawn = rate;
@@ -101,8 +122,6 @@ std::uint64_t draw(std::uint64_t ticks, std::uint64_t ns) noexcept {
   line.rate.store(static_cast<std::uint64_t>(drawn * kFraction), std::memory_order_release);
   line.valid_ticks.store(static_cast<std::uint64_t>(kLineNs / rate), std::memory_order_release);
   line.sequence.store(sequence + 2, std::memory_order_release);
-  base_ticks = ticks;
-  base_ns = ns;
   return begin;
 }
 
@@ -112,18 +131,18 @@ std::uint64_t draw(std::uint64_t ticks, std::uint64_t ns) noexcept {
 
 std::uint64_t wall_ns_of_kernel() noexcept {
 #if defined(__x86_64__)
-  if (off.load(std::memory_order_relaxed)) return kernel_ns();
+  if (off.load(std::memory_order_relaxed)) return kernel_ns(CLOCK_REALTIME);
   // Whoever comes while another draws, or in a child of fork where nobody will finish, reads the kernel's clock.
   if (!drawing.test_and_set(std::memory_order_acquire)) {
-    if (base_ns == 0 && !counter_is_trusted()) off.store(true, std::memory_order_relaxed);
-    std::uint64_t ticks = 0;
+    if (base_raw == 0 && !counter_is_trusted()) off.store(true, std::memory_order_relaxed);
+    Reading now;
     std::uint64_t ns = 0;
-    if (!off.load(std::memory_order_relaxed) && read_both(ticks, ns)) ns = draw(ticks, ns);
+    if (!off.load(std::memory_order_relaxed) && read_all(now)) ns = draw(now);
     drawing.clear(std::memory_order_release);
     if (ns != 0) return ns;
   }
 #endif
-  return kernel_ns();
+  return kernel_ns(CLOCK_REALTIME);
 }
 
 }  // namespace waymark::detail

@@ -583,6 +583,7 @@ void catch_crashes() {
   // Its first call loads a library.
   void* first[4];
   (void)backtrace(first, 4);
+  (void)wall_ns();  // nor may its first call be the handler's: it reads a file
   for (std::size_t i = 0; i < kDeadly.size(); ++i) sigaction(kDeadly[i], nullptr, &earlier[i]);
   struct sigaction action {};
   action.sa_sigaction = on_crash;

@@ -218,9 +218,17 @@ FoundSegment open_segment(const std::string& path, bool writable, Place place) {
     return found;
   }
   const std::uint64_t bytes = segment->storage->size();
+  std::uint64_t named = 0;
+  const char* name = path.data() + path.rfind('/') + 1;
+  std::from_chars(name, name + 16, named, 16);
   SegmentHeader header;
   if (segment->storage->read_at(0, &header, sizeof header) && header.magic == kSegmentMagic && sealed(header) &&
       header.version == kLayoutVersion && header.header_bytes == sizeof header && header.base <= kGreatestPosition) {
+    if (header.base != named) {
+      // Renamed for a new segment by a process that ended before it wrote there: what the old one held counts no more.
+      found.behind = named;
+      return found;
+    }
     segment->base = header.base;
     segment->used = header.used != 0;
     found.segment = std::move(segment);
@@ -236,10 +244,7 @@ FoundSegment open_segment(const std::string& path, bool writable, Place place) {
                                 : ": its header, at byte 0, is damaged: no segment of layout " + std::to_string(kLayoutVersion));
   }
   // What recovery adds must not take its place.
-  std::uint64_t base = 0;
-  const char* name = path.data() + path.rfind('/') + 1;
-  std::from_chars(name, name + 16, base, 16);
-  if (base <= kGreatestPosition) found.behind = base + std::min(bytes, kGreatestPosition);
+  if (named <= kGreatestPosition) found.behind = named + std::min(bytes, kGreatestPosition);
   return found;
 }
 
