@@ -580,7 +580,7 @@ void Journal::queue_move(const SegmentPtr& segment) {
   work_.notify_one();
 }
 
-void Journal::remove(const SegmentPtr& segment) {
+void Journal::remove(SegmentPtr segment) {
   segments_.erase(std::find(segments_.begin(), segments_.end(), segment));
   to_remove_.push_back(segment);
 }
@@ -600,7 +600,7 @@ std::uint64_t Journal::give_up(std::uint64_t bytes) {
   return freed;
 }
 
-bool Journal::evict(const SegmentPtr& segment) {
+bool Journal::evict(SegmentPtr segment) {
   const std::uint64_t end = segment->end.load(std::memory_order_relaxed);
   for (const auto& cursor : cursors_) {
     const std::uint64_t position = cursor->position.load(std::memory_order_relaxed);

@@ -194,8 +194,8 @@ class Journal final : public Source {
   [[nodiscard]] bool home_is_state() const noexcept;
   [[nodiscard]] const std::string& directory_of(Place place) const noexcept;
   bool make_room();
-  bool evict(const SegmentPtr& segment);
-  void remove(const SegmentPtr& segment);
+  bool evict(SegmentPtr segment);
+  void remove(SegmentPtr segment);  // not by reference: it may be one of segments_
   [[nodiscard]] bool needed(const Segment& segment) const;
   [[nodiscard]] SegmentPtr segment_at(std::uint64_t position) const;
   void queue_move(const SegmentPtr& segment);
