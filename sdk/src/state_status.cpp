@@ -217,6 +217,7 @@ Purged purge_state_directory(const std::string& path, const PurgeOptions& option
   for (const std::string& name : subdirectories(path)) {
     const std::string state = path + "/" + name;
     StateProcess process;
+    if (!options.only.empty() && std::find(options.only.begin(), options.only.end(), name) == options.only.end()) continue;
     process.directory = name;
     const auto keep = [&](std::string why) { purged.kept.push_back({process, std::move(why)}); };
     if (const std::string why = foreign(state); !why.empty()) {

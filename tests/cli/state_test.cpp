@@ -234,6 +234,40 @@ TEST_F(StateCommandTest, PurgeKeepsTheLivingAndWhatIsNotOurs) {
   fs::create_directory(elsewhere);
   std::ofstream(elsewhere + "/precious") << "x";
   fs::create_directory_symlink(elsewhere, state + "/0123456789abcdef0123456789abcdef");
+TEST_F(StateCommandTest, PurgeLooksOnlyAtWhatItIsTold) {
+  record_and_die();
+  const std::string shown = found().front().directory;
+  record_and_die();
+  PurgeOptions options;
+  options.pending = true;
+  options.only = {shown};
+  const Purged purged = purge_state_directory(state, options);
+  ASSERT_THAT(purged.removed, SizeIs(1));
+  EXPECT_EQ(purged.removed[0].directory, shown);
+  EXPECT_THAT(purged.kept, SizeIs(0));
+  ASSERT_THAT(found(), SizeIs(1));
+  EXPECT_NE(found()[0].directory, shown);
+}
+
+TEST_F(StateCommandTest, PurgeByAgeGoesByTheRecordersStampToo) {
+  record_and_die();
+  const std::string name = found().front().directory;
+  const auto age = [](const fs::path& files) {
+    for (const auto& file : fs::directory_iterator(files)) {
+      fs::last_write_time(file.path(), fs::file_time_type::clock::now() - std::chrono::hours(48));
+    }
+  };
+  age(state + "/" + name);
+  age("/dev/shm/waymark-" + std::to_string(geteuid()) + "/" + name);
+  PurgeOptions options;
+  options.pending = true;
+  options.older_than = std::chrono::hours(1);
+  const Purged purged = purge_state_directory(state, options);
+  EXPECT_THAT(purged.removed, SizeIs(0)) << "what is stored into mapped memory moves no file's time";
+  ASSERT_THAT(purged.kept, SizeIs(1));
+  EXPECT_THAT(purged.kept[0].why, HasSubstr("not that old"));
+}
+
   const CommandResult result = waymark({"purge", state});
   EXPECT_EQ(result.exit_code, 0) << result.output;
   EXPECT_THAT(result.output, AllOf(HasSubstr("its process is alive"), HasSubstr("it is a link, which is not followed"),

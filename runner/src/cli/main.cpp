@@ -224,7 +224,9 @@ bool confirmed(const std::string& question) {
 }
 
 int purge(const PurgeArguments& arguments) {
-  PurgeOptions options{.pending = true, .older_than = {}, .only_look = true};
+  PurgeOptions options;
+  options.pending = true;
+  options.only_look = true;
   if (!arguments.older_than.empty()) options.older_than = parse_duration(arguments.older_than, "--older-than");
   const Purged found = purge_state_directory(arguments.directory, options);
   if (arguments.dry_run) return print(cli::show_purged(found, true));
@@ -240,7 +242,10 @@ int purge(const PurgeArguments& arguments) {
     }
     std::cout << cli::show_purged(found, true);
     if (!confirmed(what + ". Remove them all the same?")) return complain("nothing was removed", 1);
+    // The answer is about what was shown, not about who has died since.
+    for (const StateProcess& process : found.removed) options.only.push_back(process.directory);
   }
+  options.pending = arguments.yes || pending > 0;
   options.only_look = false;
   const Purged purged = purge_state_directory(arguments.directory, options);
   const int code = print(cli::show_purged(purged, false));

@@ -125,6 +125,7 @@ struct StateStatus {
 struct PurgeOptions {
   bool pending = false;                      // also what was never delivered
   std::chrono::nanoseconds older_than{0};    // only what nobody has written to for so long
+  std::vector<std::string> only = {};        // subdirectories' names; empty: all of them
   bool only_look = false;                    // removes nothing, and tells what would be
 };
 struct Purged {
