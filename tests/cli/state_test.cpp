@@ -140,6 +140,19 @@ TEST_F(StateCommandTest, ConfigCheckSaysEveryPlaceThatIsWrong) {
   EXPECT_EQ(waymark({"config"}).exit_code, 2);
 }
 
+TEST_F(StateCommandTest, ConfigCheckReadsTheFilesThatAreNamed) {
+  const auto check = [&](const std::string& more) {
+    return waymark({"config", "check", write("w.yaml", "destinations.d: {endpoint: 'https://h', signals: logs, " + more + "}\n")});
+  };
+  const CommandResult headers = check("headers_file: /nowhere/headers");
+  EXPECT_EQ(headers.exit_code, 2);
+  EXPECT_THAT(headers.output, AllOf(HasSubstr("w.yaml: "), HasSubstr("/nowhere/headers")));
+  const CommandResult tls = check("tls: {ca_file: /nowhere/ca.pem}");
+  EXPECT_EQ(tls.exit_code, 2);
+  EXPECT_THAT(tls.output, AllOf(HasSubstr("w.yaml: destination \"d\" (logs): tls.ca_file: '/nowhere/ca.pem'")));
+  EXPECT_EQ(check("enabled: false, preset: s2, headers_file: /nowhere/headers, tls: {ca_file: /nowhere/ca.pem}").exit_code, 0);
+}
+
 // ---- status
 
 TEST_F(StateCommandTest, StatusShowsALivingProcessAndDisturbsItNot) {
@@ -221,19 +234,6 @@ TEST_F(StateCommandTest, PurgeAsksBeforeItRemovesWhatWasNeverDelivered) {
   EXPECT_THAT(found(), SizeIs(0));
 }
 
-TEST_F(StateCommandTest, PurgeKeepsTheLivingAndWhatIsNotOurs) {
-  {
-    Telemetry gone(config([] { return true; }));
-    (void)gone.tracer("t").span("s");
-    EXPECT_TRUE(gone.shutdown(std::chrono::seconds(10)));
-  }
-  Telemetry alive(config([] { return true; }));
-  std::ofstream(state + "/store.db") << "x";
-  fs::create_directory(state + "/notes");
-  const std::string elsewhere = (directory / "elsewhere").string();
-  fs::create_directory(elsewhere);
-  std::ofstream(elsewhere + "/precious") << "x";
-  fs::create_directory_symlink(elsewhere, state + "/0123456789abcdef0123456789abcdef");
 TEST_F(StateCommandTest, PurgeLooksOnlyAtWhatItIsTold) {
   record_and_die();
   const std::string shown = found().front().directory;
@@ -268,6 +268,19 @@ TEST_F(StateCommandTest, PurgeByAgeGoesByTheRecordersStampToo) {
   EXPECT_THAT(purged.kept[0].why, HasSubstr("not that old"));
 }
 
+TEST_F(StateCommandTest, PurgeKeepsTheLivingAndWhatIsNotOurs) {
+  {
+    Telemetry gone(config([] { return true; }));
+    (void)gone.tracer("t").span("s");
+    EXPECT_TRUE(gone.shutdown(std::chrono::seconds(10)));
+  }
+  Telemetry alive(config([] { return true; }));
+  std::ofstream(state + "/store.db") << "x";
+  fs::create_directory(state + "/notes");
+  const std::string elsewhere = (directory / "elsewhere").string();
+  fs::create_directory(elsewhere);
+  std::ofstream(elsewhere + "/precious") << "x";
+  fs::create_directory_symlink(elsewhere, state + "/0123456789abcdef0123456789abcdef");
   const CommandResult result = waymark({"purge", state});
   EXPECT_EQ(result.exit_code, 0) << result.output;
   EXPECT_THAT(result.output, AllOf(HasSubstr("its process is alive"), HasSubstr("it is a link, which is not followed"),
