@@ -115,9 +115,18 @@ TEST(HttpSinkTest, AResponseThatIsTooMuchIsNoReasonToSendAgain) {
   }
 }
 
+TEST(HttpSinkTest, ARefusalThatCannotBeReadIsTheRefusalThatItsStatusSays) {
+  const std::vector<std::pair<std::string, std::string>> gzip{{"Content-Encoding", "gzip"}};
+  EXPECT_EQ(answer({.status = 503, .headers = gzip, .body = "raw"}).outcome, Outcome::retry);
+  EXPECT_EQ(answer({.status = 429, .body = std::string(5 << 20, 'x')}).outcome, Outcome::retry);
+  EXPECT_EQ(answer({.status = 401, .headers = gzip, .body = "raw"}).refusal, Refusal::unauthorized);
+  EXPECT_EQ(answer({.status = 200, .headers = gzip, .body = "raw"}).outcome, Outcome::rejected) << "sent again, it may be there twice";
+}
+
 TEST(HttpSinkTest, AConnectionThatEndsIsAReasonToSendAgain) {
   HOLDS("RT-08", "RT-09");
   EXPECT_EQ(answer({.broken = HttpReply::Break::no_response}).outcome, Outcome::retry);
+  EXPECT_EQ(answer({.body = "SSH-2.0-OpenSSH\r\n", .broken = HttpReply::Break::raw}).outcome, Outcome::retry);
   const Delivery nobody = send(*open_sink(to("http://127.0.0.1:" + std::to_string(HttpServer::closed_port()) + "/")));
   EXPECT_EQ(nobody.outcome, Outcome::retry);
   EXPECT_TRUE(nobody.unreachable);
@@ -135,6 +144,20 @@ TEST(HttpSinkTest, WhatItSentDoesNotComeBackInAMessage) {
   EXPECT_EQ(send(*sink).message, "HTTP 400: bad token abcdefgh and ***");
   EXPECT_EQ(*server.requests().at(0).header("Authorization"), "Bearer abcdefgh");
   EXPECT_EQ(*server.requests().at(1).header("Authorization"), "Bearer ijklmnop");
+}
+
+TEST(HttpSinkTest, NoPartOfATokenThatIsLongerThanAMessageComesBackInOne) {
+  std::string token;
+  for (int i = 0; token.size() < 900; ++i) token += std::to_string(i) + "_";
+  HttpServer server;
+  DestinationConfig config = to(server.url());
+  config.headers = {{"Authorization", "Bearer " + token}};
+  for (const int status : {200, 400}) {
+    const std::string words = "bad token " + token + " here";
+    const Json body = status == 200 ? Json{{"partialSuccess", {{"rejectedSpans", 1}, {"errorMessage", words}}}} : Json{{"message", words}};
+    server.script({{.status = status, .headers = {{"Content-Type", "application/json"}}, .body = body.dump()}});
+    EXPECT_EQ(send(*open_sink(config)).message, (status == 200 ? "" : "HTTP 400: ") + "bad token *** here"s);
+  }
 }
 
 TEST(SinkTest, ATlsFileThatIsMissingIsSaidAtOnce) {
@@ -322,6 +345,9 @@ TEST_F(GrpcSinkTest, WhatItSentDoesNotComeBackInAMessage) {
   DestinationConfig with = config();
   with.headers = {{"Authorization", "Bearer abcdefgh"}};
   server.script(Json::array({Json{{"code", "INVALID_ARGUMENT"}, {"message", "bad abcdefgh"}}}));
+  EXPECT_EQ(send(*open_sink(with), "").message, "gRPC INVALID_ARGUMENT: bad ***");
+  with.headers = {{"Authorization", "Bearer " + std::string(900, 'a')}};
+  server.script(Json::array({Json{{"code", "INVALID_ARGUMENT"}, {"message", "bad " + std::string(900, 'a')}}}));
   EXPECT_EQ(send(*open_sink(with), "").message, "gRPC INVALID_ARGUMENT: bad ***");
 }
 

@@ -282,10 +282,10 @@ TEST(HttpTest, RefusesEndlessHeaders) {
   EXPECT_EQ(post(server.url()).failure, Failure::too_large);
 }
 
-TEST(HttpTest, ABodyThatSaysGzipAndIsNoneIsNoResponse) {
+TEST(HttpTest, ABodyThatSaysGzipAndIsNoneIsUnreadable) {
   HttpServer server;
   server.script({{.headers = {{"Content-Encoding", "gzip"}}, .body = "not gzip at all"}});
-  EXPECT_EQ(post(server.url()).failure, Failure::not_http);
+  EXPECT_EQ(post(server.url()).failure, Failure::unreadable);
 }
 
 TEST(HttpTest, GarbageIsNoResponse) {
@@ -387,6 +387,22 @@ TEST(HttpTest, AnAnswerOfNoStandsThoughItIsTorn) {
   const HttpResponse response = post(server.url());
   EXPECT_EQ(response.failure, Failure::none);
   EXPECT_EQ(response.status, 400);
+}
+
+TEST(HttpTest, AnAnswerOfNoStandsThoughItsBodyOrHeaderCannotBeRead) {
+  const std::string line = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 9\r\n";
+  for (const HttpReply& reply :
+       {HttpReply{.status = 503, .headers = {{"Retry-After", "9"}, {"Content-Encoding", "gzip"}}, .body = "not gzip at all"},
+        HttpReply{.status = 503, .headers = {{"Retry-After", "9"}}, .body = std::string(5 << 20, 'x')},
+        HttpReply{.body = line + "X-Long: " + std::string(70 << 10, 'x') + "\r\n\r\n", .broken = HttpReply::Break::raw}}) {
+    HttpServer server;
+    server.script({reply});
+    const HttpResponse response = post(server.url());
+    EXPECT_EQ(response.failure, Failure::none) << response.error;
+    EXPECT_EQ(response.status, 503);
+    EXPECT_EQ(response.body, "");
+    EXPECT_EQ(response.retry_after, std::chrono::seconds(9));
+  }
 }
 
 TEST(HttpTest, GivesUpAServerThatHangs) {

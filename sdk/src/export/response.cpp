@@ -247,9 +247,9 @@ Refusal refusal_of(int status) noexcept {
   return status == 413 ? Refusal::too_large : Refusal::none;
 }
 
-void accept(Evaluation& result, const PartialSuccess& partial) {
+void accept(Evaluation& result, const PartialSuccess& partial, const HeaderList& sent) {
   if (partial.rejected > 0) result.rejected = static_cast<std::uint64_t>(partial.rejected);
-  result.message = printable(partial.message);
+  result.message = printable(redacted(partial.message, sent));
 }
 
 // gRPC's servers refuse a message that is too large with RESOURCE_EXHAUSTED, as they do a client that is too fast; only
@@ -271,32 +271,52 @@ std::string printable(std::string_view text, std::size_t characters) {
   return std::string(first) + "…";
 }
 
-Evaluation evaluate(Signal signal, int status, std::string_view content_type, std::string_view body) {
+std::string redacted(std::string_view text, const HeaderList& headers) {
+  constexpr std::size_t kTooShortToBeSecret = 6;
+  std::string out(text);
+  const auto blot = [&out](std::string_view secret) {
+    if (secret.size() < kTooShortToBeSecret) return;
+    std::string clean;
+    std::size_t from = 0;
+    for (auto at = out.find(secret); at != std::string::npos; at = out.find(secret, from)) {
+      clean.append(out, from, at - from).append("***");
+      from = at + secret.size();
+    }
+    if (from > 0) out = clean.append(out, from);
+  };
+  for (const auto& [name, value] : headers) {
+    blot(value);
+    if (const auto space = value.rfind(' '); space != std::string::npos) blot(std::string_view(value).substr(space + 1));
+  }
+  return out;
+}
+
+Evaluation evaluate(Signal signal, int status, std::string_view content_type, std::string_view body, const HeaderList& sent) {
   Evaluation result;
   const bool success = status >= 200 && status < 300;
   const Answer answer = read(signal, success, content_type, body);
   if (success) {
-    accept(result, answer.partial);
+    accept(result, answer.partial, sent);
     return result;
   }
   result.verdict = retryable(status) ? Outcome::retry : Outcome::rejected;
   result.refusal = refusal_of(status);
-  result.message = printable(answer.status.message);
+  result.message = printable(redacted(answer.status.message, sent));
   result.code = printable(answer.status.code, 64);
   result.retry_delay = answer.status.retry_delay;
   return result;
 }
 
-Evaluation evaluate_grpc(Signal signal, const transport::GrpcResponse& response) {
+Evaluation evaluate_grpc(Signal signal, const transport::GrpcResponse& response, const HeaderList& sent) {
   using transport::GrpcStatus;
   Evaluation result;
   if (response.status == GrpcStatus::ok) {
-    accept(result, read(signal, true, "application/x-protobuf", response.message).partial);
+    accept(result, read(signal, true, "application/x-protobuf", response.message).partial, sent);
     return result;
   }
   const RpcStatus details = status_of_protobuf(response.details);
   result.retry_delay = details.retry_delay;
-  result.message = printable(response.error.empty() ? details.message : response.error);
+  result.message = printable(redacted(response.error.empty() ? details.message : response.error, sent));
   result.verdict = Outcome::rejected;
   switch (response.status) {
     case GrpcStatus::cancelled:

@@ -26,9 +26,15 @@ struct Evaluation {
   std::optional<std::chrono::nanoseconds> retry_delay;  // RetryInfo's; at most a day
 };
 
-// `content_type` is the response's header; one that is neither protobuf nor JSON makes its body mean nothing.
-[[nodiscard]] Evaluation evaluate(Signal signal, int status, std::string_view content_type, std::string_view body);
-[[nodiscard]] Evaluation evaluate_grpc(Signal signal, const transport::GrpcResponse& response);
+// `content_type` is the response's header; one that is neither protobuf nor JSON makes its body mean nothing. `sent` are
+// the request's headers, whose values do not come back in a message.
+[[nodiscard]] Evaluation evaluate(Signal signal, int status, std::string_view content_type, std::string_view body,
+                                  const HeaderList& sent = {});
+[[nodiscard]] Evaluation evaluate_grpc(Signal signal, const transport::GrpcResponse& response, const HeaderList& sent = {});
+
+// A text without the values of these headers, or the tokens behind "Bearer " in them. To be asked of the whole text: of one
+// that is cut, the begin of a token would stay.
+[[nodiscard]] std::string redacted(std::string_view text, const HeaderList& headers);
 
 // A foreign text fit for one line of a log: UTF-8, no control characters, at most `characters` long.
 [[nodiscard]] std::string printable(std::string_view text, std::size_t characters = 512);

@@ -11,19 +11,6 @@
 namespace waymark::delivery {
 namespace {
 
-// Backends quote what they were sent. A header's value, or the token behind "Bearer ", must not come back in a message.
-void redact(std::string& text, const HeaderList& headers) {
-  constexpr std::size_t kTooShortToBeSecret = 6;
-  const auto blot = [&text](std::string_view secret) {
-    if (secret.size() < kTooShortToBeSecret) return;
-    for (auto at = text.find(secret); at != std::string::npos; at = text.find(secret, at)) text.replace(at, secret.size(), "***");
-  };
-  for (const auto& [name, value] : headers) {
-    blot(value);
-    if (const auto space = value.rfind(' '); space != std::string::npos) blot(std::string_view(value).substr(space + 1));
-  }
-}
-
 // What both transports make of a request that got no whole answer, or none.
 void put_failure(Delivery& delivery, transport::Failure failure) noexcept {
   using transport::Failure;
@@ -45,9 +32,7 @@ class HttpSink final : public Sink {
 
   Delivery send(std::span<const std::string_view> pieces) override {
     const transport::HttpResponse& response = client_.post(pieces);
-    Delivery delivery = response.failure == transport::Failure::none ? answered(response) : failed(response);
-    redact(delivery.message, headers_);
-    return delivery;
+    return response.failure == transport::Failure::none ? answered(response) : failed(response);
   }
   void abort() noexcept override { client_.abort(); }
   void replace_headers(const HeaderList& headers) override {
@@ -58,7 +43,7 @@ class HttpSink final : public Sink {
  private:
   Delivery answered(const transport::HttpResponse& response) const {
     const int status = response.status;
-    Evaluation evaluation = evaluate(signal_, status, response.content_type, response.body);
+    Evaluation evaluation = evaluate(signal_, status, response.content_type, response.body, headers_);
     Delivery delivery{.outcome = evaluation.verdict, .rejected = evaluation.rejected, .message = std::move(evaluation.message),
                       .refusal = evaluation.refusal, .status = status, .code = std::move(evaluation.code)};
     if (delivery.outcome == Outcome::delivered) return delivery;
@@ -72,17 +57,17 @@ class HttpSink final : public Sink {
     return delivery;
   }
 
-  static Delivery failed(const transport::HttpResponse& response) {
+  Delivery failed(const transport::HttpResponse& response) const {
     using transport::Failure;
     const Failure failure = response.failure;
-    const bool hopeless = failure == Failure::too_large || failure == Failure::not_http || failure == Failure::unusable;
-    Delivery delivery{.outcome = hopeless ? Outcome::rejected : Outcome::retry, .message = printable(response.error)};
+    const bool hopeless = failure == Failure::too_large || failure == Failure::unreadable || failure == Failure::unusable;
+    Delivery delivery{.outcome = hopeless ? Outcome::rejected : Outcome::retry, .message = printable(redacted(response.error, headers_))};
     put_failure(delivery, failure);
     return delivery;
   }
 
   Signal signal_;
-  HeaderList headers_;
+  HeaderList headers_;  // backends quote what they were sent: their values must not come back in a message
   transport::HttpClient client_;
 };
 
@@ -105,7 +90,7 @@ class GrpcSink final : public Sink {
 
   Delivery send(std::span<const std::string_view> pieces) override {
     const transport::GrpcResponse& response = client_.call(pieces);
-    Evaluation evaluation = evaluate_grpc(signal_, response);
+    Evaluation evaluation = evaluate_grpc(signal_, response, headers_);
     Delivery delivery{.outcome = evaluation.verdict, .rejected = evaluation.rejected, .message = std::move(evaluation.message),
                       .refusal = evaluation.refusal, .status = static_cast<int>(response.status)};
     put_failure(delivery, response.failure);
@@ -116,7 +101,6 @@ class GrpcSink final : public Sink {
       delivery.retry_after = evaluation.retry_delay.value_or(std::chrono::nanoseconds(0));
       delivery.unsupported = response.status == transport::GrpcStatus::unimplemented;
     }
-    redact(delivery.message, headers_);
     return delivery;
   }
   void abort() noexcept override { client_.abort(); }

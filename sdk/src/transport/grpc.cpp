@@ -97,9 +97,10 @@ GrpcStatus status_of_failure(const HttpResponse& response) noexcept {
     case Failure::timeout: return GrpcStatus::deadline_exceeded;
     case Failure::too_large: return GrpcStatus::resource_exhausted;
     case Failure::unusable:
-    case Failure::not_http: return GrpcStatus::internal;
+    case Failure::unreadable: return GrpcStatus::internal;
     case Failure::closed: return response.reset ? grpc_status_of_reset(*response.reset) : GrpcStatus::unavailable;
     case Failure::none:
+    case Failure::not_http:
     case Failure::connect: break;
   }
   return GrpcStatus::unavailable;

@@ -91,6 +91,7 @@ Failure failure_of(CURLcode code) noexcept {
     case CURLE_AGAIN: return Failure::closed;
     case CURLE_WRITE_ERROR:  // our own callbacks refuse only what is too much
     case CURLE_FILESIZE_EXCEEDED: return Failure::too_large;
+    case CURLE_BAD_CONTENT_ENCODING: return Failure::unreadable;
     case CURLE_URL_MALFORMAT:
     case CURLE_BAD_FUNCTION_ARGUMENT: return Failure::unusable;
     default: return Failure::not_http;
@@ -109,22 +110,6 @@ void check_file(std::string_view key, const std::string& path) {
   std::ostringstream text;
   text << file.rdbuf();  // nothing for a directory
   if (text.view().find("-----BEGIN ") == std::string_view::npos) refuse("holds nothing in PEM");
-}
-
-void check(const TlsConfig& tls) {
-  check_file("ca_file", tls.ca_file);
-  check_file("certificate_file", tls.certificate_file);
-  check_file("key_file", tls.key_file);
-  if (tls.certificate_file.empty() != tls.key_file.empty()) {
-    const bool key = tls.certificate_file.empty();
-    throw Error(ErrorCode::invalid_argument,
-                std::string("tls.") + (key ? "certificate_file" : "key_file") + ": empty, though tls." +
-                    (key ? "key_file" : "certificate_file") + " is given; a client's certificate and its key go together");
-  }
-  if (tls.minimum_version != "1.2" && tls.minimum_version != "1.3") {
-    throw Error(ErrorCode::invalid_argument,
-                "tls.minimum_version: '" + tls.minimum_version + "' is none of 1.2 and 1.3; write one of them");
-  }
 }
 
 struct Proxy {
@@ -168,6 +153,36 @@ void hide_userinfo(std::string& text, const std::string& proxy) {
 void initialize() noexcept {
   static std::once_flag once;
   std::call_once(once, [] { curl_global_init(CURL_GLOBAL_DEFAULT); });
+}
+
+bool is_http_url(const std::string& url) {
+  const std::unique_ptr<CURLU, decltype(&curl_url_cleanup)> parsed(curl_url(), &curl_url_cleanup);
+  if (!parsed) throw std::bad_alloc();
+  if (curl_url_set(parsed.get(), CURLUPART_URL, url.c_str(), CURLU_PATH_AS_IS | CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK) return false;
+  const auto part = [&](CURLUPart which) {
+    char* text = nullptr;
+    if (curl_url_get(parsed.get(), which, &text, 0) != CURLUE_OK) return std::string();
+    const std::unique_ptr<char, decltype(&curl_free)> owned(text, &curl_free);
+    return std::string(text);
+  };
+  const std::string scheme = part(CURLUPART_SCHEME);
+  return (scheme == "http" || scheme == "https") && !part(CURLUPART_HOST).empty();
+}
+
+void check(const TlsConfig& tls) {
+  check_file("ca_file", tls.ca_file);
+  check_file("certificate_file", tls.certificate_file);
+  check_file("key_file", tls.key_file);
+  if (tls.certificate_file.empty() != tls.key_file.empty()) {
+    const bool key = tls.certificate_file.empty();
+    throw Error(ErrorCode::invalid_argument,
+                std::string("tls.") + (key ? "certificate_file" : "key_file") + ": empty, though tls." +
+                    (key ? "key_file" : "certificate_file") + " is given; a client's certificate and its key go together");
+  }
+  if (tls.minimum_version != "1.2" && tls.minimum_version != "1.3") {
+    throw Error(ErrorCode::invalid_argument,
+                "tls.minimum_version: '" + tls.minimum_version + "' is none of 1.2 and 1.3; write one of them");
+  }
 }
 
 std::optional<std::chrono::seconds> parse_retry_after(std::string_view value, std::time_t now) {
@@ -538,8 +553,13 @@ const HttpResponse& HttpClient::post(std::span<const std::string_view> pieces) {
   response.failure = s.aborted.load() && code != CURLE_OK ? Failure::aborted
                      : s.too_large                        ? Failure::too_large
                                                           : failure_of(code);
-  const bool torn = response.failure == Failure::closed || response.failure == Failure::timeout;
-  if (torn && status >= 300) response.failure = Failure::none;  // it said no; how it went on to say so is no matter
+  const bool unreadable = response.failure == Failure::too_large || response.failure == Failure::unreadable ||
+                          response.failure == Failure::not_http;
+  const bool torn = unreadable || response.failure == Failure::closed || response.failure == Failure::timeout;
+  if (torn && status >= 300) {  // it said no; how it went on to say so is no matter
+    response.failure = Failure::none;
+    if (unreadable) response.body.clear();
+  }
   const bool old = s.settings.grpc && response.failure == Failure::none && version != CURL_HTTP_VERSION_2_0;
   if (old) response.failure = Failure::connect;
   if (response.failure == Failure::none) {

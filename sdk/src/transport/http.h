@@ -26,6 +26,11 @@ namespace waymark::transport {
 // must not run first; later calls do nothing.
 void initialize() noexcept;
 
+// Whether a URL can be requested: http or https, with a host.
+[[nodiscard]] bool is_http_url(const std::string& url);
+// Throws Error where a file is not there or is no PEM, or the settings contradict each other.
+void check(const TlsConfig& tls);
+
 // What kept a response from arriving whole.
 enum class Failure : std::uint8_t {
   none,
@@ -34,7 +39,8 @@ enum class Failure : std::uint8_t {
   timeout,
   closed,    // the connection ended without a response, or within one that said success
   too_large, // the response's header or body passed its limit, before or after decompression
-  not_http,  // what came was no HTTP response, or its body could not be decompressed
+  unreadable,  // the body of a response that said success could not be decompressed
+  not_http,  // what came was no HTTP response
   unusable,  // the URL can't be requested
 };
 
@@ -55,7 +61,7 @@ struct HttpSettings {
 
 struct HttpResponse {
   Failure failure = Failure::none;
-  int status = 0;             // with Failure::none; a refusal (3xx to 5xx) stands though its body was torn
+  int status = 0;             // with Failure::none; a refusal (3xx to 5xx) stands though its body is torn or unreadable
   std::string content_type;
   std::string body;
   std::optional<std::chrono::seconds> retry_after;
