@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -98,14 +99,14 @@ TEST_F(FileSinkTest, MakesTheDirectoryAndAFileThatOthersMayRead) {
 TEST_F(FileSinkTest, AppendsToWhatIsThereAndTakesATornLineBack) {
   HOLDS("FS-06");
   const std::string one = request_to_json(Signal::logs, request("one")) + "\n";
-  std::ofstream(path) << one << "{\"torn\":\"" << std::string(10000, 'x');  // a process was killed in the middle of it
+  std::ofstream(path) << one << "{\"resourceLogs\":[\"" << std::string(10000, 'x');  // a process was killed in the middle of it
   const auto sink = open(path);
   EXPECT_EQ(send(*sink, request("one")).outcome, Outcome::delivered);
   EXPECT_EQ(content(path), one + one);
 }
 
 TEST_F(FileSinkTest, AFileThatIsATornLineStartsAnew) {
-  std::ofstream(path) << "{\"torn\":";
+  std::ofstream(path) << "{\"resourceL";
   const auto sink = open(path);
   EXPECT_EQ(send(*sink, request("one")).outcome, Outcome::delivered);
   EXPECT_THAT(texts(path), ::testing::ElementsAre("one"));
@@ -114,9 +115,41 @@ TEST_F(FileSinkTest, AFileThatIsATornLineStartsAnew) {
 TEST_F(FileSinkTest, ALineThatTearsWhileTheFileIsOpenIsTakenBackToo) {
   const auto sink = open(path);
   EXPECT_EQ(send(*sink, request("one")).outcome, Outcome::delivered);
-  std::ofstream(path, std::ios::app) << "{\"torn\":";  // of another process that writes here
+  std::ofstream(path, std::ios::app) << "{\"resourceL";  // of another process that writes here
   EXPECT_EQ(send(*sink, request("two")).outcome, Outcome::delivered);
   EXPECT_THAT(texts(path), ::testing::ElementsAre("one", "two"));
+}
+
+TEST_F(FileSinkTest, WhatIsNoLineOfOursIsNotTakenBack) {
+  for (const std::string& foreign : {"precious, without a line's end"s, "one\n{\"notes\": 2"s}) {
+    std::ofstream(path) << foreign;
+    EXPECT_EQ(send(*open(path), request("one")).outcome, Outcome::delivered);
+    EXPECT_EQ(content(path), foreign + "\n" + request_to_json(Signal::logs, request("one")) + "\n");
+  }
+}
+
+TEST_F(FileSinkTest, AbortEndsTheWaitForALockThatSomebodyKeeps) {
+  const auto sink = open(path);
+  const int other = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+  ASSERT_EQ(::flock(other, LOCK_EX), 0);
+  Delivery delivery;
+  std::thread waiting([&] { delivery = send(*sink, request("one")); });
+  sink->abort();
+  waiting.join();
+  EXPECT_TRUE(delivery.aborted);
+  EXPECT_EQ(content(path), "");
+  ::close(other);
+}
+
+TEST_F(FileSinkTest, WaitsForALockUntilItIsGiven) {
+  const auto sink = open(path);
+  const int other = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+  ASSERT_EQ(::flock(other, LOCK_EX), 0);
+  std::thread waiting([&] { EXPECT_EQ(send(*sink, request("one")).outcome, Outcome::delivered); });
+  EXPECT_EQ(content(path), "");
+  ::close(other);
+  waiting.join();
+  EXPECT_THAT(texts(path), ::testing::ElementsAre("one"));
 }
 
 TEST_F(FileSinkTest, GoesOnInANewFileWhereTheOldOneWasMoved) {

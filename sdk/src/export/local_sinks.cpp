@@ -88,6 +88,13 @@ class Writer {
     return result;
   }
 
+  [[nodiscard]] bool aborted() const noexcept { return aborted_.load(); }
+  // Returns true at abort(), false after `milliseconds`.
+  [[nodiscard]] bool wait(int milliseconds) noexcept {
+    pollfd waits{wake_.get(), POLLIN, 0};
+    return ::poll(&waits, 1, milliseconds) > 0 || aborted_.load();
+  }
+
   void abort() noexcept {
     aborted_.store(true);
     const std::uint64_t one = 1;
@@ -106,13 +113,16 @@ std::string_view joined(std::string& buffer, std::span<const std::string_view> p
 }
 
 // Held while a line is written, so that a line without an end is never one that a living process is writing. The kernel
-// lets it go when its holder dies.
+// lets it go when its holder dies. A holder that is stopped, or hangs in its disk, is waited for until the writer's abort().
 class WriteLock {
  public:
-  explicit WriteLock(int fd) noexcept : fd_(fd) {
-    do {
-      held_ = ::flock(fd, LOCK_EX) == 0;
-    } while (!held_ && errno == EINTR);
+  WriteLock(int fd, Writer& writer) noexcept : fd_(fd) {
+    constexpr int kLookMs = 5;  // a line is written in less
+    while (!(held_ = ::flock(fd, LOCK_EX | LOCK_NB) == 0)) {
+      if (errno == EINTR) continue;
+      if (errno != EWOULDBLOCK) return;  // a file system without locks
+      if (writer.wait(kLookMs)) return;
+    }
   }
   ~WriteLock() {
     if (held_) ::flock(fd_, LOCK_UN);
@@ -207,7 +217,8 @@ class FileSink final : public Sink {
         if (const int failed = open(); failed != 0) return failed;
       }
       if (!regular_) return 0;
-      lock.emplace(file_.get());
+      lock.emplace(file_.get(), writer_);
+      if (!lock->held() && writer_.aborted()) return ECANCELED;
       if (!moved_away() || i == kTries) return 0;
       lock.reset();
     }
@@ -234,7 +245,8 @@ class FileSink final : public Sink {
     return ::rename(path_.c_str(), kept(1).c_str()) == 0 ? 0 : errno;
   }
 
-  // Whether the file ends with a line's end; one without is taken back where nobody can be writing it.
+  // Whether the file ends with a line's end. Of ours, one without is taken back where nobody can be writing it; another's
+  // stays.
   [[nodiscard]] bool whole(bool locked) const {
     struct stat status {};
     char chunk[4096];
@@ -250,7 +262,17 @@ class FileSink final : public Sink {
       end = line_end == std::string_view::npos ? begin : begin + static_cast<off_t>(line_end) + 1;
       if (line_end != std::string_view::npos) break;
     }
-    return ::ftruncate(file_.get(), end) == 0;
+    return is_ours(end) && ::ftruncate(file_.get(), end) == 0;
+  }
+
+  // Whether what stands there is the begin of a line that a FileSink writes, or as much of one as there is.
+  [[nodiscard]] bool is_ours(off_t begin) const {
+    constexpr std::string_view kKeys[] = {R"({"resourceSpans")", R"({"resourceLogs")", R"({"resourceMetrics")"};
+    char text[32];
+    const ssize_t n = ::pread(file_.get(), text, sizeof text, begin);
+    if (n <= 0) return false;
+    const std::string_view found(text, static_cast<std::size_t>(n));
+    return std::ranges::any_of(kKeys, [&](std::string_view key) { return found.starts_with(key) || key.starts_with(found); });
   }
 
   // Renamed or deleted, as log rotation does: the next line belongs into a new file.
@@ -270,6 +292,7 @@ class FileSink final : public Sink {
   }
 
   Delivery later(int error) const {
+    if (error == ECANCELED && writer_.aborted()) return {.aborted = true};
     return {.outcome = Outcome::retry, .message = "the file " + path_ + " can't be written: " + error_text(error)};
   }
 
