@@ -343,6 +343,21 @@ TEST_F(DestinationTest, ABackendThatTakesNoLogsIsNotAskedAgainForAnHour) {
   }
 }
 
+TEST_F(DestinationTest, ABackendThatTookLogsOnceIsAskedAgainAfterA404) {
+  HttpServer backend;
+  backend.script({{.status = 200}, {.status = 404}, {.status = 200}});
+  auto c = config(Signal::logs);
+  c.url = backend.url("/v1/logs");
+  const auto destination = open(c);
+  for (int i = 0; i < 3; ++i) {
+    record(*destination, "a");
+    static_cast<void>(destination->flush(in(kLong)));
+  }
+  EXPECT_EQ(backend.requests().size(), 3u);
+  EXPECT_EQ(destination->stats().counts.delivered, 2u);
+  EXPECT_EQ(destination->stats().counts.rejected, 1u);
+}
+
 // ---- flush
 
 TEST_F(DestinationTest, AFlushEndsABackoffOfOurOwnOnce) {

@@ -495,6 +495,8 @@ Destination::Delivered Destination::deliver(journal::Cursor& cursor, const Setti
 
     if (delivery.outcome == Outcome::delivered) {
       const std::uint64_t refused = std::min(delivery.rejected, records);
+      taken_of_ = settings.number;
+      set_failing(false);
       outcome.delivered += records - refused;
       outcome.rejected += refused;
       if (refused > 0) {
@@ -521,16 +523,13 @@ Destination::Delivered Destination::deliver(journal::Cursor& cursor, const Setti
     const bool unauthorized = delivery.refusal == Refusal::unauthorized;
     if (delivery.outcome == Outcome::rejected && !unauthorized && !preset_retries(config.preset, delivery)) {
       outcome.rejected += records;
-      if (delivery.unsupported && signal_ == Signal::logs && config.preset == Preset::none) {
+      const bool never_took = taken_of_ != settings.number;  // else its proxy lost the route for a moment, say
+      if (delivery.unsupported && never_took && signal_ == Signal::logs && config.preset == Preset::none) {
         unsupported_until_ = now() + kUnsupportedPause;
         unsupported_of_ = settings.number;
-        const std::string message = delivery.message + ": this backend seems to take no logs; they are not sent there for an "
-                                                       "hour at a time (logs_as_span_events shows them in the spans)";
-        {
-          const std::lock_guard lock(mutex_);
-          last_error_ = message;
-        }
-        diagnostics_.say_once(title_ + " unsupported", DiagnosticLevel::warning, title_ + ": " + message);
+        note("unsupported", DiagnosticLevel::warning,
+             delivery.message + ": this backend seems to take no logs; they are not sent there for an hour at a time "
+                                "(logs_as_span_events shows them in the spans)");
       } else {
         note("rejected", DiagnosticLevel::warning, records_text(records) + " refused for good" + why);
       }

@@ -190,6 +190,7 @@ class Destination {
   Deadline claimed_since_{};
   std::chrono::steady_clock::time_point unsupported_until_{};
   std::uint64_t unsupported_of_ = UINT64_MAX;  // the number of the settings that it was found with
+  std::uint64_t taken_of_ = UINT64_MAX;        // the number of the settings with which something was delivered
 
   std::thread thread_;  // last: it uses everything above
 };
