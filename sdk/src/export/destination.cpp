@@ -496,7 +496,6 @@ Destination::Delivered Destination::deliver(journal::Cursor& cursor, const Setti
     if (delivery.outcome == Outcome::delivered) {
       const std::uint64_t refused = std::min(delivery.rejected, records);
       taken_of_ = settings.number;
-      set_failing(false);
       outcome.delivered += records - refused;
       outcome.rejected += refused;
       if (refused > 0) {
