@@ -107,11 +107,11 @@ double random_fraction() {
   return static_cast<double>(n >> 11) * 0x1p-53;
 }
 
-// See RetryConfig: half of it for certain, the other half by chance, so that failures that came together part.
+// See RetryConfig: its jitter is left to chance, so that failures that came together part.
 std::chrono::nanoseconds wait_before_retry(const RetryConfig& backoff, std::uint32_t failures) {
   const double longest = std::min(static_cast<double>(backoff.initial.count()) * std::pow(backoff.multiplier, failures),
                                   static_cast<double>(backoff.maximum.count()));
-  return std::chrono::nanoseconds(static_cast<std::int64_t>(longest * (0.5 + 0.5 * random_fraction())));
+  return std::chrono::nanoseconds(static_cast<std::int64_t>(longest * (1.0 - backoff.jitter + backoff.jitter * random_fraction())));
 }
 
 }  // namespace

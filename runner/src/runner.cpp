@@ -39,9 +39,9 @@ RunnerLoop::RunnerLoop(LoopOptions options)
   }
   if (runner.max_lost == 0) throw Error(ErrorCode::invalid_argument, "RunnerOptions::max_lost: expected at least 1");
   if (runner.backoff.initial.count() < 0 || runner.backoff.maximum < runner.backoff.initial ||
-      !(runner.backoff.multiplier >= 1)) {
+      !(runner.backoff.multiplier >= 1) || !(runner.backoff.jitter >= 0 && runner.backoff.jitter <= 1)) {
     throw Error(ErrorCode::invalid_argument,
-                "RunnerOptions::backoff: expected 0 <= initial <= maximum, and a multiplier of at least 1");
+                "RunnerOptions::backoff: expected 0 <= initial <= maximum, a multiplier of at least 1, and a jitter of 0 to 1");
   }
   if (runner.concurrency == 0) runner.concurrency = std::max(1u, std::thread::hardware_concurrency());
   for (std::size_t i = 0; i < options_.tasks.size(); ++i) {

@@ -13,6 +13,7 @@
 #include "config/resolve.h"
 #include "config/resource.h"
 #include "core.h"
+#include "export/destination.h"
 #include "base/propagators.h"
 #include "journal/crash.h"
 #include "waymark/error.h"
@@ -190,6 +191,17 @@ Config read_config_file(const std::string& path, std::vector<std::string>* warni
   config::Environment environment;
   std::vector<std::string> said;
   config::ConfigFile file = read_file(path, environment, said);
+  std::string problems;
+  for (const DestinationConfig& destination : file.config.destinations) {
+    try {
+      delivery::check(destination);
+      delivery::check_files(destination);
+    } catch (const Error& error) {
+      const std::string name = path.empty() ? environment.text("WAYMARK_CONFIG").value_or("") : path;
+      problems += (problems.empty() ? "" : "\n") + name + ": " + error.what();
+    }
+  }
+  if (!problems.empty()) throw Error(ErrorCode::invalid_config, problems);
   if (warnings != nullptr) *warnings = std::move(said);
   return std::move(file.config);
 }

@@ -89,7 +89,7 @@ journal::Scope encode_scope(std::string_view name, std::string_view version, std
 // What a destination asks for that its own settings do not tell. `resource`: this Telemetry's.
 void check(const DestinationConfig& destination, const Resource& resource) {
   delivery::check(destination);
-  if (destination.preset != Preset::s2 || destination.output != Output::otlp) return;
+  if (destination.preset != Preset::s2 || destination.output != Output::otlp || !destination.enabled) return;
   const AnyValue* stream = find(destination.resource_attributes, "s2.stream");
   if (!stream) stream = resource.find("s2.stream");
   const auto* name = stream ? std::get_if<std::string>(&stream->value) : nullptr;

@@ -22,6 +22,7 @@ using ::testing::Not;
 using ::testing::Pair;
 using ::testing::SizeIs;
 using ::testing::StartsWith;
+using namespace std::string_literals;
 using std::chrono::milliseconds;
 using std::chrono::minutes;
 using std::chrono::seconds;
@@ -166,6 +167,7 @@ tracer:
   EXPECT_EQ(all[2].output, Output::file);
   EXPECT_EQ(all[2].path, "/var/log/tiles/tiles.jsonl");
   EXPECT_EQ(all[2].rotation.max_age, std::chrono::hours(1));
+  EXPECT_EQ(all[2].rotation.files, 10'000u) << "what was logged does not go after five hours";
   EXPECT_EQ(all[2].minimum_severity, Severity::trace);
 }
 
@@ -248,7 +250,7 @@ exporters:
     compression: gzip
     timeout: 30s
     tls: {ca_file: ca.pem, cert_file: c.pem, key_file: c.key, min_version: 1.3, insecure_skip_verify: true}
-    retry_on_failure: {enabled: true, initial_interval: 2s, multiplier: 1.5, max_interval: 1m, max_elapsed_time: 0s, randomization_factor: 0.5}
+    retry_on_failure: {enabled: true, initial_interval: 2s, multiplier: 1.5, max_interval: 1m, max_elapsed_time: 0s, randomization_factor: 0.25}
     sending_queue: {enabled: true, num_consumers: 10, queue_size: 1000, batch: {max_size: 100}}
   otlp/grpc: {endpoint: 'localhost:4317', tls: {insecure: true}}
   otlphttp/unused: {endpoint: 'http://u'}
@@ -271,6 +273,7 @@ service:
   EXPECT_TRUE(t.tls.insecure_skip_verify);
   EXPECT_EQ(t.retry.initial, seconds(2));
   EXPECT_EQ(t.retry.multiplier, 1.5);
+  EXPECT_EQ(t.retry.jitter, 0.25);
   EXPECT_EQ(t.retry.maximum, minutes(1));
   EXPECT_EQ(t.retry.give_up_age, seconds(0));
   EXPECT_EQ(t.batch.max_records, 100u);
@@ -432,6 +435,28 @@ TEST(ConfigFileTest, APresetOfS2NeedsItsStreamAndItsToken) {
   EXPECT_EQ(problems(text + token, {{"OTEL_RESOURCE_ATTRIBUTES", "s2.stream=tiles"}}), "");
 }
 
+TEST(ConfigFileTest, WhatIsSetBesideThePresetOfS2Stays) {
+  const std::string s2 = "{preset: s2, endpoint: 'https://b.b.s2.dev/otlp', headers: {Authorization: Bearer t}, resource: {s2.stream: x}, ";
+  const auto explicit_values = destinations("destinations.s2: " + s2 + "batch: {interval: 5s, min_bytes: 0}}");
+  EXPECT_EQ(explicit_values[0].batch.interval, seconds(5));
+  EXPECT_EQ(explicit_values[0].batch.min_bytes, 0u);
+  EXPECT_TRUE(explicit_values[0].batch_is_final);
+  const auto small = destinations("destinations.s2: " + s2 + "batch: {max_bytes: 100000}}");
+  EXPECT_EQ(small[0].batch.max_bytes, 100'000u);
+  EXPECT_EQ(small[0].batch.min_bytes, 100'000u);
+  const auto exporter =
+      destinations("exporters.otlphttp: " + s2 + "sending_queue: {batch: {sizer: bytes, max_size: 100000}}}");
+  EXPECT_EQ(exporter[0].batch.min_bytes, 100'000u);
+}
+
+TEST(ConfigFileTest, APasswordInAnEndpointWithAVariableIsNotShown) {
+  for (const std::string& endpoint : {"https://user:hunter2@${HOST}/otlp"s, "https://user:hunter2@" + std::string(90, 'h') + "${HOST}",
+                                      "https://user:hunter2${AT}h y"s, "https://${HOST}/?key=hunter2"s}) {
+    const std::string said = problems("destinations.a.endpoint: '" + endpoint + "'", {{"HOST", "a b"}, {"AT", "@"}});
+    EXPECT_THAT(said, AllOf(HasSubstr("destinations.a.endpoint: "), HasSubstr("***"), Not(HasSubstr("hunter2")))) << endpoint;
+  }
+}
+
 // ---- who wins
 
 TEST(ConfigFileTest, TheEnvironmentComesBeforeTheFileForTheProcess) {
@@ -512,6 +537,8 @@ TEST(ConfigFileTest, AMissingVariableIsAnErrorWithItsPlace) {
             "w.yaml:2:9: service.name: the variable GONE is not set; set it, or write ${GONE:-default}");
   EXPECT_THAT(problems("service: ${EMPTY}", {{"EMPTY", ""}}), HasSubstr("EMPTY is not set"));
   EXPECT_THAT(problems("service: '${GONE'"), HasSubstr("without its '}'"));
+  EXPECT_EQ(problems("service: '${A:-${B}}'", {{"B", "b"}}),
+            "w.yaml:1:10: service: a '${' within '${...}'; a default is plain text, in which no variable can stand");
   EXPECT_THAT(problems("service: '${}'"), HasSubstr("no variable's name"));
   EXPECT_THAT(problems("service: '${a b}'"), HasSubstr("no variable's name"));
   EXPECT_THAT(problems(with_tracer("headers: ['A: ${GONE}']")), AllOf(HasSubstr("w.yaml:6:15: tracer.otel.headers: "), HasSubstr("GONE")));
@@ -585,6 +612,8 @@ TEST(ConfigFileTest, TypesAndRangesAreChecked) {
                         Case{"destinations: {a: {}}", "destinations.a.endpoint: is missing"},
                         Case{"destinations: {a: {endpoint: 'http://h', batch: {min_bytes: 1MiB}}}", "is more than batch.max_bytes"},
                         Case{"destinations: {a: {endpoint: 'http://h', retry: {initial: 1m}}}", "is more than retry.maximum"},
+                        Case{"destinations: {a: {endpoint: 'http://h', retry: {jitter: 2}}}", "'2' is out of range; expected 0 to 1"},
+                        Case{"destinations: {a: {output: file, path: x, rotation.files: 10001}}", "expected 0 to 10000"},
                         Case{"destinations: {a: {endpoint: 'https://h', tls: {cert_file: x}}}", "stands alone"},
                         Case{"destinations: {a: {endpoint: 'http://h'}, b: {name: a, endpoint: 'http://i'}}", "another destination"},
                         Case{"resource: {service.name: 5}", "is no text"},

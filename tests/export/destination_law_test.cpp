@@ -347,8 +347,43 @@ TEST_F(DestinationLawTest, S2sBatchBoundsStandWhereNothingElseWasAskedFor) {
   EXPECT_EQ(with_preset(c).batch.interval, 1s);
   EXPECT_EQ(with_preset(c).batch.max_bytes, 100'000u);
   EXPECT_EQ(with_preset(c).batch.min_bytes, 100'000u);
+  c.batch = {.interval = 5s};
+  c.batch_is_final = true;
+  EXPECT_EQ(with_preset(c).batch.interval, 5s);
+  EXPECT_EQ(with_preset(c).batch.min_bytes, 0u);
   c.preset = Preset::none;
   EXPECT_EQ(with_preset(c).batch.min_bytes, 0u);
+}
+
+TEST_F(DestinationLawTest, WhatIsSwitchedOffNeedsNoTokenAndNoFileYet) {
+  auto c = config();
+  c.preset = Preset::s2;
+  c.headers_file = "/nowhere/headers";
+  c.tls.ca_file = "/nowhere/ca.pem";
+  c.enabled = false;
+  const auto destination = open(c);
+  EXPECT_NO_THROW(check_files(c));
+  c.enabled = true;
+  EXPECT_THROW(check_files(c), Error);
+  EXPECT_THROW(destination->replace(c), Error);
+  c.headers_file.clear();
+  c.preset = Preset::none;
+  EXPECT_THROW(check_files(c), Error) << "tls.ca_file";
+}
+
+TEST_F(DestinationLawTest, AUrlThatCannotBeRequestedIsRefusedWithoutItsSecrets) {
+  auto c = config();
+  for (const char* url : {"", "localhost:4318", "ftp://user:hunter2@h/", "http://", "http://a b/", "http://h:port/", "unix:///x"}) {
+    c.url = url;
+    try {
+      check(c);
+      FAIL() << url;
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), AllOf(HasSubstr("`url` is no http:// or https:// URL"), Not(HasSubstr("hunter2"))));
+    }
+  }
+  c.enabled = false;
+  EXPECT_NO_THROW(check(c));
 }
 
 // ---- when to send, and what

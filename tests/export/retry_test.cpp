@@ -28,6 +28,14 @@ TEST(BackoffTest, GrowsByTheMultiplierUpToTheMaximum) {
   }
 }
 
+TEST(BackoffTest, ItsJitterIsTheShareThatIsLeftToChance) {
+  for (const double jitter : {0.0, 0.25, 1.0}) {
+    const RetryConfig config{.initial = 100ms, .maximum = 1s, .jitter = jitter};
+    EXPECT_EQ(Backoff().next(config, 0s, kLeast), std::chrono::duration_cast<std::chrono::nanoseconds>(100ms * (1 - jitter)));
+    EXPECT_GE(Backoff().next(config, 0s, kMost), 100ms - 1us);
+  }
+}
+
 TEST(BackoffTest, HasJitter) {
   HOLDS("RT-01", "RT-09");
   std::set<std::chrono::nanoseconds> waits;

@@ -129,6 +129,7 @@ Json destination(const DestinationConfig& d) {
   out["retry"] = {{"initial", duration(d.retry.initial)},
                   {"maximum", duration(d.retry.maximum)},
                   {"multiplier", d.retry.multiplier},
+                  {"jitter", d.retry.jitter},
                   {"give_up_age", duration(d.retry.give_up_age)}};
   if (!d.resource_attributes.empty()) out["resource"] = attributes(d.resource_attributes);
   return out;

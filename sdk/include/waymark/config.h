@@ -70,11 +70,13 @@ struct BatchConfig {
   std::chrono::nanoseconds interval = std::chrono::seconds(5);  // the oldest record waits at most this long, (0, 1 year]
 };
 
-// Exponential backoff with full jitter over the upper half: wait in [d/2, d], d = initial * multiplier^n, at most maximum.
+// Exponential backoff with jitter over the upper part: wait in [(1 - jitter) * d, d], d = initial * multiplier^n, at most
+// maximum.
 struct RetryConfig {
   std::chrono::nanoseconds initial = std::chrono::milliseconds(500);
   std::chrono::nanoseconds maximum = std::chrono::seconds(30);
   double multiplier = 2.0;
+  double jitter = 0.5;  // [0, 1]; 0: none, so that all who were refused at once come back at once
   std::chrono::nanoseconds give_up_age{0};  // a batch that is refused for longer than this is dropped, counted; 0: never
 };
 
@@ -108,6 +110,7 @@ struct DestinationConfig {
   std::function<bool(const ReadSpan&)> span_filter;     // traces: false is filtered; runs on the destination's thread
   bool lossy = true;   // false: writers wait (at most block_timeout) rather than lose what this destination has not got
   BatchConfig batch;
+  bool batch_is_final = false;  // preset: true leaves `batch` as it is; else what is at its default becomes the preset's
   RetryConfig retry;
   AnyMap resource_attributes;                           // added to the resource for this destination only
 };

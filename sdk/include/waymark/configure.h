@@ -75,7 +75,8 @@ void configure_console_logging(const ConsoleOptions& options = {});
 // Called after other configure calls, it adds its destinations to theirs; one of the same name and signal replaces.
 void configure_from_file(const std::string& path = {});
 // The same file as a Config, with the environment in its place, for a Telemetry of one's own or to be looked at: its
-// destinations hold secrets. What is odd but no error is put into `warnings`. Throws as configure_from_file does.
+// destinations hold secrets. What is odd but no error is put into `warnings`. Throws as configure_from_file does, and where
+// a file that it names (headers, TLS) can't be read.
 [[nodiscard]] Config read_config_file(const std::string& path = {}, std::vector<std::string>* warnings = nullptr);
 
 // SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGABRT are written into the recorders of this process, with the stack, before they

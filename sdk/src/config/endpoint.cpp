@@ -53,6 +53,18 @@ std::string base64(std::string_view bytes) {
   return text;
 }
 
+}  // namespace
+
+std::string shown_endpoint(std::string_view written, std::string_view text) {
+  // Where a variable holds the "@" or "?", nobody can say what of the rest is secret.
+  for (const char mark : {'@', '?'}) {
+    if (std::ranges::count(text, mark) > std::ranges::count(written, mark)) return in_quotes("***");
+  }
+  return shown(written);
+}
+
+namespace {
+
 // libcurl's view of a URL. It judges; the URL that is requested is put together from the text itself, since libcurl
 // writes percent signs anew (HC-35).
 class ParsedUrl {

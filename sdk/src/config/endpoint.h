@@ -33,6 +33,10 @@ struct Endpoint {
   bool path_ignored = false;  // PathRule::target: there was a path or a query, which is not sent
 };
 
+// For messages, in quotes and without userinfo and query: an endpoint as it is `written` with variables, which becomes
+// `text`.
+[[nodiscard]] std::string shown_endpoint(std::string_view written, std::string_view text);
+
 // Nothing where the text is blank. `key` is the argument's or the variable's name.
 [[nodiscard]] std::optional<Endpoint> parse_endpoint(std::string_view text, Signal signal, PathRule rule,
                                                      std::string_view key);

@@ -20,6 +20,7 @@ using std::chrono::nanoseconds;
 using Zero = Group::Zero;
 
 constexpr std::uint64_t kMiB = 1024 * 1024;
+constexpr std::size_t kMostFiles = 10'000;  // of one rotation, as delivery has it
 constexpr std::array kSent{Signal::traces, Signal::logs};  // what this version sends
 
 bool has_stream(const AnyMap& attributes) {
@@ -198,7 +199,7 @@ class Reader {
     if (d.output == Output::otlp) {
       take(d.protocol, group.choice("protocol", {"http/protobuf", "http/json", "grpc"}));
       if (group.choice("preset", {"none", "s2"}) == 1u) d.preset = Preset::s2;
-      if (d.preset == Preset::s2) use_s2_batches(d.batch);
+      if (d.preset == Preset::s2) use_s2_batches(d);
       requests(group, draft);
       if (const auto word = group.choice("compression", {"none", "gzip"})) d.gzip = *word == 1;
       tls(group, d.tls);
@@ -209,6 +210,7 @@ class Reader {
     }
 
     take(d.batch.max_bytes, group.bytes("batch.max_bytes", 1024, 64 * kMiB));
+    d.batch.min_bytes = std::min(d.batch.min_bytes, d.batch.max_bytes);  // a preset's
     take(d.batch.min_bytes, group.bytes("batch.min_bytes", 0, 64 * kMiB));
     take(d.batch.max_records, group.integer("batch.max_records", 0, INT32_MAX));
     take(d.batch.interval, group.duration("batch.interval"));
@@ -216,6 +218,7 @@ class Reader {
     take(d.retry.initial, group.duration("retry.initial"));
     take(d.retry.maximum, group.duration("retry.maximum"));
     take(d.retry.multiplier, group.number("retry.multiplier", 1, 1000));
+    take(d.retry.jitter, group.number("retry.jitter", 0, 1));
     take(d.retry.give_up_age, group.duration("retry.give_up_age", Zero::allowed));
     check_retry(group, d.retry, "retry.initial", "retry.maximum");
     add(group, draft);
@@ -237,7 +240,7 @@ class Reader {
     RotationConfig& rotation = draft.common.rotation;
     take(rotation.max_bytes, group.bytes("rotation.max_bytes", 0, UINT64_MAX / 4));
     take(rotation.max_age, group.duration("rotation.max_age", Zero::allowed));
-    take(rotation.files, group.integer("rotation.files", 0, 100000));
+    take(rotation.files, group.integer("rotation.files", 0, kMostFiles));
     for (const Signal signal : draft.signals) {
       if (draft.paths[static_cast<std::size_t>(signal)].empty()) {
         group.problem("path", "is missing; expected the file that " + std::string(signal_name(signal)) +
@@ -371,6 +374,7 @@ class Reader {
                                              nanoseconds::zero()};
       if (const auto rotate = group.choice("rotate", {"daily", "hourly", "minutely", "never"})) {
         d.rotation.max_age = ages[*rotate];
+        d.rotation.files = kMostFiles;  // the page names no number, and nothing of what was logged is to go by itself
       }
     } else {
       draft.signals = {Signal::logs};
@@ -471,7 +475,7 @@ class Reader {
     }
     if (group.choice("preset", {"none", "s2"}) == 1u) {
       d.preset = Preset::s2;
-      use_s2_batches(d.batch);
+      use_s2_batches(d);
     }
     requests(group, draft);
     if (const auto word = group.choice("compression", {"none", "gzip"})) d.gzip = *word == 1;
@@ -517,6 +521,7 @@ class Reader {
       // The Collector's 0 is "no limit"; ours is what every receiver takes.
       if (maximum) d.batch.max_bytes = *maximum == 0 ? 64 * kMiB : *maximum;
       if (maximum && *maximum > 0 && *maximum < 1024) group.problem(maximum_key, "is less than 1024 bytes; expected at least that");
+      if (maximum) d.batch.min_bytes = std::min(d.batch.min_bytes, d.batch.max_bytes);  // a preset's
       take(d.batch.min_bytes, minimum);
       if (!maximum) d.batch.max_bytes = std::max(d.batch.max_bytes, d.batch.min_bytes);
       if (d.batch.min_bytes > d.batch.max_bytes) {
@@ -537,9 +542,7 @@ class Reader {
     }
     take(retry.multiplier, group.number("retry_on_failure.multiplier", 1, 1000));
     take(retry.give_up_age, group.duration("retry_on_failure.max_elapsed_time", Zero::allowed));
-    if (const auto factor = group.number("retry_on_failure.randomization_factor", 0, 1); factor && *factor != 0.5) {
-      group.warning("retry_on_failure.randomization_factor", "has no meaning here: a wait is always between half and all of it");
-    }
+    take(retry.jitter, group.number("retry_on_failure.randomization_factor", 0, 1));
     // Without retries the Collector drops what is refused once.
     if (group.boolean("retry_on_failure.enabled") == false) retry.give_up_age = nanoseconds(1);
     check_retry(group, retry, "retry_on_failure.initial_interval", "retry_on_failure.max_interval");
@@ -586,7 +589,9 @@ class Reader {
       std::string why = error.what();
       const bool variable = text.shown != in_quotes(text.text);
       const auto end = why.find("' ");
-      if (variable && end != std::string::npos) why = text.shown + why.substr(end + 1);
+      if (variable && end != std::string::npos) {
+        why = (text.written.empty() ? text.shown : shown_endpoint(text.written, text.text)) + why.substr(end + 1);
+      }
       if (why.starts_with(": ")) why.erase(0, 2);
       group.problem(key, text.place.line > 0 ? text.place : group.place(key), why);
       return std::nullopt;

@@ -240,7 +240,7 @@ DestinationConfig otlp_destination(const SignalVariables& of, const Options& opt
   } else {
     destination.path = endpoint->path;
   }
-  if (destination.preset == Preset::s2) use_s2_batches(destination.batch);
+  if (destination.preset == Preset::s2) use_s2_batches(destination);
   if (const auto interval = interval_of(of, options.export_interval, environment)) {
     destination.batch.interval = *interval;
   } else if (destination.preset == Preset::none) {
@@ -364,10 +364,11 @@ Config base(const BaseOptions& options, Environment& environment, Config config 
 }  // namespace
 
 // The bounds that S2's page recommends.
-void use_s2_batches(BatchConfig& batch) {
-  batch.interval = std::chrono::milliseconds(50);
-  batch.min_bytes = 256 * 1024;
-  batch.max_bytes = 512 * 1024;
+void use_s2_batches(DestinationConfig& destination) {
+  destination.batch.interval = std::chrono::milliseconds(50);
+  destination.batch.min_bytes = 256 * 1024;
+  destination.batch.max_bytes = 512 * 1024;
+  destination.batch_is_final = true;
 }
 
 std::string absolute_directory(std::string_view path) {

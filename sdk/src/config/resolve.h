@@ -29,7 +29,7 @@ namespace waymark::config {
 [[nodiscard]] DestinationConfig resolve_destination(const ConsoleOptions& options, Environment& environment);
 
 // The batches that Preset::s2 asks for, where nobody asks for others.
-void use_s2_batches(BatchConfig& batch);
+void use_s2_batches(DestinationConfig& destination);
 
 // An option's directory as Config has it: absolute, without "." and ".."; empty where the option is.
 [[nodiscard]] std::string absolute_directory(std::string_view path);

@@ -110,6 +110,10 @@ std::optional<std::string> with_variables(std::string_view text, const Environme
       return std::nullopt;
     }
     std::string_view name = text.substr(2, end - 2);
+    if (name.find("${") != std::string_view::npos) {
+      problem = "a '${' within '${...}'; a default is plain text, in which no variable can stand";
+      return std::nullopt;
+    }
     text.remove_prefix(end + 1);
     if (name.starts_with("env:")) name.remove_prefix(4);
     const auto dash = name.find(":-");
@@ -394,7 +398,7 @@ std::optional<Text> Group::text(std::string_view key) {
       problem(key, found(entry.value) + " instead of one value");
       return std::nullopt;
     }
-    return Text{entry.value.text, in_quotes(entry.value.written), entry.value.place};
+    return Text{entry.value.text, in_quotes(entry.value.written), entry.value.place, entry.value.written};
   }
   return std::nullopt;
 }

@@ -27,6 +27,7 @@ struct Text {
   std::string text;   // with variables in place
   std::string shown;  // as it is written
   Place place;
+  std::string written = {};  // as `shown`, whole and without quotes; empty where it stands in no file
 };
 
 class Settings;

@@ -9,6 +9,7 @@
 #include "base/thread.h"
 #include "journal/fault.h"
 #include "otlp/reader.h"
+#include "transport/http.h"
 #include "waymark/error.h"
 #include "waymark/reader.h"
 
@@ -123,6 +124,23 @@ Counts since(const Counts& before, const Counts& now) noexcept {
           .pending = now.pending};
 }
 
+// The headers of its first request, and in `file` those of its headers_file, where it has one.
+HeaderList first_headers(const DestinationConfig& config, std::shared_ptr<HeadersFile>& file) {
+  HeaderList headers = config.headers;
+  if (!config.headers_file.empty()) {
+    file = std::make_shared<HeadersFile>(config.headers_file);
+    headers = merged(std::move(headers), file->headers());
+  }
+  if (config.preset == Preset::s2 && config.output == Output::otlp) {
+    const std::string* token = find_header(headers, "Authorization");
+    if (!token || token->empty()) {
+      refuse(config, "`headers` has no Authorization; the preset s2 expects `Authorization: Bearer <access token>`, there or in "
+                     "`headers_file`");
+    }
+  }
+  return headers;
+}
+
 std::string records_text(std::uint64_t n) { return std::to_string(n) + (n == 1 ? " record" : " records"); }
 
 }  // namespace
@@ -159,6 +177,9 @@ void check(const DestinationConfig& config) {
   if (!(retry.multiplier >= 1.0 && retry.multiplier <= 1000.0)) {
     refuse(config, "`retry.multiplier` is " + std::to_string(retry.multiplier) + "; expected 1 to 1000");
   }
+  if (!(retry.jitter >= 0.0 && retry.jitter <= 1.0)) {
+    refuse(config, "`retry.jitter` is " + std::to_string(retry.jitter) + "; expected 0 to 1");
+  }
   if (retry.give_up_age < kZero || retry.give_up_age > kYear) {
     refuse(config, "`retry.give_up_age` is " + milliseconds_text(retry.give_up_age) + "; expected 0 for never, or at most a year");
   }
@@ -168,13 +189,27 @@ void check(const DestinationConfig& config) {
   if (config.rotation.files > 10'000) {
     refuse(config, "`rotation.files` is " + std::to_string(config.rotation.files) + "; expected 0 to 10000");
   }
+  if (config.output == Output::otlp && config.enabled && !transport::is_http_url(config.url)) {
+    refuse(config, "`url` is no http:// or https:// URL with a host; write for example http://localhost:4318/v1/traces");
+  }
   if (config.output == Output::callback && !config.deliver) {
     refuse(config, "`deliver` is not set; a callback output needs a function to call");
   }
 }
 
+void check_files(const DestinationConfig& config) {
+  if (config.output != Output::otlp || !config.enabled) return;
+  std::shared_ptr<HeadersFile> file;
+  static_cast<void>(first_headers(config, file));
+  try {
+    transport::check(config.tls);
+  } catch (const Error& error) {
+    refuse(config, error.what());
+  }
+}
+
 DestinationConfig with_preset(DestinationConfig config) {
-  if (config.preset != Preset::s2) return config;
+  if (config.preset != Preset::s2 || config.batch_is_final) return config;
   constexpr BatchConfig kDefault;
   if (config.batch.interval == kDefault.interval) config.batch.interval = std::chrono::milliseconds(50);
   if (config.batch.max_bytes == kDefault.max_bytes) config.batch.max_bytes = 512 * 1024;
@@ -201,23 +236,16 @@ std::shared_ptr<const Destination::Settings> Destination::checked(DestinationCon
   check(config);
   if (config.name != name_ || config.signal != signal_) refuse(config, "its name and signal can't be replaced; add another");
   config = with_preset(std::move(config));
-  DestinationConfig opened = config;
   std::shared_ptr<HeadersFile> headers_file;
-  if (!config.headers_file.empty()) {
-    headers_file = std::make_shared<HeadersFile>(config.headers_file);
-    opened.headers = merged(config.headers, headers_file->headers());
-  }
-  if (config.preset == Preset::s2 && config.output == Output::otlp) {
-    const std::string* token = find_header(opened.headers, "Authorization");
-    if (!token || token->empty()) {
-      refuse(config, "`headers` has no Authorization; the preset s2 expects `Authorization: Bearer <access token>`, there or in "
-                     "`headers_file`");
+  std::shared_ptr<Sink> sink;
+  if (config.enabled) {  // else nothing of it needs to be there yet
+    DestinationConfig opened = config;
+    opened.headers = first_headers(config, headers_file);
+    sink = open_sink(opened);
+    if (config.output == Output::otlp && config.tls.insecure_skip_verify) {
+      diagnostics_.say(DiagnosticLevel::warning, title_ + ": tls.insecure_skip_verify is set: whoever answers at this address is "
+                                                          "believed, and gets the records and the headers; give tls.ca_file instead");
     }
-  }
-  std::shared_ptr<Sink> sink = open_sink(opened);
-  if (config.output == Output::otlp && config.tls.insecure_skip_verify) {
-    diagnostics_.say(DiagnosticLevel::warning, title_ + ": tls.insecure_skip_verify is set: whoever answers at this address is "
-                                                        "believed, and gets the records and the headers; give tls.ca_file instead");
   }
   return std::make_shared<const Settings>(Settings{std::move(config), std::move(sink), std::move(headers_file), number});
 }

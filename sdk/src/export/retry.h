@@ -14,8 +14,8 @@
 
 namespace waymark::delivery {
 
-// Full jitter over the upper half: the n-th wait lies in [d/2, d], d = initial * multiplier^n, at most maximum. What the
-// server asks for (Retry-After) wins where it is longer, up to an hour.
+// The n-th wait lies in [(1 - jitter) * d, d], d = initial * multiplier^n, at most maximum. What the server asks for
+// (Retry-After) wins where it is longer, up to an hour.
 class Backoff {
  public:
   static constexpr std::chrono::nanoseconds kLongestRetryAfter = std::chrono::hours(1);
@@ -28,7 +28,8 @@ class Backoff {
     // What the server asked for is where the next wait grows from.
     step_ = std::max(longest, std::min(maximum, static_cast<double>(retry_after.count())));
     const double share = static_cast<double>(random >> 11) * 0x1p-53;  // [0, 1)
-    const std::chrono::nanoseconds wait(static_cast<std::int64_t>(longest * (0.5 + 0.5 * share)));
+    const double jitter = std::clamp(config.jitter, 0.0, 1.0);
+    const std::chrono::nanoseconds wait(static_cast<std::int64_t>(longest * (1.0 - jitter + jitter * share)));
     return std::max(wait, std::min(retry_after, kLongestRetryAfter));
   }
   void reset() noexcept { step_ = 0.0; }
