@@ -83,6 +83,28 @@ TEST_F(JournalTest, AFullJournalTakesTheOldestFromLossyCursorsAndCountsThem) {
   EXPECT_TRUE(said_.about("the journal is full"));
 }
 
+TEST_F(JournalTest, WhatAFullJournalKeepsIsInItsFiles) {
+  for (const bool memory : {false, true}) {
+    const Home where = memory ? home(true) : home();
+    const auto journal = make(where, small(4));
+    const auto cursor = journal->cursor("sink", Signal::logs, true);
+    for (int i = 0; i < 40; ++i) ASSERT_TRUE(put(*journal, i));
+    const auto kept = texts(static_cast<int>(cursor->counts().dropped), 40);
+    std::vector<std::string> in_files;
+    for (const std::string& directory : memory ? std::vector{where.state, where.memory} : std::vector{where.state}) {
+      for (const std::string& name : segments_in(directory)) {
+        const std::string bytes = bytes_of(directory + "/" + name);
+        for (const std::string& text : kept) {
+          if (bytes.find(text) != std::string::npos) in_files.push_back(text);
+        }
+      }
+    }
+    EXPECT_THAT(in_files, ::testing::UnorderedElementsAreArray(kept));
+    std::filesystem::remove_all(where.state);
+    totals_ = {};
+  }
+}
+
 TEST_F(JournalTest, NothingIsTakenFromUnderABatchInFlight) {
   const auto journal = make(home(), small(4));
   const auto cursor = journal->cursor("sink", Signal::logs, true);
