@@ -115,7 +115,7 @@ bool finds(const Plan& plan, std::uint64_t seed) {
   if (plan.script >= 0) {
     texts.insert(texts.end(), {"--kills", "0", "--steps", "1", "--script", std::to_string(plan.script)});
   } else {
-    texts.insert(texts.end(), {"--kills", "60", "--seed", std::to_string(seed)});
+    texts.insert(texts.end(), {"--kills", "200", "--seed", std::to_string(seed)});
   }
   std::vector<char*> argv;
   for (std::string& text : texts) argv.push_back(text.data());
