@@ -81,6 +81,7 @@ void say(Calls& shared, DiagnosticLevel level, const std::vector<std::string>& w
 template <typename Options>
 void configure(const Options& options) {
   Calls& shared = calls();
+  const HeldMessages held;
   const std::lock_guard lock(shared.mutex);
   Telemetry::Core& core = telemetry().core();
 
@@ -103,7 +104,7 @@ void configure(const Options& options) {
     core.start(std::move(base));
     return;
   }
-  if (destination) core.add(*std::move(destination));
+  if (destination) telemetry().add(*std::move(destination));
   if constexpr (requires { options.on_record; }) {
     if (options.on_record) core.set_on_record(options.on_record);
   }
@@ -160,6 +161,7 @@ void configure_console_logging(const ConsoleOptions& options) { configure(option
 
 void configure_from_file(const std::string& path) {
   Calls& shared = calls();
+  const HeldMessages held;
   const std::lock_guard lock(shared.mutex);
   Telemetry::Core& core = telemetry().core();
   config::Environment environment;
@@ -172,18 +174,22 @@ void configure_from_file(const std::string& path) {
   }
 
   say(shared, file.config.diagnostics, warnings);
-  if (file.propagators) trace::prefer_propagators(*file.propagators);
+  const auto prefer = [&] {
+    if (file.propagators) trace::prefer_propagators(*file.propagators);
+  };
   if (!core.started()) {
     file.config.error_handler = shared.handler;
     core.start(std::move(file.config));
+    prefer();
     return;
   }
   for (DestinationConfig& destination : file.config.destinations) {
     AnyMap more = own;
     for (AnyEntry& attribute : destination.resource_attributes) more.push_back(std::move(attribute));
     destination.resource_attributes = std::move(more);
-    core.add(std::move(destination));
   }
+  core.add(std::move(file.config.destinations));
+  prefer();
   core.set_logs_as_span_events(file.config.logs_as_span_events);
 }
 

@@ -11,6 +11,7 @@
 
 #include <atomic>
 #include <memory>
+#include <vector>
 
 #include "waymark/telemetry.h"
 
@@ -25,7 +26,7 @@ class Telemetry::Core {
   void start(Config config);
   [[nodiscard]] bool started();
   [[nodiscard]] const Config& config();  // as started
-  void add(DestinationConfig destination);
+  void add(std::vector<DestinationConfig> all);  // or none
   void set_on_record(OnRecord hook);
   void set_error_handler(ErrorHandler handler);
   void set_logs_as_span_events(bool on);

@@ -11,6 +11,7 @@
 #include <map>
 #include <mutex>
 #include <set>
+#include <thread>
 
 #include "base/clock.h"
 #include "base/diagnostics.h"
@@ -101,6 +102,15 @@ void check(const DestinationConfig& destination, const Resource& resource) {
   }
 }
 
+// Who has something to get from a dead process's journal.
+std::vector<std::pair<std::string, Signal>> waiting_in(const journal::Journal& left) {
+  std::vector<std::pair<std::string, Signal>> waiting;
+  for (const auto& [name, signal, done] : left.cursors()) {
+    if (!done) waiting.emplace_back(name, signal);
+  }
+  return waiting;
+}
+
 // What one ring holds is written in one piece.
 std::size_t segment_bytes(const JournalConfig& journal, const RecorderConfig& recorder) {
   return std::max(journal.segment_bytes, 2 * recorder.ring_bytes);
@@ -184,15 +194,23 @@ struct Telemetry::Core::Parts {
   struct Dead {
     std::shared_ptr<journal::RecoveredJournal> recovered;
     std::shared_ptr<journal::Source> source;  // its journal, and with it all of `recovered`
-    std::size_t readers = 0;
+    std::size_t readers = 0;  // destinations that have it, and whoever is about to give it to them
   };
-  std::mutex recovery_mutex;  // one recovery at a time; taken before destinations_mutex
+  // One recovery at a time. A flush waits for its turn no longer than it may.
+  std::mutex turn_mutex;
+  std::condition_variable turn_free;
+  bool recovering = false;       // guarded by turn_mutex
+  std::thread::id recoverer;     // guarded by turn_mutex
+  std::atomic<bool> ending{false};  // a shutdown has begun: what is not recovered yet is for the next start
   std::mutex dead_mutex;
   std::condition_variable dead_done;
-  std::vector<std::shared_ptr<Dead>> dead;  // open; at most kMaximumOpenDead
+  std::vector<std::shared_ptr<Dead>> dead;  // open; at most most_open_dead()
   static constexpr std::size_t kMaximumOpenDead = 8;
   journal::SiblingWatch* told_of_room = nullptr;  // guarded by dead_mutex
-  std::set<std::string> later;                    // recovered, waiting for room; guarded by recovery_mutex
+  // Recovered, waiting for room, and who has something to get from each; theirs who has the turn.
+  using Waiting = std::vector<std::pair<std::string, Signal>>;
+  std::map<std::string, Waiting> later;
+  std::string opened_last;  // as `later`; the next look goes on behind it, so that each has its turn
   std::atomic<std::size_t> waiting_dead{0};       // how many these are
   std::set<std::string> nobodys;                  // recovered, and closed again: we have no destination for them; as `later`
   std::atomic<bool> new_destination{false};       // there may be one for them now
@@ -232,9 +250,15 @@ struct Telemetry::Core::Parts {
   void switch_off();
   std::string open();
   void undo();
-  void add(DestinationConfig destination);
-  std::size_t recover();
-  bool room_for_dead();
+  void add(std::vector<DestinationConfig> all);
+  void add_one(DestinationConfig destination, std::unique_ptr<Destination> made);
+  std::size_t recover(Deadline deadline = Deadline::max());
+  std::size_t recover_all(Deadline deadline);
+  bool room_for_dead(const Waiting& waiting);
+  void close_unread();
+  std::size_t most_open_dead();
+  bool wanted(const Waiting& waiting, bool now);
+  void look_for_dead();
   void trim();
   void read_dead(const std::shared_ptr<Dead>& dead_one, Destination& destination);
   void source_done(const std::shared_ptr<journal::Source>& source);
@@ -266,6 +290,7 @@ void Telemetry::Core::Parts::start(Config wanted) {
   transport::initialize();
   std::string said;
   {
+    const HeldMessages held;
     const std::scoped_lock lock(mutex);
     if (started) throw Error(ErrorCode::invalid_argument, "Telemetry: started already");
     config = std::move(wanted);
@@ -420,7 +445,7 @@ std::string Telemetry::Core::Parts::open() {
   collector = std::make_unique<journal::Collector>(*recorder, *journal, hook, clock, [this](const journal::Journaled& round) {
     journal->announce(round);
   });
-  for (const DestinationConfig& d : std::vector<DestinationConfig>(config.destinations)) add(d);
+  add(std::vector<DestinationConfig>(config.destinations));
   return said;
 }
 
@@ -442,9 +467,21 @@ void Telemetry::Core::Parts::undo() {
   home = {};
 }
 
-// With `mutex` held.
-void Telemetry::Core::Parts::add(DestinationConfig destination) {
-  check(destination, config.resource);
+// All or none, with `mutex` held: what can be wrong with any is found before the first of them is live.
+void Telemetry::Core::Parts::add(std::vector<DestinationConfig> all) {
+  std::vector<std::unique_ptr<Destination>> made;
+  for (const DestinationConfig& destination : all) {
+    check(destination, config.resource);
+    delivery::DestinationHooks hooks;
+    hooks.on_source_done = [this](const std::shared_ptr<journal::Source>& source) { source_done(source); };
+    hooks.on_failing = [this] { look_for_dead(); };
+    made.push_back(std::make_unique<Destination>(destination, diagnostics, std::move(hooks)));
+  }
+  for (std::size_t i = 0; i < all.size(); ++i) add_one(std::move(all[i]), std::move(made[i]));
+}
+
+// `made`: what becomes of it, where there is none of its name and signal yet; else its settings are what counts.
+void Telemetry::Core::Parts::add_one(DestinationConfig destination, std::unique_ptr<Destination> made) {
   const auto key = std::make_pair(destination.name, destination.signal);
   Destination* fresh = nullptr;
   std::vector<std::shared_ptr<Dead>> waiting;
@@ -453,7 +490,19 @@ void Telemetry::Core::Parts::add(DestinationConfig destination) {
     if (const auto found = destinations.find(key); found != destinations.end()) {
       Destination& there = *found->second;
       lock.unlock();
-      there.replace(destination);
+      const bool was_enabled = there.enabled();
+      there.replace(std::move(*made));
+      if (!was_enabled && destination.enabled) {
+        // What it let go of, or was not given, while it was disabled.
+        std::vector<std::shared_ptr<Dead>> open;
+        {
+          const std::scoped_lock dead_lock(dead_mutex);
+          open = dead;
+        }
+        for (const auto& d : open) read_dead(d, there);
+        new_destination = true;
+        look_for_dead();
+      }
       for (DestinationConfig& d : config.destinations) {
         if (d.name == destination.name && d.signal == destination.signal) d = destination;
       }
@@ -461,9 +510,6 @@ void Telemetry::Core::Parts::add(DestinationConfig destination) {
       if (started) remember();
       return;
     }
-    delivery::DestinationHooks hooks;
-    hooks.on_source_done = [this](const std::shared_ptr<journal::Source>& source) { source_done(source); };
-    auto made = std::make_unique<Destination>(destination, diagnostics, std::move(hooks));
     fresh = made.get();
     fresh->add_source(journal, true);
     destinations.emplace(key, std::move(made));
@@ -481,8 +527,7 @@ void Telemetry::Core::Parts::add(DestinationConfig destination) {
   if (started) remember();
   for (const auto& d : waiting) read_dead(d, *fresh);
   new_destination = true;
-  const std::scoped_lock lock(dead_mutex);
-  if (told_of_room != nullptr) told_of_room->look();
+  look_for_dead();
 }
 
 void Telemetry::Core::Parts::update_severity() {
@@ -525,20 +570,51 @@ void Telemetry::Core::Parts::report(const Recovered& found) {
   }
 }
 
-std::size_t Telemetry::Core::Parts::recover() {
+std::size_t Telemetry::Core::Parts::recover(Deadline deadline) {
   const NoFileSizeSignal quiet;
-  if (home.home.state.empty()) return 0;
-  const std::scoped_lock one(recovery_mutex);
+  if (home.home.state.empty() || ending) return 0;
+  {
+    std::unique_lock lock(turn_mutex);
+    // A handler that is told of a recovery may ask for one.
+    if (recovering && recoverer == std::this_thread::get_id()) return 0;
+    if (!turn_free.wait_until(lock, deadline, [&] { return !recovering; })) return 0;
+    recovering = true;
+    recoverer = std::this_thread::get_id();
+  }
+  struct Turn {
+    Parts& parts;
+    ~Turn() {
+      // A callback has forked, and this is the child: none of this is its own.
+      if (parts.generation != seen_generation()) return;
+      const std::scoped_lock lock(parts.turn_mutex);
+      parts.recovering = false;
+      parts.turn_free.notify_one();
+    }
+  };
+  const Turn turn{*this};
+  return recover_all(deadline);
+}
+
+// A directory that is being recovered is finished whatever the deadline says; what is behind it is left for the next time.
+std::size_t Telemetry::Core::Parts::recover_all(Deadline deadline) {
   journal::sweep_orphans();
   std::size_t taken = 0;
   std::size_t untrimmed = 0;
   if (new_destination.exchange(false)) nobodys.clear();
-  const std::vector<std::string> homes = journal::list_homes(config.state_directory);
-  std::erase_if(later, [&](const std::string& id) { return !std::binary_search(homes.begin(), homes.end(), id); });
+  std::vector<std::string> homes = journal::list_homes(config.state_directory);
+  std::erase_if(later, [&](const auto& entry) { return !std::binary_search(homes.begin(), homes.end(), entry.first); });
+  std::rotate(homes.begin(), std::upper_bound(homes.begin(), homes.end(), opened_last), homes.end());
+  // What somebody can be sent now goes before what waits for a backend.
+  std::stable_partition(homes.begin(), homes.end(), [&](const std::string& id) {
+    const auto waits = later.find(id);
+    return waits == later.end() || wanted(waits->second, true);
+  });
   for (const std::string& id : homes) {
+    if (ending || std::chrono::steady_clock::now() >= deadline) break;
     if (id == home.home.id || nobodys.contains(id)) continue;
-    const bool known = later.contains(id);
-    if (known && !room_for_dead()) continue;
+    const auto waits = later.find(id);
+    const bool known = waits != later.end();
+    if (known && !room_for_dead(waits->second)) continue;
     std::shared_ptr<journal::RecoveredJournal> recovered = journal::recover_directory(
         config.state_directory, id, config.journal, hook, diagnostics, [this](const Recovered& found) { report(found); });
     // A callback has forked, and this is the child: none of this is its own.
@@ -548,11 +624,15 @@ std::size_t Telemetry::Core::Parts::recover() {
     if (!known) ++taken;
     // A crash loop's leavings may be more than a disk holds.
     if (++untrimmed % kMaximumOpenDead == 0) trim();
-    if (!known && !room_for_dead()) {
+    if (!known) {
       // What happened is told, and its spans are closed: what it has to send waits for its turn, with no file open.
-      later.insert(id);
-      continue;
+      Waiting waiting = waiting_in(*recovered->journal);
+      if (!room_for_dead(waiting)) {
+        later.emplace(id, std::move(waiting));
+        continue;
+      }
     }
+    opened_last = id;
     auto dead_one = std::make_shared<Dead>();
     dead_one->source = std::shared_ptr<journal::Source>(recovered, recovered->journal.get());
     dead_one->recovered = std::move(recovered);
@@ -560,6 +640,8 @@ std::size_t Telemetry::Core::Parts::recover() {
     std::vector<Destination*> all;
     {
       const std::scoped_lock lock(destinations_mutex, dead_mutex);
+      // A shutdown lets go of those that it finds; one that came after it would be nobody's.
+      if (ending) break;
       for (const auto& [key, destination] : destinations) all.push_back(destination.get());
       dead.push_back(dead_one);
     }
@@ -567,25 +649,83 @@ std::size_t Telemetry::Core::Parts::recover() {
     source_done(dead_one->source);
   }
   waiting_dead = later.size();
-  trim();
+  if (!ending) trim();
   return taken;
 }
 
-// Whether another dead process's journal may be opened: each takes descriptors and buffers. Where others wait, those give way
-// that nobody here has a destination for. With `recovery_mutex` held.
-bool Telemetry::Core::Parts::room_for_dead() {
-  const std::scoped_lock lock(dead_mutex);
-  if (dead.size() >= kMaximumOpenDead) {
+// Whether another dead process's journal may be opened, which these destinations have something to get from: each takes
+// descriptors and buffers. Where others wait, those give way that nobody reads; and where one waits that can be delivered,
+// those too that are read by destinations only whose backends fail. By whoever has the turn.
+bool Telemetry::Core::Parts::room_for_dead(const Waiting& waiting) {
+  const std::size_t most = most_open_dead();
+  const auto room = [&] {
+    const std::scoped_lock lock(dead_mutex);
+    return dead.size() < most;
+  };
+  if (room()) return true;
+  close_unread();
+  if (room() || !wanted(waiting, true)) return room();
+  std::vector<std::shared_ptr<Dead>> open;
+  std::vector<Destination*> all;
+  {
+    const std::scoped_lock lock(destinations_mutex, dead_mutex);
+    open = dead;
+    for (const auto& [key, destination] : destinations) all.push_back(destination.get());
+  }
+  for (const auto& d : open) {
+    for (Destination* destination : all) {
+      if (destination->give_back(d->source)) source_done(d->source);
+    }
+  }
+  open.clear();
+  close_unread();
+  return room();
+}
+
+// Closes what nobody reads. By whoever has the turn.
+void Telemetry::Core::Parts::close_unread() {
+  std::vector<std::shared_ptr<Dead>> closed;
+  {
+    const std::scoped_lock lock(dead_mutex);
     std::erase_if(dead, [&](const auto& d) {
       if (d->readers > 0) return false;
-      nobodys.insert(d->recovered->home.id);
+      closed.push_back(d);
       return true;
     });
   }
-  return dead.size() < kMaximumOpenDead;
+  for (const auto& d : closed) {
+    Waiting waiting = waiting_in(*d->recovered->journal);
+    if (wanted(waiting, false)) {
+      later.emplace(d->recovered->home.id, std::move(waiting));
+    } else {
+      nobodys.insert(d->recovered->home.id);
+    }
+  }
+  waiting_dead = later.size();
 }
 
-// Dead processes' directories together take at most max_bytes. With `recovery_mutex` held.
+// A destination whose backend fails keeps one at most where others wait: with these, one at least is free for the rest.
+std::size_t Telemetry::Core::Parts::most_open_dead() {
+  const std::scoped_lock lock(destinations_mutex);
+  return std::max(kMaximumOpenDead, destinations.size() + 1);
+}
+
+// Whether a destination that we have and that is enabled is among them; `now`: and whose backend does not fail.
+bool Telemetry::Core::Parts::wanted(const Waiting& waiting, bool now) {
+  const std::scoped_lock lock(destinations_mutex);
+  return std::any_of(waiting.begin(), waiting.end(), [&](const auto& key) {
+    const auto found = destinations.find(key);
+    return found != destinations.end() && found->second->enabled() && !(now && found->second->failing());
+  });
+}
+
+// There may be room for one that waits, or one that waits has become more urgent than one that is open.
+void Telemetry::Core::Parts::look_for_dead() {
+  const std::scoped_lock lock(dead_mutex);
+  if (told_of_room != nullptr) told_of_room->look();
+}
+
+// Dead processes' directories together take at most max_bytes. By whoever has the turn.
 void Telemetry::Core::Parts::trim() {
   std::vector<std::shared_ptr<Dead>> open;
   std::set<std::string> ours;
@@ -603,16 +743,20 @@ void Telemetry::Core::Parts::read_dead(const std::shared_ptr<Dead>& dead_one, De
     const std::scoped_lock lock(dead_mutex);
     ++dead_one->readers;
   }
-  destination.add_source(dead_one->source, false);
+  if (!destination.add_source(dead_one->source, false)) source_done(dead_one->source);
 }
 
-// The last one to have read a dead source closes it; where somebody's cursor still waits, it stays for a later destination.
+// The last one to have read a dead source closes it; where somebody's cursor still waits, it stays for a later destination,
+// or gives way to another.
 void Telemetry::Core::Parts::source_done(const std::shared_ptr<journal::Source>& source) {
   std::shared_ptr<Dead> finished;
   {
     const std::scoped_lock lock(dead_mutex);
     const auto found = std::find_if(dead.begin(), dead.end(), [&](const auto& d) { return d->source == source; });
-    if (found == dead.end() || --(*found)->readers > 0) return;
+    if (found == dead.end()) return;
+    const bool unread = --(*found)->readers == 0;
+    if (waiting_dead > 0 && told_of_room != nullptr) told_of_room->look();
+    if (!unread) return;
     dead_done.notify_all();
     const auto cursors = (*found)->recovered->journal->cursors();
     if ((*found)->recovered->journal->extent().cursors_missing) return;  // nobody knows who has got what
@@ -643,7 +787,8 @@ bool Telemetry::Core::Parts::flush(Deadline deadline) {
         return false;
       }
     }
-    recover();
+    recover(deadline);
+    if (std::chrono::steady_clock::now() >= deadline && waiting_dead > 0) return false;
     // Others hold them, or they can't be opened.
     if (waiting_dead >= before) return flush_once(deadline);
   }
@@ -665,7 +810,7 @@ bool Telemetry::Core::Parts::flush_once(Deadline deadline) {
   std::vector<Destination::Flush> flushes;
   flushes.reserve(all.size());
   for (Destination* d : all) flushes.push_back(d->begin_flush());
-  for (std::size_t i = 0; i < all.size(); ++i) good = all[i]->wait(flushes[i], deadline) && good;
+  for (std::size_t i = 0; i < all.size(); ++i) good = all[i]->wait(flushes[i], deadline) && all[i]->acknowledged(flushes[i]) && good;
   return good;
 }
 
@@ -679,6 +824,7 @@ bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
     // A child of fork that has recorded nothing records nothing from here on.
     if (!started && abandoned == nullptr) return clean;
     stopped = true;
+    ending = true;
     switch_off();
     if (!recorder) return true;
   }
@@ -745,7 +891,8 @@ bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
   }
   {
     const std::scoped_lock lock(dead_mutex);
-    // For whoever recovers them next. Our destinations keep the journals, and can still say what they counted.
+    // For whoever recovers them next; no recovery adds one from here on. Our destinations keep the journals, and can still
+    // say what they counted.
     for (const auto& d : dead) d->recovered->lock = {};
     dead.clear();
   }
@@ -811,13 +958,16 @@ bool Telemetry::Core::started() {
 
 const Config& Telemetry::Core::config() { return parts().config; }
 
-void Telemetry::Core::add(DestinationConfig destination) {
+void Telemetry::Core::add(std::vector<DestinationConfig> all) {
+  if (all.empty()) return;
   Parts& here = parts();
+  const HeldMessages held;
   const std::scoped_lock lock(here.mutex);
-  if (here.stopped) throw Error(ErrorCode::closed, "destination " + destination.name + ": the Telemetry was shut down");
-  if (here.config.disabled) return check(destination, here.config.resource);
+  if (here.stopped) throw Error(ErrorCode::closed, "destination " + all.front().name + ": the Telemetry was shut down");
+  for (const DestinationConfig& destination : all) check(destination, here.config.resource);
+  if (here.config.disabled) return;
   if (!here.started) throw Error(ErrorCode::invalid_argument, "Telemetry: not started");
-  here.add(std::move(destination));
+  here.add(std::move(all));
 }
 
 void Telemetry::Core::set_on_record(OnRecord hook) {
@@ -863,6 +1013,7 @@ ScopeEntry& entry_of(Telemetry::Core::Parts& parts, std::string_view name, std::
   if (name.empty()) {
     parts.diagnostics.say_once("scope", DiagnosticLevel::warning, "a tracer or logger without a name was asked for");
   }
+  const HeldMessages held;
   const std::scoped_lock lock(parts.mutex);
   ScopeEntry* known = nullptr;
   parts.scopes.for_each([&](ScopeEntry& entry) {
@@ -887,7 +1038,11 @@ Logger Telemetry::logger(std::string_view name, std::string_view version, std::s
   return Logger(&entry_of(core_->parts(), name, version, schema_url, attributes).logger);
 }
 
-void Telemetry::add(DestinationConfig destination) { core_->add(std::move(destination)); }
+void Telemetry::add(DestinationConfig destination) {
+  std::vector<DestinationConfig> one;
+  one.push_back(std::move(destination));
+  core_->add(std::move(one));
+}
 
 bool Telemetry::force_flush(std::chrono::nanoseconds timeout) { return core_->parts_as_they_are().flush(deadline_after(timeout)); }
 
@@ -910,7 +1065,9 @@ Stats Telemetry::stats() const {
   for (const auto& d : parts.dead) {
     journal::Journal& left = *d->recovered->journal;
     for (const auto& [name, signal, done] : left.cursors()) {
-      if (done || parts.destinations.contains({name, signal})) continue;
+      // One that is enabled reads it, and counts it.
+      const auto known = parts.destinations.find({name, signal});
+      if (done || (known != parts.destinations.end() && known->second->enabled())) continue;
       auto entry = std::find_if(stats.destinations.begin(), stats.destinations.end(),
                                 [&, n = &name, s = signal](const auto& e) { return e.name == *n && e.signal == s; });
       if (entry == stats.destinations.end()) {

@@ -501,14 +501,37 @@ TEST_F(DestinationTest, ReadsWhatADeadProcessLeftAndLetsItGo) {
   expect_balanced(*destination);
 }
 
-TEST_F(DestinationTest, ADeadSourceThatNeverHadThisDestinationIsDoneAtOnce) {
-  Heard done;
+TEST_F(DestinationTest, ADeadSourceThatNeverHadThisDestinationIsNotTaken) {
   const auto dead = std::make_shared<FakeSource>(false);
   dead->append(Signal::traces, span_bytes("nobody asked"));
-  const auto destination = open(config(), {.on_source_done = [&](const auto&) { done.add("done"); }});
-  destination->add_source(dead, false);
-  ASSERT_TRUE(done.wait_for(1));
+  const auto destination = open(config());
+  EXPECT_FALSE(destination->add_source(dead, false));
+  EXPECT_TRUE(destination->flush(in(kLong)));
   EXPECT_THAT(server.requests(), IsEmpty());
+}
+
+TEST_F(DestinationTest, ADisabledOneLetsGoOfWhatADeadProcessLeft) {
+  Heard done;
+  const auto dead = std::make_shared<FakeSource>(false);
+  dead->had_cursor("backend", Signal::traces);
+  dead->append(Signal::traces, span_bytes("dead"));
+  server.script({{.status = 503, .headers = {{"Retry-After", "3600"}}}});
+  const auto destination = open(config(), {.on_source_done = [&](const auto&) { done.add("done"); },
+                                           .on_failing = [&] { done.add("failing"); }});
+  EXPECT_TRUE(destination->add_source(dead, false));
+  ASSERT_TRUE(done.wait_for(1));
+  EXPECT_TRUE(destination->failing());
+  EXPECT_FALSE(destination->give_back(dead)) << "it waits to be sent again";
+  auto off = config();
+  off.enabled = false;
+  destination->replace(off);
+  ASSERT_TRUE(done.wait_for(2));
+  EXPECT_THAT(done.lines(), ElementsAre("failing", "done"));
+  EXPECT_FALSE(destination->add_source(dead, false));
+  destination->replace(config());
+  EXPECT_TRUE(destination->add_source(dead, false)) << "its cursor stands where it stood";
+  EXPECT_TRUE(destination->flush(in(kLong)));
+  EXPECT_EQ(destination->stats().counts.delivered, 1u);
 }
 
 TEST_F(DestinationTest, ABusySourceDoesNotStarveARecoveredOne) {

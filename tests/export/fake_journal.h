@@ -229,6 +229,11 @@ class FakeSource final : public journal::Source {
       counts.offered = state_->offered[static_cast<std::size_t>(key_.second)] + place.counts.offered;
       return counts;
     }
+    std::uint64_t lost() const override {
+      const std::lock_guard lock(state_->mutex);
+      const Counts& counts = state_->cursors.at(key_).counts;
+      return counts.rejected + counts.dropped;
+    }
 
    private:
     std::shared_ptr<State> state_;

@@ -84,6 +84,21 @@ TEST_F(ConfigureFromFileTest, AfterOtherCallsItAddsItsDestinations) {
   EXPECT_EQ(find_string(spans[0].resource, "team"), "tiles");
 }
 
+TEST_F(ConfigureFromFileTest, WhereOneDestinationCantBeHadNoneIsAdded) {
+  IN_A_PROCESS({
+    configure_otel_tracing({.service = "runner", .endpoint = file("first.jsonl")});
+    const auto broken = [&] {
+      configure_from_file(write("service: runner\npropagators: [b3]\n" + archive() +
+                                "destinations.broken: {endpoint: 'http://127.0.0.1:1', headers_file: '" + path("none") + "'}\n"));
+    };
+    (void)code_of(broken, "headers_file");
+    require(stats().destinations.size() == 1, "the file's other destination is not there");
+    { auto span = tracer("test").span("work"); }
+    require(shutdown(), "nothing is left");
+  });
+  EXPECT_FALSE(std::filesystem::exists(path("traces.jsonl")) && !read("traces.jsonl").spans.empty());
+}
+
 TEST_F(ConfigureFromFileTest, ACallAfterItReplacesADestinationOfTheSameName) {
   IN_A_PROCESS({
     configure_from_file(write("service: runner\n" + archive()));

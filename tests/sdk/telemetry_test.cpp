@@ -11,6 +11,7 @@
 #include <fstream>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <thread>
 
 #include "support/holds.h"
@@ -437,6 +438,187 @@ TEST_F(TelemetryTest, WhatNobodyHasADestinationForWaitsForOne) {
   EXPECT_TRUE(next.force_flush(kLong));
   EXPECT_THAT(texts(elsewhere.logs()), ElementsAre("left"));
   EXPECT_TRUE(next.shutdown(kLong));
+}
+
+// A handler may ask for whatever it likes, whoever speaks.
+class HandlerTest : public TelemetryTest {
+ protected:
+  Config asking() {
+    Config c = config();
+    c.error_handler = [this](DiagnosticLevel, std::string_view line) {
+      if (Telemetry* t = telemetry.load()) {
+        (void)t->stats();
+        (void)t->logger("asked by a handler");
+        (void)t->tracer("asked by a handler");
+      }
+      const std::scoped_lock lock(mutex);
+      said.emplace_back(line);
+    };
+    return c;
+  }
+  DestinationConfig unverified() {
+    DestinationConfig d;
+    d.name = "unverified";
+    d.url = "https://127.0.0.1:1/v1/traces";
+    d.tls.insecure_skip_verify = true;
+    return d;
+  }
+  std::atomic<Telemetry*> telemetry{nullptr};
+};
+
+TEST_F(HandlerTest, MayAskForEverythingWhileADestinationIsAddedAndReplaced) {
+  Telemetry here(asking());
+  telemetry = &here;
+  here.add(unverified());
+  EXPECT_THAT(lines(), Contains(HasSubstr("insecure_skip_verify")));
+  here.add(unverified());
+  EXPECT_EQ(std::ranges::count_if(lines(), [](const auto& l) { return l.find("insecure_skip_verify") != l.npos; }), 2);
+  here.shutdown(milliseconds(1));
+}
+
+TEST_F(HandlerTest, MayTouchTheSpanThatDroppedAnAttribute) {
+  Config c = asking();
+  DetachedSpan* span = nullptr;
+  c.error_handler = [&](DiagnosticLevel, std::string_view line) {
+    if (span != nullptr) span->set("touched", true);
+    const std::scoped_lock lock(mutex);
+    said.emplace_back(line);
+  };
+  Telemetry here(c);
+  DetachedSpan open = here.tracer("t").start_span("open");
+  span = &open;
+  open.set("", 1);
+  EXPECT_THAT(lines(), Contains(HasSubstr("left out")));
+  span = nullptr;
+}
+
+TEST_F(TelemetryTest, AFlushIsFalseWhereSomethingWasRefused) {
+  Config c = config();
+  std::atomic<bool> refuse{true};
+  c.destinations = {unreachable(Signal::logs)};
+  c.destinations[0].deliver = [&](Signal, std::string_view) {
+    return DeliveryResult{refuse ? Outcome::rejected : Outcome::delivered, 0, {}};
+  };
+  Telemetry here(c);
+  here.logger("t").info("refused");
+  EXPECT_FALSE(here.force_flush(kLong));
+  refuse = false;
+  here.logger("t").info("taken");
+  EXPECT_TRUE(here.force_flush(kLong));
+  EXPECT_EQ(counts_of(here, Signal::logs).rejected, 1u);
+}
+
+// Ends so many processes' worth of telemetry that nobody took: one log record in each, for "memory" and for "other", and a
+// span that is still open, which makes each of them news.
+class DeadDirectoriesTest : public TelemetryTest {
+ protected:
+  static constexpr std::size_t kMany = 20;  // more than are open at a time
+  void leave(std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) {
+      Config c = config();
+      c.recover_siblings = false;
+      c.on_recovered = {};
+      c.destinations = {unreachable(Signal::logs), unreachable(Signal::logs, "other"), unreachable(Signal::traces)};
+      Telemetry telemetry(c);
+      DetachedSpan open = telemetry.tracer("t").start_span("open");
+      telemetry.logger("t").info("left" + std::to_string(i));
+      telemetry.shutdown(milliseconds(1));
+    }
+  }
+  // A destination that tells of each record that it gets.
+  DestinationConfig telling(const std::string& name) {
+    DestinationConfig d = unreachable(Signal::logs, name);
+    d.deliver = [this](Signal signal, std::string_view request) {
+      const std::scoped_lock lock(mutex);
+      for (const ReadLog& log : read_request(signal, request).logs) delivered.insert(to_text(log.body));
+      changed.notify_all();
+      return DeliveryResult{};
+    };
+    return d;
+  }
+  bool wait_for_delivery(std::size_t count) {
+    std::unique_lock lock(mutex);
+    return changed.wait_for(lock, kLong, [&] { return delivered.size() >= count; });
+  }
+  std::set<std::string> delivered;
+};
+
+TEST_F(DeadDirectoriesTest, ADisabledDestinationHoldsUpNoOther) {
+  leave(kMany);
+  Config c = config();
+  DestinationConfig off = unreachable(Signal::logs, "other");
+  off.enabled = false;
+  c.destinations = {telling("memory"), off};
+  Telemetry next(c);
+  EXPECT_TRUE(wait_for_delivery(kMany));
+  next.recover();
+  EXPECT_TRUE(next.force_flush(kLong));
+  {
+    const std::scoped_lock lock(mutex);
+    delivered.clear();
+  }
+  next.add(telling("other"));
+  EXPECT_TRUE(wait_for_delivery(kMany)) << "once it is enabled it gets them";
+}
+
+TEST_F(DeadDirectoriesTest, ADeadBackendHoldsUpNoOther) {
+  leave(kMany);
+  Config c = config();
+  DestinationConfig down = unreachable(Signal::logs, "other");
+  c.destinations = {telling("memory"), down};
+  Telemetry next(c);
+  EXPECT_TRUE(wait_for_delivery(kMany));
+  {
+    const std::scoped_lock lock(mutex);
+    delivered.clear();
+  }
+  next.add(telling("other"));
+  EXPECT_TRUE(wait_for_delivery(kMany)) << "once it is back it gets them";
+  EXPECT_TRUE(next.force_flush(kLong));
+}
+
+TEST_F(DeadDirectoriesTest, AShutdownWaitsForNoMoreThanTheOneThatIsBeingRecovered) {
+  leave(3);
+  Config c = config();
+  std::atomic<Telemetry*> next{nullptr};
+  std::atomic<int> told{0};
+  c.on_recovered = [&](const Recovered&) {
+    ++told;
+    told.notify_all();
+    while (next == nullptr) std::this_thread::yield();
+    while (next.load()->tracer("t").span("is it over?").recording()) std::this_thread::yield();
+  };
+  Telemetry telemetry(c);
+  next = &telemetry;
+  told.wait(0);
+  telemetry.shutdown(kLong);
+  EXPECT_EQ(told, 1);
+}
+
+TEST_F(DeadDirectoriesTest, AfterAShutdownNothingIsTakenOver) {
+  leave(2);
+  Config c = config();
+  c.recover_siblings = false;
+  std::atomic<int> told{0};
+  std::atomic<bool> over{false};
+  c.on_recovered = [&](const Recovered&) {
+    ++told;
+    told.notify_all();
+    over.wait(false);
+  };
+  Telemetry stopped(c);
+  std::thread user([&] { stopped.recover(); });
+  told.wait(0);
+  stopped.shutdown(kLong);
+  over = true;
+  over.notify_all();
+  user.join();
+  EXPECT_EQ(stopped.recover(), 0u);
+  EXPECT_EQ(told, 1);
+  Config d = config();
+  d.destinations = {telling("memory"), telling("other")};
+  Telemetry next(d);
+  EXPECT_TRUE(wait_for_delivery(2)) << "nobody has kept them";
 }
 
 TEST_F(TelemetryTest, StatsCanBeAskedForWhateverWasLeftPending) {

@@ -63,7 +63,8 @@ class Telemetry {
   // A new one starts at the next record.
   void add(DestinationConfig destination);
 
-  // True if everything that was accepted before the call has been acknowledged by every destination.
+  // True if everything that was accepted before the call has been acknowledged by every destination that is enabled. False
+  // also where all is settled, but some of it was rejected or dropped meanwhile; stats() says how much.
   bool force_flush(std::chrono::nanoseconds timeout);
   // Stops recording, delivers until the deadline, leaves the rest in the state directory and says what became of every
   // record. True if nothing is left. The second call does nothing.

@@ -12,6 +12,7 @@ namespace waymark {
 namespace {
 
 thread_local bool speaking = false;
+constinit thread_local HeldMessages* held = nullptr;  // the innermost
 
 std::string_view level_name(DiagnosticLevel level) noexcept {
   switch (level) {
@@ -52,8 +53,23 @@ void Diagnostics::set_level(DiagnosticLevel level) noexcept {
   level_ = level;
 }
 
+HeldMessages::HeldMessages() noexcept : outer_(std::exchange(held, this)) {}
+
+HeldMessages::~HeldMessages() {
+  held = outer_;
+  for (const Message& message : messages_) message.diagnostics->say(message.level, message.text);
+}
+
 void Diagnostics::say(DiagnosticLevel level, std::string_view message) noexcept {
   if (speaking || level == DiagnosticLevel::none) return;
+  if (held != nullptr) {
+    try {
+      held->messages_.push_back({this, level, std::string(message)});
+    } catch (...) {
+      // No memory to keep it: it is lost, rather than said where nobody may speak.
+    }
+    return;
+  }
   speaking = true;
   try {
     std::shared_ptr<const ErrorHandler> handler;

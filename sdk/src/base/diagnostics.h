@@ -13,10 +13,31 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "waymark/config.h"
 
 namespace waymark {
+
+// While it lives, what this thread says is kept back, and said at its end: a handler may ask for stats() or a logger, and would
+// wait for the locks that this thread holds. Make it before they are taken, so that it ends after them.
+class HeldMessages {
+ public:
+  HeldMessages() noexcept;
+  ~HeldMessages();
+  HeldMessages(const HeldMessages&) = delete;
+  HeldMessages& operator=(const HeldMessages&) = delete;
+
+ private:
+  friend class Diagnostics;
+  struct Message {
+    class Diagnostics* diagnostics;
+    DiagnosticLevel level;
+    std::string text;
+  };
+  HeldMessages* const outer_;  // speaks for us, where there is one
+  std::vector<Message> messages_;
+};
 
 class Diagnostics {
  public:

@@ -63,6 +63,7 @@ class SpanFilter {
       resource_ = std::move(span.resource);
     };
     try {
+      const ProgramCode code;
       const bool keep = filter_(span);
       give_back();
       return keep;
@@ -273,32 +274,63 @@ void Destination::open_cursor(Reader& reader) {
   if (!reader.live) reader.adopted = reader.cursor->counts();
 }
 
-void Destination::replace(DestinationConfig config) {
-  std::uint64_t number = 0;
-  {
-    const std::lock_guard lock(mutex_);
-    number = settings_->number + 1;
-  }
-  auto settings = checked(std::move(config), number);
-  {
-    const std::lock_guard lock(mutex_);
-    settings_.swap(settings);
-    apply_settings();
-    progress_.notify_all();  // what is disabled now owes nothing to a flush
-    rouse();
-  }
+void Destination::replace(DestinationConfig config) { replace_settings(checked(std::move(config), 0)); }
+
+void Destination::replace(Destination&& checked) {
+  checked.stop(std::chrono::steady_clock::now());
+  replace_settings(checked.settings_);
 }
 
-void Destination::add_source(std::shared_ptr<journal::Source> source, bool live) {
+void Destination::replace_settings(std::shared_ptr<const Settings> settings) {
+  auto next = std::make_shared<Settings>(*settings);
+  const std::lock_guard lock(mutex_);
+  next->number = settings_->number + 1;
+  settings_ = std::move(next);
+  apply_settings();
+  progress_.notify_all();  // what is disabled now owes nothing to a flush
+  rouse();
+}
+
+bool Destination::add_source(std::shared_ptr<journal::Source> source, bool live) {
   auto reader = std::make_shared<Reader>();
   reader->source = std::move(source);
   reader->live = live;
   // A live one's cursor starts at its end; wake() tells of what comes.
   reader->look = !live;
   const std::lock_guard lock(mutex_);
-  if (!live || settings_->config.enabled) open_cursor(*reader);
+  const bool known = std::ranges::any_of(readers_, [&](const auto& r) { return r->source == reader->source; });
+  if (!live && (known || !settings_->config.enabled)) return false;
+  if (settings_->config.enabled) open_cursor(*reader);
+  if (!live && !reader->cursor) return false;
   readers_.push_back(std::move(reader));
   rouse();
+  return true;
+}
+
+bool Destination::give_back(const std::shared_ptr<journal::Source>& source) {
+  const std::lock_guard lock(mutex_);
+  const auto found = std::ranges::find_if(readers_, [&](const auto& r) { return !r->live && r->source == source; });
+  if (found == readers_.end() || !failing_ || *found == serving_) return false;
+  let_go(std::shared_ptr<Reader>(*found));
+  return true;
+}
+
+bool Destination::failing() const {
+  const std::lock_guard lock(mutex_);
+  return failing_;
+}
+
+bool Destination::enabled() const {
+  const std::lock_guard lock(mutex_);
+  return settings_->config.enabled;
+}
+
+void Destination::set_failing(bool failing) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (std::exchange(failing_, failing) == failing) return;
+  }
+  if (failing && hooks_.on_failing) hooks_.on_failing();
 }
 
 void Destination::wake(std::uint64_t records, std::uint64_t bytes) noexcept {
@@ -363,13 +395,17 @@ std::shared_ptr<Destination::Reader> Destination::next() {
   for (;;) {
     if (over()) return nullptr;
     const bool due = is_due();
-    const std::size_t count = settings_->config.enabled ? readers_.size() : 0;
+    const bool enabled = settings_->config.enabled;
+    const std::size_t count = readers_.size();
+    serving_.reset();
     for (std::size_t i = 0; i < count; ++i) {
       const std::size_t at = (turn_ + i) % count;
       Reader& reader = *readers_[at];
+      if (!enabled && reader.live) continue;
       if (reader.look || !reader.live || due || reader.wanted > reader.settled || (stopping_ && !reader.drained)) {
         turn_ = at + 1;
-        return readers_[at];
+        serving_ = readers_[at];
+        return serving_;
       }
     }
     if (stopping_) return nullptr;
@@ -405,15 +441,19 @@ bool Destination::serve(const std::shared_ptr<Reader>& reader) {
   std::shared_ptr<const Settings> settings;
   bool stopping = false;
   std::uint64_t wanted = 0;
+  bool given_up = false;
   {
     const std::lock_guard lock(mutex_);
     settings = settings_;
+    given_up = !settings->config.enabled && !reader->live;
+    // Others may have to get what is in it, and it holds one of few places. Whoever enables us again offers it again.
+    if (given_up) let_go(reader);
     stopping = stopping_;
     wanted = reader->wanted;
     if (reader->live) claim();
     reader->look = false;
   }
-  if (!reader->cursor) {
+  if (given_up || !reader->cursor) {
     finish(reader);
     return true;
   }
@@ -524,6 +564,7 @@ Destination::Delivered Destination::deliver(journal::Cursor& cursor, const Setti
     if (delivery.outcome == Outcome::delivered) {
       const std::uint64_t refused = std::min(delivery.rejected, records);
       taken_of_ = settings.number;
+      set_failing(false);
       outcome.delivered += records - refused;
       outcome.rejected += refused;
       if (refused > 0) {
@@ -549,6 +590,7 @@ Destination::Delivered Destination::deliver(journal::Cursor& cursor, const Setti
     // the journal's bounds, and it is said.
     const bool unauthorized = delivery.refusal == Refusal::unauthorized;
     if (delivery.outcome == Outcome::rejected && !unauthorized && !preset_retries(config.preset, delivery)) {
+      set_failing(false);
       outcome.rejected += records;
       const bool never_took = taken_of_ != settings.number;  // else its proxy lost the route for a moment, say
       if (delivery.unsupported && never_took && signal_ == Signal::logs && config.preset == Preset::none) {
@@ -587,6 +629,7 @@ Destination::Delivered Destination::deliver(journal::Cursor& cursor, const Setti
     wait.credentials = unauthorized ? settings.headers_file.get() : nullptr;
     if (give_up_age.count() > 0 && !wait.asked_for) wait.time = std::min<std::chrono::nanoseconds>(wait.time, give_up_age - age);
     cursor.abandon();
+    set_failing(true);
     if (!pause(wait)) return Delivered::over;
     if (unauthorized) static_cast<void>(refresh_credentials(settings));
     if (!cursor.retake(batch_.position())) return Delivered::again;
@@ -645,14 +688,10 @@ bool Destination::pause(const Wait& wait) {
 }
 
 void Destination::finish(const std::shared_ptr<Reader>& reader) {
-  const Counts counted = reader->cursor && !reader->live ? since(reader->adopted, reader->cursor->counts()) : Counts{};
   {
     const std::lock_guard lock(mutex_);
-    add(recovered_, counted);
-    std::erase(readers_, reader);
-    reader->done = true;
-    reader->cursor.reset();
-    progress_.notify_all();
+    let_go(reader);
+    serving_.reset();
   }
   reader->envelope.reset();
   reader->keep = nullptr;
@@ -662,6 +701,20 @@ void Destination::finish(const std::shared_ptr<Reader>& reader) {
   } catch (const std::exception& error) {
     note("source", DiagnosticLevel::error, std::string("what follows a recovered journal failed: ") + error.what());
   }
+}
+
+void Destination::let_go(const std::shared_ptr<Reader>& reader) {
+  if (reader->done) return;
+  Counts counted = reader->cursor ? since(reader->adopted, reader->cursor->counts()) : Counts{};
+  if (reader->cursor) reader->lost = counted.pending == 0 ? reader->cursor->lost() : UINT64_MAX;
+  // What is left in it is pending there, and no longer with us.
+  counted.offered -= std::min(counted.offered, counted.pending);
+  counted.pending = 0;
+  add(recovered_, counted);
+  std::erase(readers_, reader);
+  reader->done = true;
+  reader->cursor.reset();
+  progress_.notify_all();
 }
 
 void Destination::note(std::string_view topic, DiagnosticLevel level, const std::string& message) {
@@ -688,7 +741,7 @@ Destination::Flush Destination::begin_flush() {
     if (!settings_->config.enabled) break;
     const std::uint64_t end = reader->source->end();
     reader->wanted = std::max(reader->wanted, end);
-    flush.targets_.emplace_back(reader, end);
+    flush.targets_.push_back({reader, end, reader->cursor ? reader->cursor->lost() : 0});
   }
   ++hurry_;
   rouse();
@@ -697,11 +750,19 @@ Destination::Flush Destination::begin_flush() {
 
 bool Destination::wait(const Flush& flush, Deadline deadline) {
   const auto settled = [&] {
-    return !settings_->config.enabled || std::ranges::all_of(flush.targets_, [](const auto& t) { return t.first->done || t.first->settled >= t.second; });
+    return !settings_->config.enabled ||
+           std::ranges::all_of(flush.targets_, [](const auto& t) { return t.reader->done || t.reader->settled >= t.end; });
   };
   std::unique_lock lock(mutex_);
   progress_.wait_until(lock, deadline, [&] { return exited_ || settled(); });
   return settled();
+}
+
+bool Destination::acknowledged(const Flush& flush) const {
+  const std::lock_guard lock(mutex_);
+  return !settings_->config.enabled || std::ranges::all_of(flush.targets_, [](const auto& t) {
+    return (t.reader->cursor ? t.reader->cursor->lost() : t.reader->lost) == t.lost;
+  });
 }
 
 bool Destination::flush(Deadline deadline) { return wait(begin_flush(), deadline); }

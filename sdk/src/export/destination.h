@@ -43,8 +43,10 @@ void check_files(const DestinationConfig& config);
 
 struct DestinationHooks {
   // On the destination's thread, once for each source that add_source() was told is dead: everything in it that this
-  // destination has a cursor for is settled, and nothing here refers to it any more.
+  // destination has a cursor for is settled, or it was disabled, and nothing here refers to the source any more.
   std::function<void(const std::shared_ptr<journal::Source>&)> on_source_done = {};
+  // On the destination's thread: a batch was not taken, where the last one was.
+  std::function<void()> on_failing = {};
   // What the waits for a backend are measured with: before a retry, and before one that takes no logs is asked again. Tests
   // put a clock of their own. None: the steady clock.
   std::function<std::chrono::steady_clock::time_point()> now = {};
@@ -61,8 +63,16 @@ class Destination {
   Destination(const Destination&) = delete;
   Destination& operator=(const Destination&) = delete;
 
-  // `live`: the source grows, and is kept; else it is dead, and is let go when it has been read.
-  void add_source(std::shared_ptr<journal::Source> source, bool live);
+  // `live`: the source grows, and is kept; else it is dead, and is let go when it has been read, or while the destination
+  // is disabled. False: a dead one that it has already, that holds no cursor of its own, or while it is disabled; nothing
+  // is kept of it then.
+  bool add_source(std::shared_ptr<journal::Source> source, bool live);
+  // Lets go of a dead source while the backend fails, its cursor where it stands; on_source_done is not called for it.
+  // False: it has not got that source, its backend does not fail, or what waits to be sent again is of this source.
+  [[nodiscard]] bool give_back(const std::shared_ptr<journal::Source>& source);
+  // The last batch that was tried was not taken, and waits.
+  [[nodiscard]] bool failing() const;
+  [[nodiscard]] bool enabled() const;
   // By the collector, after this many records of this signal, framed in so many bytes, were journaled in the live source.
   // Two atomic additions; a system call only where the thread sleeps and has reason to get up.
   void wake(std::uint64_t records, std::uint64_t bytes) noexcept;
@@ -73,6 +83,9 @@ class Destination {
   // True if all that stood in the sources when the flush began is settled. A flush makes one try at once where the
   // backoff is our own; what the backend asked for (Retry-After) is kept.
   [[nodiscard]] bool wait(const Flush& flush, Deadline deadline);
+  // Once it is settled: whether nothing was rejected or dropped meanwhile (also of what came later, where that was in the
+  // same batch), and no source was let go of before its end. A disabled destination owes nothing.
+  [[nodiscard]] bool acknowledged(const Flush& flush) const;
   [[nodiscard]] bool flush(Deadline deadline);
 
   // Drain until the deadline, then give up, whatever hangs; what is left stays in the journal. A backend that can't be
@@ -86,6 +99,8 @@ class Destination {
   // its cursors stay where they are. One that never was enabled has no cursor in a live source, and starts at the next
   // record once it is.
   void replace(DestinationConfig config);
+  // With those of another that is of the same name and signal, has no source, and was checked when it was made.
+  void replace(Destination&& checked);
 
   // What its live source's cursor says, and what it has done since for recovered ones.
   [[nodiscard]] DestinationStats stats() const;
@@ -113,6 +128,8 @@ class Destination {
     bool drained = false;                     // guarded by mutex_; read to its end since the stop began
     bool done = false;                        // guarded by mutex_
     std::uint64_t settled = 0;                // guarded by mutex_; nothing before this position is owed
+    std::uint64_t lost = 0;                   // guarded by mutex_; once done: what the cursor had lost, or more than any
+                                              // has where it was let go of before its end
     std::uint64_t wanted = 0;                 // guarded by mutex_; the greatest position that a flush waits for
   };
   enum class Sleep : std::uint8_t { awake, until_due, until_any, until_told };
@@ -138,6 +155,8 @@ class Destination {
   [[nodiscard]] bool refresh_credentials(const Settings& settings);
   void keep_by_filter(Reader& reader, const Settings& settings);
   void finish(const std::shared_ptr<Reader>& reader);
+  void let_go(const std::shared_ptr<Reader>& reader);  // with mutex_ held
+  void set_failing(bool failing);
   void note(std::string_view topic, DiagnosticLevel level, const std::string& message);
   [[nodiscard]] std::chrono::steady_clock::time_point now() const;
 
@@ -147,6 +166,7 @@ class Destination {
   void claim();
   void open_cursor(Reader& reader);
   void apply_settings();
+  void replace_settings(std::shared_ptr<const Settings> settings);
   [[nodiscard]] bool over() const noexcept;
   [[nodiscard]] bool is_due() const noexcept;
   [[nodiscard]] Deadline due_at() const noexcept;
@@ -166,7 +186,9 @@ class Destination {
   std::shared_ptr<Sink> sending_;  // while a send is under way
   std::vector<std::shared_ptr<Reader>> readers_;
   std::size_t turn_ = 0;  // of the readers, so that a busy one does not starve the rest
-  Counts recovered_;      // by readers that are done
+  std::shared_ptr<Reader> serving_;  // by the thread
+  bool failing_ = false;
+  Counts recovered_;  // by readers that are done
   std::string last_error_;
   std::uint64_t hurry_ = 0;  // flushes and stops, each of which wants a try at once
   bool stopping_ = false;
@@ -200,7 +222,12 @@ class Destination {
 class Destination::Flush {
  private:
   friend class Destination;
-  std::vector<std::pair<std::shared_ptr<Reader>, std::uint64_t>> targets_;
+  struct Target {
+    std::shared_ptr<Reader> reader;
+    std::uint64_t end;
+    std::uint64_t lost;  // before
+  };
+  std::vector<Target> targets_;
 };
 
 }  // namespace waymark::delivery

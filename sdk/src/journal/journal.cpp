@@ -134,6 +134,11 @@ class Journal::FileCursor final : public Cursor {
     return c;
   }
 
+  std::uint64_t lost() const override {
+    const std::scoped_lock lock(journal_.mutex_);
+    return state_->outcome.rejected + state_->outcome.dropped;
+  }
+
  private:
   // A segment as it is now; the journal's thread may put another file in its place meanwhile.
   struct Place {

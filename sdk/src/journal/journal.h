@@ -70,6 +70,8 @@ class Cursor {
   [[nodiscard]] virtual std::uint64_t lag_bytes() const noexcept = 0;
   // offered, delivered, rejected, dropped, filtered; pending is found by walking the journal.
   [[nodiscard]] virtual Counts counts() const = 0;
+  // How many of the journal's records were rejected or dropped here; no walk. What never got into it is not among them.
+  [[nodiscard]] virtual std::uint64_t lost() const = 0;
 };
 
 // What destinations see of a journal, live or dead.

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <memory>
 #include <typeinfo>
+#include <utility>
 
 #include "base/random.h"
 #include "otlp/writer.h"
@@ -81,16 +82,30 @@ bool seen(const OpenSpan& span, KeyBits bits) noexcept {
   return (span.seen_keys[0] & bits.first) != 0 && (span.seen_keys[1] & bits.second) != 0;
 }
 
-// Holds a detached span's lock; scoped spans need none.
+// This thread holds a span's lock, and is to say at its end that a span left something out.
+constinit thread_local bool span_locked = false;
+constinit thread_local Recording* unsaid = nullptr;
+
+[[gnu::noinline]] void say_dropped(Recording& r) noexcept {
+  r.diagnostics->say(DiagnosticLevel::warning,
+                     "a span's attribute, event or link was left out: a limit was reached, the key was empty, or the record "
+                     "was full; such spans count what they dropped, and this is said once");
+}
+
+// Holds a detached span's lock; scoped spans need none. A handler may touch the span: nothing is said under it.
 class SpanLock {
  public:
   explicit SpanLock(OpenSpan& span) noexcept : span_(span) {
     if (!span.detached) return;
     while (span.lock.test_and_set(std::memory_order_acquire)) {
     }
+    span_locked = true;
   }
   ~SpanLock() {
-    if (span_.detached) span_.lock.clear(std::memory_order_release);
+    if (!span_.detached) return;
+    span_.lock.clear(std::memory_order_release);
+    span_locked = false;
+    if (unsaid != nullptr) [[unlikely]] say_dropped(*std::exchange(unsaid, nullptr));
   }
   SpanLock(const SpanLock&) = delete;
   SpanLock& operator=(const SpanLock&) = delete;
@@ -108,9 +123,11 @@ bool live(const OpenSpan* span) noexcept {
 void count_dropped(Recording& r, std::atomic<std::uint32_t>& counter) noexcept {
   counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   if (r.said_dropped.load(std::memory_order_relaxed) || r.said_dropped.exchange(true)) return;
-  r.diagnostics->say(DiagnosticLevel::warning,
-                     "a span's attribute, event or link was left out: a limit was reached, the key was empty, or the record "
-                     "was full; such spans count what they dropped, and this is said once");
+  if (span_locked) {
+    unsaid = &r;
+  } else {
+    say_dropped(r);
+  }
 }
 
 // Whether the stream already holds an attribute with this key.
