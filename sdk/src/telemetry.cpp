@@ -1073,7 +1073,7 @@ Stats Telemetry::stats() const {
       if (entry == stats.destinations.end()) {
         entry = stats.destinations.insert(entry, DestinationStats{.name = name, .signal = signal, .configured = false});
       }
-      const std::uint64_t pending = left.cursor(name, signal, true)->counts().pending;
+      const std::uint64_t pending = left.counts_of(name, signal).pending;
       entry->counts.offered += pending;
       entry->counts.pending += pending;
     }

@@ -78,6 +78,7 @@ CursorFile::Loaded CursorFile::load(const std::string& path) {
     state->lossy = best.lossy != 0;
     state->generation = best.generation;
     state->position.store(best.position, std::memory_order_relaxed);
+    state->stored_position = best.position;
     state->outcome = {best.delivered, best.rejected, best.dropped, best.filtered};
     state->base_offered = best.base_offered;
     state->base_refused = best.base_refused;
@@ -100,7 +101,7 @@ bool CursorFile::store(const CursorWrite& write) noexcept {
   if (path_.empty()) return true;
   if (latest_.size() <= write.slot) latest_.resize(write.slot + 1);
   Latest& latest = latest_[write.slot];
-  if (write.bytes.generation <= latest.bytes.generation) return true;
+  if (write.bytes.generation <= latest.bytes.generation) return latest.written;
   latest = {write.bytes, false};
   bool good = true;
   for (std::uint32_t slot = 0; slot < latest_.size(); ++slot) good = this->write(slot) && good;

@@ -34,6 +34,7 @@ struct CursorState {
   std::uint32_t slot = 0;
   std::uint64_t generation = 0;
   std::atomic<std::uint64_t> position{0};
+  std::uint64_t stored_position = 0;  // what the file says: who comes after a crash reads on from there
   std::uint64_t in_flight_end = 0;  // 0: nothing in flight
   std::uint64_t taken = 0;          // segments that the full journal took from it
   CursorOutcome outcome;

@@ -119,19 +119,8 @@ class Journal::FileCursor final : public Cursor {
 
   Counts counts() const override {
     const Totals totals = journal_.totals_();
-    const auto s = static_cast<std::size_t>(state_->signal);
     const std::scoped_lock lock(journal_.mutex_);
-    Counts c;
-    c.pending = totals.waiting[s];
-    c.offered = totals.offered[s] - std::min(totals.offered[s], state_->base_offered);
-    c.delivered = state_->outcome.delivered;
-    c.rejected = state_->outcome.rejected;
-    c.dropped = state_->outcome.dropped + totals.refused[s] - std::min(totals.refused[s], state_->base_refused);
-    c.filtered = state_->outcome.filtered + totals.hook_dropped[s] - std::min(totals.hook_dropped[s], state_->base_hook_dropped);
-    for (const SegmentPtr& segment : journal_.segments_) {
-      c.pending += segment->count_from(state_->position.load(std::memory_order_relaxed), state_->signal);
-    }
-    return c;
+    return journal_.counts_of(*state_, totals);
   }
 
   std::uint64_t lost() const override {
@@ -360,8 +349,7 @@ bool Journal::needed(const Segment& segment) const {
   const std::uint64_t end = segment.end.load(std::memory_order_relaxed);
   if (planted(Fault::early_unlink)) return false;
   return std::any_of(cursors_.begin(), cursors_.end(), [&](const auto& cursor) {
-    return cursor->position.load(std::memory_order_relaxed) < end &&
-           segment.records[static_cast<std::size_t>(cursor->signal)] > 0;
+    return cursor->stored_position < end && segment.records[static_cast<std::size_t>(cursor->signal)] > 0;
   });
 }
 
@@ -439,6 +427,7 @@ bool Journal::write(const Stretch& stretch) {
     const int error = errno;
     const std::scoped_lock lock(mutex_);
     writing_ = false;
+    if (segment->moving) work_.notify_one();
     if (good) {
       written(segment, stretch);
       return true;
@@ -496,9 +485,7 @@ void Journal::written(const SegmentPtr& segment, const Stretch& stretch) {
     if (segment->dirty && segment->storage->sync() && sync_directory(home_.state)) segment->dirty = false;
     return;
   }
-  if (records_dirty_since_ != Deadline::max()) return;
-  records_dirty_since_ = std::chrono::steady_clock::now();
-  work_.notify_one();
+  sync_soon();
 }
 
 // Where a new segment may lie, the best first.
@@ -583,6 +570,19 @@ void Journal::queue_move(const SegmentPtr& segment) {
   segment->moving = true;
   to_move_.push_back(segment);
   work_.notify_one();
+}
+
+void Journal::seal_and_move(const SegmentPtr& segment) {
+  segment->sealed = true;
+  queue_move(segment);
+}
+
+// The next to be moved, but not one that a frame is on its way into: write() tells when it is there.
+SegmentPtr Journal::movable() const {
+  const auto next = std::find_if(to_move_.begin(), to_move_.end(), [&](const SegmentPtr& segment) {
+    return !writing_ || segment != segments_.back();
+  });
+  return next == to_move_.end() ? nullptr : *next;
 }
 
 void Journal::remove(SegmentPtr segment) {
@@ -713,7 +713,7 @@ void Journal::run() {
       sync_round(lock);
       continue;
     }
-    if (!disk_down_ && !to_move_.empty()) {
+    if (!disk_down_ && movable()) {
       move_next(lock);
       continue;
     }
@@ -733,9 +733,9 @@ void Journal::run() {
 
 // Full segments that are still needed, from memory to the state directory.
 void Journal::move_next(std::unique_lock<std::mutex>& lock) {
-  const SegmentPtr segment = to_move_.front();
+  const SegmentPtr segment = movable();
   if (!known(segment)) {
-    to_move_.erase(to_move_.begin());
+    to_move_.erase(std::find(to_move_.begin(), to_move_.end(), segment));
     return;
   }
   const std::shared_ptr<const Storage> from = segment->storage;
@@ -788,9 +788,7 @@ bool Journal::restore(std::unique_lock<std::mutex>& lock) {
   if (!std::exchange(restoring_, false)) return true;
   for (const auto& cursor : cursors_) to_store_.push_back(write_of(*cursor));
   for (const SegmentPtr& segment : segments_) {
-    if (segment->place != Place::state || !needed(*segment) || (writing_ && segment == segments_.back())) continue;
-    segment->sealed = true;
-    queue_move(segment);
+    if (segment->place == Place::state && needed(*segment)) seal_and_move(segment);
   }
   return true;
 }
@@ -800,12 +798,11 @@ void Journal::try_the_disk(std::unique_lock<std::mutex>& lock) {
   const bool all = home_is_state() || config_.fsync != Fsync::never;
   for (const SegmentPtr& segment : segments_) {
     const bool wants = segment->place == Place::heap || (all && segment->place != Place::state);
-    if (!wants || !needed(*segment) || (writing_ && segment == segments_.back())) continue;
-    segment->sealed = true;
-    queue_move(segment);
+    if (wants && needed(*segment)) seal_and_move(segment);
   }
   while (!to_move_.empty() && !known(to_move_.front())) to_move_.erase(to_move_.begin());
-  if (!to_move_.empty()) return move_next(lock);
+  if (movable()) return move_next(lock);
+  if (!to_move_.empty()) return work_.wait(lock);
   // Nothing to move: a new segment will tell.
   if (!(writing_ && !segments_.empty()) && !segments_.empty() && all) segments_.back()->sealed = true;
   fine(Place::state);
@@ -821,7 +818,7 @@ void Journal::sync_round(std::unique_lock<std::mutex>& lock) {
   std::vector<Dirty> dirty;
   bool entries = false;
   for (const SegmentPtr& segment : segments_) {
-    if (!segment->dirty) continue;
+    if (!segment->dirty && !segment->entry_dirty) continue;
     entries = entries || segment->entry_dirty;
     segment->dirty = false;
     dirty.push_back({segment, segment->storage});
@@ -842,11 +839,12 @@ void Journal::sync_round(std::unique_lock<std::mutex>& lock) {
   for (const Dirty& d : dirty) {
     if (error == 0) d.segment->entry_dirty = false;
     // What the kernel could not write it forgets: the bytes are written anew, to another file.
-    if (!d.failed || !known(d.segment) || (writing_ && d.segment == segments_.back())) continue;
-    d.segment->sealed = true;
-    queue_move(d.segment);
+    if (d.failed && known(d.segment)) seal_and_move(d.segment);
   }
-  if (error != 0) fault(Place::state, error);
+  if (error != 0) {
+    fault(Place::state, error);
+    records_dirty_since_ = std::min(records_dirty_since_, retry_at_);
+  }
   if (config_.fsync != Fsync::every_batch) return;
   // Also where the disk failed, and that was said: a backend is a better place than none.
   readable_.store(target, std::memory_order_release);
@@ -868,7 +866,14 @@ void Journal::announce(const Journaled& round) {
     unannounced_.records[s] += round.records[s];
     unannounced_.bytes[s] += round.bytes[s];
   }
-  if (records_dirty_since_ == Deadline::max()) records_dirty_since_ = std::chrono::steady_clock::now();
+  sync_soon();
+}
+
+// With the mutex held. A sync that failed is tried again later; what is new does not wait for that.
+void Journal::sync_soon() {
+  const Deadline now = std::chrono::steady_clock::now();
+  if (records_dirty_since_ <= now) return;
+  records_dirty_since_ = now;
   work_.notify_one();
 }
 
@@ -963,8 +968,10 @@ void Journal::store(const CursorWrite& write) {
                                  "; what it has got would be sent again after a crash");
     return;
   }
-  if (config_.fsync == Fsync::never || !cursors_in_state_ || !thread_.joinable()) return;
   const std::scoped_lock lock(mutex_);
+  const auto state = std::find_if(cursors_.begin(), cursors_.end(), [&](const auto& c) { return c->slot == write.slot; });
+  if (state != cursors_.end()) (*state)->stored_position = std::max((*state)->stored_position, write.bytes.position);
+  if (config_.fsync == Fsync::never || !cursors_in_state_ || !thread_.joinable()) return;
   if (cursors_dirty_since_ != Deadline::max()) return;
   cursors_dirty_since_ = std::chrono::steady_clock::now();
   work_.notify_one();
@@ -990,7 +997,8 @@ std::unique_ptr<Cursor> Journal::cursor(std::string_view name, Signal signal, bo
     state->signal = signal;
     state->lossy = lossy;
     state->slot = static_cast<std::uint32_t>(cursors_.size());
-    state->position.store(end_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+    state->stored_position = end_.load(std::memory_order_relaxed);
+    state->position.store(state->stored_position, std::memory_order_relaxed);
     state->base_refused = totals.refused[s];
     state->base_hook_dropped = totals.hook_dropped[s];
     // Everything journaled or lost before is not this cursor's; what waits in the rings is.
@@ -1012,6 +1020,31 @@ std::vector<Journal::CursorName> Journal::cursors() const {
     names.push_back({state->name, state->signal, !waits});
   }
   return names;
+}
+
+Counts Journal::counts_of(std::string_view name, Signal signal) const {
+  const Totals totals = totals_();
+  const std::scoped_lock lock(mutex_);
+  for (const auto& state : cursors_) {
+    if (state->name == name && state->signal == signal) return counts_of(*state, totals);
+  }
+  return {};
+}
+
+// With the mutex held.
+Counts Journal::counts_of(const CursorState& state, const Totals& totals) const {
+  const auto s = static_cast<std::size_t>(state.signal);
+  Counts c;
+  c.pending = totals.waiting[s];
+  c.offered = totals.offered[s] - std::min(totals.offered[s], state.base_offered);
+  c.delivered = state.outcome.delivered;
+  c.rejected = state.outcome.rejected;
+  c.dropped = state.outcome.dropped + totals.refused[s] - std::min(totals.refused[s], state.base_refused);
+  c.filtered = state.outcome.filtered + totals.hook_dropped[s] - std::min(totals.hook_dropped[s], state.base_hook_dropped);
+  for (const SegmentPtr& segment : segments_) {
+    c.pending += segment->count_from(state.position.load(std::memory_order_relaxed), state.signal);
+  }
+  return c;
 }
 
 // ---- definitions

@@ -144,6 +144,9 @@ class Journal final : public Source {
   };
   [[nodiscard]] std::vector<CursorName> cursors() const;
 
+  // Of one of cursors().
+  [[nodiscard]] Counts counts_of(std::string_view name, Signal signal) const;
+
   [[nodiscard]] std::string resource() const override;
   [[nodiscard]] Scope scope(std::uint16_t id) const override;
   [[nodiscard]] std::uint64_t end() const noexcept override { return readable_.load(std::memory_order_acquire); }
@@ -199,8 +202,11 @@ class Journal final : public Source {
   bool evict(SegmentPtr segment);
   void remove(SegmentPtr segment);  // not by reference: it may be one of segments_
   [[nodiscard]] bool needed(const Segment& segment) const;
+  [[nodiscard]] Counts counts_of(const CursorState& state, const Totals& totals) const;
   [[nodiscard]] SegmentPtr segment_at(std::uint64_t position) const;
+  void seal_and_move(const SegmentPtr& segment);
   void queue_move(const SegmentPtr& segment);
+  [[nodiscard]] SegmentPtr movable() const;
   [[nodiscard]] bool known(const SegmentPtr& segment) const;
   void find_segments(const std::string& directory, Place place, std::vector<FoundSegment>& found);
   void open_segments();
@@ -219,6 +225,7 @@ class Journal final : public Source {
   void try_the_disk(std::unique_lock<std::mutex>& lock);
   void sync_round(std::unique_lock<std::mutex>& lock);
   [[nodiscard]] Deadline sync_due() const noexcept;
+  void sync_soon();
   bool restore(std::unique_lock<std::mutex>& lock);
 
   // What was decided under the mutex and is done without it: cursors are written, then files removed, then messages said (a
