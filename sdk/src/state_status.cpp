@@ -21,7 +21,7 @@ namespace {
 
 using Condition = StateProcess::Condition;
 
-constexpr std::string_view kSetAside = "damaged-";  // how recovery renames what it could not read
+constexpr std::string_view kSetAside = journal::kSetAside;
 constexpr std::size_t kMaximumError = 4096;
 
 Timestamp at(std::uint64_t nanoseconds) { return Timestamp(std::chrono::nanoseconds(nanoseconds)); }
@@ -172,8 +172,10 @@ StateProcess read_process(const std::string& state, bool held = false) {
 }
 
 // The last time that anything in there was written to.
-Timestamp last_change(const journal::Home& home) {
-  Timestamp last{};
+Timestamp last_change(const journal::Home& home, Timestamp now) {
+  // What is stored into mapped memory moves no file's time. A stamp from the future says nothing.
+  Timestamp last = at(journal::look_at_last_alive(home));
+  if (last > now) last = {};
   for (const std::string& directory : {home.state, home.memory}) {
     for (const std::string& name : list_directory(directory)) {
       struct stat s {};
@@ -239,7 +241,7 @@ Purged purge_state_directory(const std::string& path, const PurgeOptions& option
     }
     const auto identity = journal::read_identity(state);
     const journal::Home home = home_of(state, identity);
-    if (options.older_than.count() > 0 && now - last_change(home) < options.older_than) {
+    if (options.older_than.count() > 0 && now - last_change(home, now) < options.older_than) {
       keep("it is not that old");
       continue;
     }

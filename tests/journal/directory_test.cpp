@@ -239,6 +239,24 @@ TEST(DirectoryTest, RemovingMemoryNeverLeavesItsPlace) {
   put_bytes(scratch.path() + "/precious/file", "x");
   remove_memory({std::string(32, 'a'), scratch.path() + "/state", scratch.path() + "/precious"});
   EXPECT_EQ(bytes_of(scratch.path() + "/precious/file"), "x");
+  const std::string id(32, 'a');
+  for (const std::string& elsewhere : {scratch.path() + "/project", scratch.path() + "/" + id}) {
+    std::filesystem::create_directory(elsewhere);
+    put_bytes(elsewhere + "/recorder", "somebody's");
+    remove_memory({id, scratch.path() + "/state", elsewhere});
+    remove_memory({id, scratch.path() + "/state", memory_path(id) + "/../../../.." + elsewhere});
+    EXPECT_EQ(bytes_of(elsewhere + "/recorder"), "somebody's") << "a path from a file that anyone may have written";
+  }
+}
+
+TEST(DirectoryTest, ARecorderThatNobodyHasReadSaysWhenItsProcessLived) {
+  ScratchDirectory scratch;
+  TestProcess process(scratch.path());
+  process.recorder->header().alive_ns = TestProcess::kStart + 5;
+  process.die();
+  EXPECT_EQ(look_at_last_alive(process.home), TestProcess::kStart + 5);
+  put_bytes(process.recorder_path(), std::string(1 << 16, 'x'));
+  EXPECT_EQ(look_at_last_alive(process.home), 0u) << "no header that can be believed";
 }
 
 TEST(TrimTest, RemovesTheOldestDeadBeyondTheLimitAndSaysWhatWasNotDelivered) {
@@ -323,6 +341,55 @@ TEST(OrphanTest, TheMemoryOfALivingProcessStaysWhereverItsSubdirectoryWent) {
   EXPECT_FALSE(std::filesystem::exists(memory));
   here.die();
   sweep_orphans();
+}
+
+TEST(OrphanTest, TheMemoryOfWhatWasSetAsideStaysAsLongAsThat) {
+  ScratchDirectory scratch;
+  TestProcess process(scratch.path());
+  process.log("one");
+  process.die();
+  const std::string aside = scratch.path() + "/damaged-" + process.home.id;
+  std::filesystem::rename(process.home.state, aside);
+  sweep_orphans();
+  EXPECT_TRUE(std::filesystem::exists(process.recorder_path())) << "somebody may still want to look into it";
+  std::filesystem::remove_all(aside);
+  sweep_orphans();
+  EXPECT_FALSE(std::filesystem::exists(process.recorder_path()));
+}
+
+// As in another container that has its own volume there, or while the volume is not mounted.
+TEST(OrphanTest, MemoryStaysWhereItsStateDirectoryIsNotTheOneThatIsSeen) {
+  ScratchDirectory scratch;
+  const std::string state = scratch.path() + "/state";
+  TestProcess process(state);
+  process.log("one");
+  process.die();
+  std::filesystem::rename(state, scratch.path() + "/elsewhere");
+  sweep_orphans();
+  EXPECT_TRUE(std::filesystem::exists(process.recorder_path())) << "nothing is there";
+  std::filesystem::create_directory(state);
+  sweep_orphans();
+  EXPECT_TRUE(std::filesystem::exists(process.recorder_path())) << "another is there";
+  std::filesystem::remove(state);
+  std::filesystem::rename(scratch.path() + "/elsewhere", state);
+  std::filesystem::remove_all(process.home.state);
+  sweep_orphans();
+  EXPECT_FALSE(std::filesystem::exists(process.recorder_path())) << "the very one is there, without it";
+}
+
+TEST(OrphanTest, MemoryOfASubdirectoryThatWasMadeAnewIsSweptByItsNewPlace) {
+  ScratchDirectory scratch;
+  const std::string state = scratch.path() + "/state";
+  OwnedHome owned = create_home(state, RecorderConfig::Place::tmpfs);
+  std::filesystem::rename(state, scratch.path() + "/old");
+  ASSERT_TRUE(restore_home(owned, state, {}));
+  owned.memory_lock = {};
+  owned.lock = {};
+  sweep_orphans();
+  EXPECT_TRUE(std::filesystem::exists(owned.home.memory));
+  std::filesystem::remove_all(owned.home.state);
+  sweep_orphans();
+  EXPECT_FALSE(std::filesystem::exists(owned.home.memory));
 }
 
 TEST(OrphanTest, WhatDoesNotSayWhoseItIsStays) {

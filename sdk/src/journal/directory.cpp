@@ -34,11 +34,13 @@ std::string key_of(const std::string& path) {
 constexpr long kTmpfsMagic = 0x01021994;
 constexpr const char* kMemoryRoot = "/dev/shm";
 
+std::string memory_root_name() { return std::string(kMemoryRoot) + "/waymark-" + std::to_string(::geteuid()); }
+
 // tmpfs for this user, or empty where there is none, or none that can be trusted: `why` says so.
 std::string memory_root(std::string* why = nullptr) {
   struct statfs fs {};
   if (::statfs(kMemoryRoot, &fs) != 0 || static_cast<long>(fs.f_type) != kTmpfsMagic) return {};
-  std::string root = std::string(kMemoryRoot) + "/waymark-" + std::to_string(::geteuid());
+  std::string root = memory_root_name();
   const bool made = make_directory(root) || errno == EEXIST;
   const int error = errno;
   std::string problem = made ? distrust(root) : "cannot be created: " + errno_text(error);
@@ -177,6 +179,7 @@ OwnedHome create_home(const std::string& state_directory, RecorderConfig::Place 
 bool restore_home(OwnedHome& owned, const std::string& state_directory, const Identity& identity) {
   try {
     place_home(owned, state_directory, &identity);
+    if (owned.home.memory != owned.home.state) sign_memory(owned.home);
     return true;
   } catch (const Error&) {
     return false;
@@ -249,10 +252,9 @@ std::uint64_t directory_bytes(const std::string& subdirectory) {
 
 void remove_memory(const Home& home) {
   if (home.memory.empty()) return;
-  ::unlink((home.memory + "/recorder").c_str());
-  // Only what lies where create_home() puts it: the path comes from a file.
-  if (home.memory != home.state && home.memory.starts_with(std::string(kMemoryRoot) + "/waymark-") &&
-      home.memory.ends_with("/" + home.id)) {
+  if (home.memory == home.state) {
+    ::unlink((home.memory + "/recorder").c_str());
+  } else if (is_home_name(home.id) && home.memory == memory_root_name() + "/" + home.id) {
     remove_tree(home.memory);
   }
 }

@@ -65,6 +65,7 @@ bool restore_home(OwnedHome& owned, const std::string& state_directory, const Id
 bool write_identity(const Home& home, const Identity& identity);
 [[nodiscard]] std::optional<Identity> read_identity(const std::string& subdirectory);
 [[nodiscard]] bool is_home_name(std::string_view name) noexcept;  // 32 hex digits
+inline constexpr const char* kSetAside = "damaged-";  // before the name of one that could not be recovered
 [[nodiscard]] std::vector<std::string> list_homes(const std::string& state_directory);
 
 // A subdirectory that has nothing left to send says so in a file, so that nobody reads its journal again.
@@ -72,6 +73,8 @@ bool write_identity(const Home& home, const Identity& identity);
 bool mark_delivered(const std::string& subdirectory);
 // Of its journal: the recorder's memory is freed by whoever recovers it.
 [[nodiscard]] std::uint64_t directory_bytes(const std::string& subdirectory);
+// The recorder of a subdirectory, and all of its part on tmpfs where that lies where create_home() puts it: the path comes
+// from a file.
 void remove_memory(const Home& home);
 
 }  // namespace waymark::journal

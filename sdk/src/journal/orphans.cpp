@@ -1,9 +1,7 @@
 #include "journal/orphans.h"
 
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <string_view>
 
@@ -12,13 +10,15 @@
 namespace waymark::journal {
 namespace {
 
-// In a memory directory: the mount namespace, and the state subdirectory's path in it.
+// In a memory directory: device and inode of the state directory, and the state subdirectory's path. The same path may lead
+// elsewhere in another container, or while a volume is not mounted; the same numbers do not.
 constexpr const char* kOwnerFile = "/owner";
 
-std::string mount_namespace() {
-  std::array<char, 64> name{};
-  const ssize_t length = ::readlink("/proc/self/ns/mnt", name.data(), name.size());
-  return length > 0 ? std::string(name.data(), static_cast<std::size_t>(length)) : "unknown";
+// Empty: it can't be seen.
+std::string numbers_of(const std::string& directory) {
+  struct stat s {};
+  if (::stat(directory.c_str(), &s) != 0) return {};
+  return std::to_string(s.st_dev) + ":" + std::to_string(s.st_ino);
 }
 
 bool is_gone(const std::string& path) {
@@ -26,12 +26,18 @@ bool is_gone(const std::string& path) {
   return ::lstat(path.c_str(), &s) != 0 && errno == ENOENT;
 }
 
+std::string parent_of(const std::string& path) { return path.substr(0, path.rfind('/')); }
+
 }  // namespace
+
+void sign_memory(const Home& home) {
+  replace_file(home.memory + kOwnerFile, numbers_of(parent_of(home.state)) + "\n" + home.state);
+}
 
 DirectoryLock claim_memory(const Home& home) {
   // The lock first: where there is no owner file nothing is swept.
   DirectoryLock lock = DirectoryLock::take(home.memory);
-  replace_file(home.memory + kOwnerFile, mount_namespace() + "\n" + home.state);
+  sign_memory(home);
   return lock;
 }
 
@@ -46,12 +52,17 @@ std::size_t sweep_orphans() {
     if (line == std::string::npos) continue;
     const std::string state = owner->substr(line + 1);
     // The path comes from a file: it must end as what we wrote does.
-    if (!state.starts_with('/') || !state.ends_with("/" + id) || !is_gone(state)) continue;
-    const bool ours_to_see = std::string_view(*owner).substr(0, line) == mount_namespace();
-    if (!ours_to_see && is_gone(state.substr(0, state.rfind('/')))) continue;
+    if (!state.starts_with('/') || !state.ends_with("/" + id)) continue;
+    const std::string parent = parent_of(state);
+    // In this order: what is being set aside is at the one place or at the other.
+    const auto orphaned = [&] {
+      return !parent.empty() && is_gone(state) && is_gone(parent + "/" + kSetAside + id) &&
+             numbers_of(parent) == std::string_view(*owner).substr(0, line);
+    };
+    if (!orphaned()) continue;
     const DirectoryLock lock = DirectoryLock::take(memory);
     // It may have been made anew while we looked; its owner holds the lock as long as it lives.
-    if (lock.valid() && is_gone(state) && remove_tree(memory)) ++swept;
+    if (lock.valid() && orphaned() && remove_tree(memory)) ++swept;
   }
   return swept;
 }

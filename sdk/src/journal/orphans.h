@@ -16,8 +16,12 @@ namespace waymark::journal {
 // By the process that has just made the directory: held until its end, so that nobody takes it for an orphan meanwhile.
 [[nodiscard]] DirectoryLock claim_memory(const Home& home);
 
-// Removes this user's orphans. Not those of another mount namespace whose state directory can't be seen from here: theirs
-// may be where it always was. Returns how many there were.
+// Says anew whose it is: where the state directory itself had to be made anew, it is another one.
+void sign_memory(const Home& home);
+
+// Removes this user's orphans: those whose state directory is seen from here, the very one, without their subdirectory, nor
+// that set aside. In another mount namespace, or where a volume is not mounted, theirs may be where it always was. Returns
+// how many there were.
 std::size_t sweep_orphans();
 
 }  // namespace waymark::journal

@@ -537,18 +537,37 @@ bool store_totals(const Home& home, const Totals& totals) {
   return replace_file(home.state + kTotalsFile, {reinterpret_cast<const char*>(&totals), sizeof totals});
 }
 
+namespace {
+
+struct HeaderPage {
+  alignas(64) std::array<char, kHeaderBytes> bytes{};
+};
+// Null: it is none that can be believed.
+const RecorderHeader* header_of(const File& recorder, HeaderPage& page) {
+  if (!recorder.valid() || !recorder.read_at(0, page.bytes.data(), page.bytes.size())) return nullptr;
+  const auto& h = *reinterpret_cast<const RecorderHeader*>(page.bytes.data());
+  const bool good = h.magic == kRecorderMagic && h.checksum == checksum(&h, offsetof(RecorderHeader, checksum)) &&
+                    h.version == kLayoutVersion && h.lanes <= UINT16_MAX;
+  return good ? &h : nullptr;
+}
+
+}  // namespace
+
+std::uint64_t look_at_last_alive(const Home& home) {
+  HeaderPage page;
+  const RecorderHeader* header = header_of(File::open(home.memory + "/recorder", O_RDONLY | O_NONBLOCK), page);
+  return header != nullptr ? header->alive_ns.load(std::memory_order_relaxed) : 0;
+}
+
 std::optional<Totals> look_at_totals(const Home& home, bool& recovered) {
   const auto known = load_totals(home);
   recovered = known.has_value();
   if (known) return known;
   const File file = File::open(home.memory + "/recorder", O_RDONLY | O_NONBLOCK);
-  alignas(64) std::array<char, kHeaderBytes> page{};
-  if (!file.valid() || !file.read_at(0, page.data(), page.size())) return std::nullopt;
-  const auto& h = *reinterpret_cast<const RecorderHeader*>(page.data());
-  if (h.magic != kRecorderMagic || h.checksum != checksum(&h, offsetof(RecorderHeader, checksum)) ||
-      h.version != kLayoutVersion || h.lanes > UINT16_MAX) {
-    return std::nullopt;
-  }
+  HeaderPage page;
+  const RecorderHeader* header = header_of(file, page);
+  if (header == nullptr) return std::nullopt;
+  const RecorderHeader& h = *header;
   Totals totals;
   for (std::uint32_t i = 0; i < h.lanes; ++i) {
     alignas(64) std::array<char, kLaneHeaderBytes> bytes{};
@@ -709,7 +728,7 @@ std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_dir
   }
   const Attempts attempts(result->home.state);
   if (const std::string why = attempts.verdict(); !why.empty()) {
-    const std::string aside = state_directory + "/damaged-" + id;
+    const std::string aside = state_directory + "/" + kSetAside + id;
     if (::rename(result->home.state.c_str(), aside.c_str()) == 0) {
       diagnostics.say(DiagnosticLevel::error,
                       "state directory " + result->home.state + ": its recovery " + why + "; set aside as " + aside);
@@ -740,7 +759,7 @@ static std::uint64_t count_pending(const std::string& path, const std::string& m
   Journal journal(Journal::Found{}, std::move(home), {}, quiet);
   std::uint64_t pending = 0;
   for (const auto& [name, signal, done] : journal.cursors()) {
-    if (!done) pending += journal.cursor(name, signal, true)->counts().pending;
+    if (!done) pending += journal.counts_of(name, signal).pending;
   }
   return pending;
 }

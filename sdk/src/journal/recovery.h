@@ -39,6 +39,8 @@ bool store_totals(const Home& home, const Totals& totals);
 // The same from outside, of anyone's, living or dead; what is still in the rings is not in it. Nothing where it can't be
 // known. `recovered`: the recorder is in the journal.
 [[nodiscard]] std::optional<Totals> look_at_totals(const Home& home, bool& recovered);
+// When the process was last known alive, as a recorder that nobody has read yet says, in nanoseconds; 0: nothing says so.
+[[nodiscard]] std::uint64_t look_at_last_alive(const Home& home);
 // Everything has been delivered: keeps what `keep_bytes` allows, frees the rest and the memory.
 void finish_recovered(RecoveredJournal& recovered);
 // Removes the oldest dead subdirectories beyond `max_bytes` in all, and says how many records that cost. `ours` are those
