@@ -245,7 +245,7 @@ TEST_F(DiskTest, ADirectoryThatIsRemovedUnderALivingProcessIsMadeAnew) {
   const auto cursor = journal->cursor("sink", Signal::logs, true);
   for (int i = 0; i < 40; ++i) put_for_certain(*journal, i);
   ASSERT_THAT(segments_in(where_.state), SizeIs(Gt(1u)));
-  std::filesystem::remove_all(where_.state);
+  std::filesystem::rename(where_.state, scratch_.path() + "/gone");  // at once: the journal's thread is busy in it
   int i = 40;
   for (; !said_.about("cannot be written"); ++i) put_for_certain(*journal, i);
   ASSERT_TRUE(said_.hears("is written again"));
@@ -272,7 +272,7 @@ TEST_F(DiskTest, ADirectoryThatCannotBeMadeWholeAtOnceIsMadeWholeLater) {
   const auto cursor = journal->cursor("sink", Signal::logs, false);
   for (int i = 0; i < 40; ++i) put_for_certain(*journal, i);
   ASSERT_THAT(segments_in(where_.state), SizeIs(Gt(1u)));
-  std::filesystem::remove_all(where_.state);
+  std::filesystem::rename(where_.state, scratch_.path() + "/gone");  // at once: the journal's thread is busy in it
   int i = 40;
   for (; refusals == 0; ++i) put_for_certain(*journal, i);
   ASSERT_TRUE(said_.hears("is written again"));
