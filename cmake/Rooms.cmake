@@ -15,7 +15,7 @@ endif()
 # What is tested is optimised, the tests are not: they take half as long to compile.
 add_library(waymark_test_flags INTERFACE)
 target_link_libraries(waymark_test_flags INTERFACE waymark_flags)
-target_compile_options(waymark_test_flags INTERFACE -O0)
+target_compile_options(waymark_test_flags INTERFACE -O0 -g1)
 
 # waymark_room(NAME [DEPENDS room...] [LIBRARIES lib...]): sdk/src/NAME/*.cpp as the static library room_NAME.
 function(waymark_room name)

@@ -201,7 +201,9 @@ struct Telemetry::Core::Parts {
   std::condition_variable turn_free;
   bool recovering = false;       // guarded by turn_mutex
   std::thread::id recoverer;     // guarded by turn_mutex
-  std::atomic<bool> ending{false};  // a shutdown has begun: what is not recovered yet is for the next start
+  bool dead_closed = false;        // guarded by dead_mutex; a shutdown takes no more of them
+  std::atomic<bool> ending{false};  // a shutdown has begun: no other look for dead siblings
+  std::atomic<Deadline> recover_until{Deadline::max()};  // what is not recovered by then is for the next start
   std::mutex dead_mutex;
   std::condition_variable dead_done;
   std::vector<std::shared_ptr<Dead>> dead;  // open; at most most_open_dead()
@@ -610,7 +612,7 @@ std::size_t Telemetry::Core::Parts::recover_all(Deadline deadline) {
     return waits == later.end() || wanted(waits->second, true);
   });
   for (const std::string& id : homes) {
-    if (ending || std::chrono::steady_clock::now() >= deadline) break;
+    if (std::chrono::steady_clock::now() >= std::min(deadline, recover_until.load())) break;
     if (id == home.home.id || nobodys.contains(id)) continue;
     const auto waits = later.find(id);
     const bool known = waits != later.end();
@@ -640,8 +642,8 @@ std::size_t Telemetry::Core::Parts::recover_all(Deadline deadline) {
     std::vector<Destination*> all;
     {
       const std::scoped_lock lock(destinations_mutex, dead_mutex);
-      // A shutdown lets go of those that it finds; one that came after it would be nobody's.
-      if (ending) break;
+      // A shutdown delivers and lets go of those that it finds; one that came after it would be nobody's.
+      if (dead_closed) break;
       for (const auto& [key, destination] : destinations) all.push_back(destination.get());
       dead.push_back(dead_one);
     }
@@ -824,6 +826,8 @@ bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
     // A child of fork that has recorded nothing records nothing from here on.
     if (!started && abandoned == nullptr) return clean;
     stopped = true;
+    // The rest of the time is for delivering it.
+    recover_until = deadline_after(timeout / 2);
     ending = true;
     switch_off();
     if (!recorder) return true;
@@ -834,7 +838,11 @@ bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
     const std::scoped_lock lock(dead_mutex);
     told_of_room = nullptr;
   }
-  watch.reset();
+  watch.reset();  // what it has told of it has also handed to the destinations
+  {
+    const std::scoped_lock lock(dead_mutex);
+    dead_closed = true;
+  }
   recorder->set_waiting(false, {});
   bool good = collector->stop(deadline);
   good = journal->sync(deadline) && good;
