@@ -579,7 +579,7 @@ TEST_F(DeadDirectoriesTest, ADeadBackendHoldsUpNoOther) {
 }
 
 TEST_F(DeadDirectoriesTest, AShutdownFinishesTheOneThatIsBeingRecoveredAndThoseThatItHasTimeFor) {
-  for (const auto& [time, recovered] : {std::pair{nanoseconds(1), 1}, std::pair{nanoseconds(kLong), 2}}) {
+  for (const auto& [time, least] : {std::pair{nanoseconds(1), 1}, std::pair{nanoseconds(kLong), 2}}) {
     leave(3);
     Config c = config();
     std::atomic<Telemetry*> next{nullptr};
@@ -594,8 +594,10 @@ TEST_F(DeadDirectoriesTest, AShutdownFinishesTheOneThatIsBeingRecoveredAndThoseT
     next = &telemetry;
     told.wait(0);
     telemetry.shutdown(time);
-    EXPECT_GE(told, recovered);
-    if (recovered == 1) EXPECT_EQ(told, 1) << "the rest is for the next start";
+    EXPECT_GE(told, least);
+    if (least == 1) {
+      EXPECT_EQ(told, 1) << "the rest is for the next start";
+    }
   }
 }
 
