@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <functional>
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -153,7 +154,7 @@ class FakeSource final : public journal::Source {
   struct State {
     mutable std::mutex mutex;
     std::condition_variable abandoned;
-    std::vector<Stored> records;
+    std::deque<Stored> records;  // they stay where they are while others are added
     std::map<Key, Place> cursors;
     std::uint64_t offered[kSignals] = {};
     int misuse = 0;
@@ -165,18 +166,28 @@ class FakeSource final : public journal::Source {
     FakeCursor(std::shared_ptr<State> state, Key key) : state_(std::move(state)), key_(std::move(key)) {}
 
     std::uint64_t read(const std::function<bool(const journal::Record&)>& take) override {
-      const std::lock_guard lock(state_->mutex);
-      Place& place = state_->cursors.at(key_);
-      if (place.reading) ++state_->misuse;
-      place.reading = true;
-      std::uint64_t at = place.position;
-      for (; at < state_->records.size(); ++at) {
-        const Stored& stored = state_->records[at];
+      std::uint64_t at = 0;
+      std::uint64_t end = 0;
+      {
+        const std::lock_guard lock(state_->mutex);
+        Place& place = state_->cursors.at(key_);
+        if (place.reading) ++state_->misuse;
+        place.reading = true;
+        at = place.position;
+        end = state_->records.size();
+      }
+      // As the real one: nothing is locked while it is called.
+      for (; at < end; ++at) {
+        const Stored& stored = [&]() -> const Stored& {
+          const std::lock_guard lock(state_->mutex);
+          return state_->records[at];
+        }();
         if (stored.signal != key_.second) continue;
         const std::string_view framed = stored.framed;
         if (!take({stored.signal, stored.scope, framed, framed.substr(framed.size() - stored.body_size)})) break;
       }
-      place.in_flight = at;
+      const std::lock_guard lock(state_->mutex);
+      state_->cursors.at(key_).in_flight = at;
       return at;
     }
     void acknowledge(std::uint64_t position, const Outcome& outcome) noexcept override {
