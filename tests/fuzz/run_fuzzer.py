@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 
-MAX_LEN = 1024  # bytes of an input: room for every seed, and no time lost on noise
+MAX_LEN = 4096  # bytes of an input: room for every seed
 
 
 def fuzz(program, corpora, runs, work):
