@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <set>
@@ -102,6 +103,18 @@ void check(const DestinationConfig& destination, const Resource& resource) {
   }
 }
 
+// About so much memory.
+std::size_t bytes_of(const Recovered& found) {
+  const auto of_map = [](const AnyMap& map) {
+    std::size_t bytes = 0;
+    for (const auto& [key, value] : map) bytes += sizeof key + key.size() + sizeof value + to_text(value).size();
+    return bytes;
+  };
+  std::size_t bytes = sizeof found + of_map(found.resource) + found.crash.stack.size() + found.problem.size();
+  for (const InterruptedSpan& span : found.interrupted) bytes += sizeof span + span.name.size() + of_map(span.attributes);
+  return bytes;
+}
+
 // Who has something to get from a dead process's journal.
 std::vector<std::pair<std::string, Signal>> waiting_in(const journal::Journal& left) {
   std::vector<std::pair<std::string, Signal>> waiting;
@@ -178,10 +191,14 @@ struct Telemetry::Core::Parts {
   std::vector<std::unique_ptr<const Plan>> plans;
   bool started = false;
   bool stopped = false;
-  bool clean = true;  // what shutdown() answered
+  bool ended = false;  // the shutdown that began with `stopped` has its answer
+  bool clean = true;   // the answer
+  std::condition_variable has_ended;
   std::vector<OnRecovered> on_recovered;
-  std::vector<Recovered> reports;  // told to a callback that comes later; the newest kMaximumReports
+  std::deque<Recovered> reports;  // told to a callback that comes later; the newest, as many as the two limits allow
+  std::size_t report_bytes = 0;
   static constexpr std::size_t kMaximumReports = 1000;
+  static constexpr std::size_t kMaximumReportBytes = 4 << 20;
 
   journal::OwnedHome home;
   std::unique_ptr<journal::Recorder> recorder;
@@ -208,6 +225,8 @@ struct Telemetry::Core::Parts {
   std::condition_variable dead_done;
   std::vector<std::shared_ptr<Dead>> dead;  // open; at most most_open_dead()
   static constexpr std::size_t kMaximumOpenDead = 8;
+  // Of journal.max_bytes: what dead processes' recorders may take before they are recovered ahead of everything else.
+  static constexpr std::size_t kUnrecoveredPart = 4;
   journal::SiblingWatch* told_of_room = nullptr;  // guarded by dead_mutex
   // Recovered, waiting for room, and who has something to get from each; theirs who has the turn.
   using Waiting = std::vector<std::pair<std::string, Signal>>;
@@ -254,6 +273,7 @@ struct Telemetry::Core::Parts {
   void undo();
   void add(std::vector<DestinationConfig> all);
   void add_one(DestinationConfig destination, std::unique_ptr<Destination> made);
+  void recover_urgent();
   std::size_t recover(Deadline deadline = Deadline::max());
   std::size_t recover_all(Deadline deadline);
   bool room_for_dead(const Waiting& waiting);
@@ -267,6 +287,10 @@ struct Telemetry::Core::Parts {
   bool flush(Deadline deadline);
   bool flush_once(Deadline deadline);
   bool shutdown(std::chrono::nanoseconds timeout);
+  bool deliver_and_close(std::chrono::nanoseconds timeout, Deadline deadline);
+  bool wait_for_end(std::unique_lock<std::mutex>& lock, Deadline deadline);
+  bool wait_for_recovery(Deadline deadline);
+  [[nodiscard]] bool recovers_elsewhere();
   void report(const Recovered& found);
   void update_severity();
   [[nodiscard]] journal::Identity identity() const;
@@ -303,13 +327,21 @@ void Telemetry::Core::Parts::start(Config wanted) {
       started = true;
       return;
     }
+    config.journal.segment_bytes = segment_bytes(config.journal, config.recorder);
+    if (config.on_record) hook.set(config.on_record);
+    if (config.on_recovered) on_recovered.push_back(config.on_recovered);
+  }
+  recover_urgent();
+  {
+    const HeldMessages held;
+    const std::scoped_lock lock(mutex);
     try {
       said = open();
     } catch (...) {
       undo();
+      if (config.on_recovered) on_recovered.pop_back();
       throw;
     }
-    if (config.on_recovered) on_recovered.push_back(config.on_recovered);
     started = true;
     recording.on.store(true, std::memory_order_release);
     scopes.for_each([&](ScopeEntry& entry) { attach(entry); });
@@ -358,6 +390,7 @@ bool Telemetry::Core::Parts::begin_again() noexcept {
     diagnostics.say(DiagnosticLevel::error, std::string("in a child of fork nothing is recorded: ") + e.what());
     const std::scoped_lock lock(mutex);
     stopped = true;
+    ended = true;
     switch_off();
     good = false;
   }
@@ -386,12 +419,10 @@ void Telemetry::Core::Parts::switch_off() {
 std::string Telemetry::Core::Parts::open() {
   const NoFileSizeSignal quiet;
   std::string said;
-  config.journal.segment_bytes = segment_bytes(config.journal, config.recorder);
   const auto make = [&](RecorderConfig::Place place) {
     home = journal::create_home(config.state_directory, place);
     const std::string& memory = home.home.memory;
     recorder = journal::Recorder::create(config.recorder, memory.empty() ? "" : memory + "/recorder", clock.now());
-    if (config.on_record) hook.set(config.on_record);
     if (!home.home.state.empty() && !journal::write_identity(home.home, identity())) {
       throw Error(ErrorCode::state_directory, "state directory " + config.state_directory + ": cannot be written: " +
                                                   errno_text(errno));
@@ -553,7 +584,11 @@ void Telemetry::Core::Parts::report(const Recovered& found) {
     const std::scoped_lock lock(mutex);
     callbacks = on_recovered;
     reports.push_back(found);
-    if (reports.size() > kMaximumReports) reports.erase(reports.begin());
+    report_bytes += bytes_of(found);
+    while (reports.size() > kMaximumReports || (report_bytes > kMaximumReportBytes && reports.size() > 1)) {
+      report_bytes -= bytes_of(reports.front());
+      reports.pop_front();
+    }
   }
   diagnostics.say(DiagnosticLevel::info,
                   "recovered what process " + std::to_string(found.process_id) + " left in " + found.directory + ": " +
@@ -570,6 +605,21 @@ void Telemetry::Core::Parts::report(const Recovered& found) {
       diagnostics.say(DiagnosticLevel::error, "on_recovered threw");
     }
   }
+}
+
+// Before this process has anything of its own, and its program a chance to crash: each death of a loop leaves a recorder, and
+// a directory during whose recovery the program died by itself again and again would at last be taken for a bad one.
+void Telemetry::Core::Parts::recover_urgent() {
+  if (config.state_directory.empty() || !config.recover_siblings) return;
+  const NoFileSizeSignal quiet;
+  const std::vector<std::string> urgent =
+      journal::urgent_homes(config.state_directory, config.journal.max_bytes / kUnrecoveredPart);
+  for (const std::string& id : urgent) {
+    // What it has to send waits, as every one's does, until the destinations are there.
+    (void)journal::recover_directory(config.state_directory, id, config.journal, hook, diagnostics,
+                                     [this](const Recovered& found) { report(found); });
+  }
+  if (!urgent.empty()) trim();
 }
 
 std::size_t Telemetry::Core::Parts::recover(Deadline deadline) {
@@ -590,7 +640,7 @@ std::size_t Telemetry::Core::Parts::recover(Deadline deadline) {
       if (parts.generation != seen_generation()) return;
       const std::scoped_lock lock(parts.turn_mutex);
       parts.recovering = false;
-      parts.turn_free.notify_one();
+      parts.turn_free.notify_all();
     }
   };
   const Turn turn{*this};
@@ -778,7 +828,13 @@ void Telemetry::Core::Parts::source_done(const std::shared_ptr<journal::Source>&
 // What dead processes have left, a few at a time, until there is no more.
 bool Telemetry::Core::Parts::flush(Deadline deadline) {
   for (;;) {
+    // What a recovery has told of may not have been given to the destinations yet: then they are flushed once more.
+    const bool again = recovers_elsewhere();
     if (!flush_once(deadline)) return false;
+    if (again) {
+      if (!wait_for_recovery(deadline)) return false;
+      continue;
+    }
     const std::size_t before = waiting_dead;
     if (before == 0) return true;
     {
@@ -796,11 +852,22 @@ bool Telemetry::Core::Parts::flush(Deadline deadline) {
   }
 }
 
+// A recovery is under way, and not by this thread: what is called from within one must not wait for it.
+bool Telemetry::Core::Parts::recovers_elsewhere() {
+  const std::scoped_lock lock(turn_mutex);
+  return recovering && recoverer != std::this_thread::get_id();
+}
+
+bool Telemetry::Core::Parts::wait_for_recovery(Deadline deadline) {
+  std::unique_lock lock(turn_mutex);
+  return turn_free.wait_until(lock, deadline, [&] { return !recovering; });
+}
+
 bool Telemetry::Core::Parts::flush_once(Deadline deadline) {
   {
-    const std::scoped_lock lock(mutex);
+    std::unique_lock lock(mutex);
+    if (stopped) return wait_for_end(lock, deadline);
     if (!started || !recorder) return true;
-    if (stopped) return clean;
   }
   bool good = collector->flush(deadline);
   good = journal->sync(deadline) && good;
@@ -816,22 +883,38 @@ bool Telemetry::Core::Parts::flush_once(Deadline deadline) {
   return good;
 }
 
+// The answer of the shutdown that was begun; false where it is not there in time, or is asked for by a thread that the
+// shutdown itself waits for.
+bool Telemetry::Core::Parts::wait_for_end(std::unique_lock<std::mutex>& lock, Deadline deadline) {
+  if (!ended && own_thread) return false;
+  return has_ended.wait_until(lock, deadline, [&] { return ended; }) && clean;
+}
+
 bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
   const NoFileSizeSignal quiet;
   const Deadline deadline = deadline_after(timeout);
   {
-    const std::scoped_lock lock(mutex);
-    if (stopped) return clean;
+    std::unique_lock lock(mutex);
+    if (stopped) return wait_for_end(lock, deadline);
     forget();
     // A child of fork that has recorded nothing records nothing from here on.
     if (!started && abandoned == nullptr) return clean;
     stopped = true;
-    // The rest of the time is for delivering it.
-    recover_until = deadline_after(timeout / 2);
     ending = true;
     switch_off();
-    if (!recorder) return true;
   }
+  const bool good = !recorder || deliver_and_close(timeout, deadline);
+  const std::scoped_lock lock(mutex);
+  clean = good;
+  ended = true;
+  has_ended.notify_all();
+  return good;
+}
+
+// True if nothing is left.
+bool Telemetry::Core::Parts::deliver_and_close(std::chrono::nanoseconds timeout, Deadline deadline) {
+  // The rest of the time is for delivering it.
+  recover_until = deadline_after(timeout / 2);
   // A span that ends from here on stays in its block, finished, and is delivered after the next start.
   recording.on.store(false, std::memory_order_release);
   {
@@ -877,11 +960,12 @@ bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
                                                  : "they are reported after the next start"));
   }
   journal->stop_moving();
+  bool empty = true;
   if (!home.home.state.empty()) {
     const auto cursors = journal->cursors();
     const bool delivered = std::all_of(cursors.begin(), cursors.end(), [](const auto& c) { return c.done; });
     // What is still in the recorder is for whoever opens the directory next, as after a crash.
-    const bool empty = open == 0 && std::all_of(recorder->lanes().begin(), recorder->lanes().end(), [](const auto& lane) {
+    empty = open == 0 && std::all_of(recorder->lanes().begin(), recorder->lanes().end(), [](const auto& lane) {
                          return lane->shared->head.load() == lane->shared->tail.load();
                        });
     // Where something could not be moved to the state directory, the memory stays, and the identity still names it.
@@ -904,10 +988,11 @@ bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
     for (const auto& d : dead) d->recovered->lock = {};
     dead.clear();
   }
-  home.memory_lock = {};
-  home.lock = {};
-  const std::scoped_lock lock(mutex);
-  clean = good;
+  if (empty) {
+    home.memory_lock = {};
+    home.lock = {};
+  }
+  // Else a span is open in this living process: whoever took the directory would call it dead. The locks go with us.
   return good;
 }
 
@@ -952,6 +1037,8 @@ Telemetry::Core::Parts& Telemetry::Core::parts() {
 }
 
 void Telemetry::Core::end_of_process() {
+  // exit() in a callback, on a thread that a shutdown would join: what is recorded is recovered, as after _exit().
+  if (own_thread) return;
   Parts* const parts = parts_.load(std::memory_order_acquire);
   if (parts->generation == seen_generation()) parts->shutdown(std::chrono::seconds(5));
 }
@@ -1098,7 +1185,7 @@ std::size_t Telemetry::recover() { return core_->parts().recover(); }
 void Telemetry::on_recovered(OnRecovered callback) {
   if (!callback) return;
   Core::Parts& parts = core_->parts();
-  std::vector<Recovered> known;
+  std::deque<Recovered> known;
   {
     const std::scoped_lock lock(parts.mutex);
     parts.on_recovered.push_back(callback);

@@ -159,7 +159,7 @@ TEST_F(StateCommandTest, StatusShowsALivingProcessAndDisturbsItNot) {
   Telemetry telemetry(config([] { return true; }));
   const Tracer tracer = telemetry.tracer("t");
   for (int i = 0; i < 4; ++i) (void)tracer.span("s");
-  ASSERT_TRUE(telemetry.force_flush(std::chrono::seconds(10)));
+  ASSERT_TRUE(telemetry.force_flush(std::chrono::seconds(60)));
   const CommandResult text = waymark({"status", state});
   EXPECT_EQ(text.exit_code, 0) << text.output;
   EXPECT_THAT(text.output, AllOf(StartsWith("process " + std::to_string(getpid()) + " (tiles): alive, started "),
@@ -177,7 +177,7 @@ TEST_F(StateCommandTest, StatusShowsALivingProcessAndDisturbsItNot) {
   EXPECT_TRUE(process.at("destinations").at(0).at("last_error").is_null());
   // It goes on as before.
   (void)tracer.span("s");
-  EXPECT_TRUE(telemetry.force_flush(std::chrono::seconds(10)));
+  EXPECT_TRUE(telemetry.force_flush(std::chrono::seconds(60)));
   EXPECT_EQ(telemetry.stats().destinations.at(0).counts.delivered, 5u);
   EXPECT_EQ(found()[0].condition, StateProcess::Condition::alive) << "nor does a look from inside take its lock";
 }
@@ -272,7 +272,7 @@ TEST_F(StateCommandTest, PurgeKeepsTheLivingAndWhatIsNotOurs) {
   {
     Telemetry gone(config([] { return true; }));
     (void)gone.tracer("t").span("s");
-    EXPECT_TRUE(gone.shutdown(std::chrono::seconds(10)));
+    EXPECT_TRUE(gone.shutdown(std::chrono::seconds(60)));
   }
   Telemetry alive(config([] { return true; }));
   std::ofstream(state + "/store.db") << "x";
@@ -291,7 +291,7 @@ TEST_F(StateCommandTest, PurgeKeepsTheLivingAndWhatIsNotOurs) {
   EXPECT_TRUE(fs::exists(alive.directory()));
   ASSERT_THAT(found(), SizeIs(1));
   (void)alive.tracer("t").span("s");
-  EXPECT_TRUE(alive.force_flush(std::chrono::seconds(10)));
+  EXPECT_TRUE(alive.force_flush(std::chrono::seconds(60)));
   EXPECT_EQ(waymark({"purge", "--older-than", "soon", state}).exit_code, 2);
 }
 

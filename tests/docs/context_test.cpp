@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "docs/recorded.h"
+#include "support/sanitized.h"
 
 namespace waymark::docs {
 namespace {
@@ -77,6 +78,7 @@ TEST(ContextPage, CarriesBaggage) {
 }
 
 TEST(ContextPage, AChildOfForkRecordsIntoItsOwn) {
+  SKIP_IF_NO_FORK_BESIDE_THREADS();
   Recorded recorded;
   const Tracer& tracer = recorded.tracer;
   {

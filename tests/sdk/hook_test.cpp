@@ -1,6 +1,7 @@
 // on_record, from the call to the bytes: keep, drop, redact.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <mutex>
 #include <stdexcept>
@@ -145,6 +146,18 @@ TEST(HookTest, ARecordWhoseHookThrowsIsDroppedAndToldOf) {
 }
 
 class ConfiguredHookTest : public InAProcess {};
+
+TEST_F(ConfiguredHookTest, AnExitWithinItEndsTheProcess) {
+  EXPECT_EXIT(
+      {
+        configure_otel_tracing({.service = "hooked", .endpoint = "http://127.0.0.1:9", .on_record = [](RecordEditor&) -> Verdict {
+          std::exit(3);
+        }});
+        { auto span = tracer("t").span("one"); }
+        for (;;) pause();
+      },
+      ::testing::ExitedWithCode(3), "");
+}
 
 TEST_F(ConfiguredHookTest, NothingThatItRemovesReachesAFileOnThisMachine) {
   IN_A_PROCESS({

@@ -85,7 +85,7 @@ TEST(LoggerTest, LevelFiltersBeforeAnythingIsBuilt) {
   EXPECT_TRUE(logger.enabled(Severity::unspecified)) << "LG-13: unspecified passes";
   logger.info("no");
   logger.error("yes");
-  ASSERT_TRUE(telemetry.force_flush(std::chrono::seconds(10)));
+  ASSERT_TRUE(telemetry.force_flush(std::chrono::seconds(60)));
   ASSERT_EQ(memory.logs().size(), 1u);
   EXPECT_EQ(telemetry.stats().log_records, 1u);
 }

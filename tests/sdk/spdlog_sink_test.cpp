@@ -17,7 +17,7 @@ namespace {
 class SpdlogSinkTest : public ::testing::Test {
  protected:
   std::vector<ReadLog> logs() {
-    EXPECT_TRUE(telemetry_.force_flush(std::chrono::seconds(10)));
+    EXPECT_TRUE(telemetry_.force_flush(std::chrono::seconds(60)));
     return memory_.logs();
   }
   static spdlog::logger logger(const std::string& name, const spdlog::sink_ptr& sink) {
@@ -132,7 +132,7 @@ TEST(SpdlogSinkRecursionTest, IgnoresWhatIsLoggedWhileItRecords) {
   logger.info("once");
   talkative = nullptr;
   EXPECT_GT(asked, 0);
-  ASSERT_TRUE(telemetry.force_flush(std::chrono::seconds(10)));
+  ASSERT_TRUE(telemetry.force_flush(std::chrono::seconds(60)));
   const auto records = memory.logs();
   ASSERT_EQ(records.size(), 1u);
   EXPECT_EQ(records[0].body, AnyValue{std::string("once")});

@@ -1,6 +1,7 @@
 #include "waymark/telemetry.h"
 
 #include <gmock/gmock.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -9,12 +10,14 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <mutex>
 #include <optional>
 #include <set>
 #include <thread>
 
 #include "support/holds.h"
+#include "support/sanitized.h"
 #include "waymark/error.h"
 #include "waymark/testing.h"
 
@@ -324,12 +327,75 @@ TEST_F(TelemetryTest, AHookMayMakeARecordLongerThanAnyMayBe) {
   EXPECT_TRUE(adds_up(counts_of(telemetry, Signal::logs)));
 }
 
+// The first shutdown is held up by a delivery that waits for the gate; what others are told must not come before its answer.
+TEST_F(TelemetryTest, OthersWaitForTheShutdownThatIsUnderWayAndGetItsAnswer) {
+  Config c = config();
+  std::promise<void> reached;
+  std::promise<void> gate;
+  std::shared_future<void> open = gate.get_future().share();
+  std::atomic<bool> first{true};
+  for (DestinationConfig& d : c.destinations) {
+    d.deliver = [&](Signal, std::string_view) {
+      if (first.exchange(false)) reached.set_value();
+      open.wait();
+      return DeliveryResult{Outcome::retry, 0, "not now"};
+    };
+  }
+  Telemetry telemetry(c);
+  telemetry.logger("t").info("one");
+  std::thread ends([&] { EXPECT_FALSE(telemetry.shutdown(seconds(1))); });
+  reached.get_future().wait();
+  EXPECT_FALSE(telemetry.force_flush(milliseconds(1))) << "nothing is acknowledged yet";
+  EXPECT_FALSE(telemetry.shutdown(milliseconds(1))) << "it has not ended yet";
+  std::thread asks([&] { EXPECT_FALSE(telemetry.shutdown(kLong)) << "the answer is the first one's"; });
+  gate.set_value();
+  ends.join();
+  asks.join();
+  EXPECT_FALSE(telemetry.force_flush(kLong));
+}
+
+TEST_F(TelemetryTest, AShutdownFromItsOwnCallbackIsRefusedWhileOneIsUnderWay) {
+  Config c = config();
+  Telemetry* inside = nullptr;
+  std::promise<void> reached;
+  std::promise<void> gate;
+  std::atomic<bool> first{true};
+  std::atomic<bool> answer{true};
+  for (DestinationConfig& d : c.destinations) {
+    d.deliver = [&](Signal, std::string_view) {
+      if (first.exchange(false)) {
+        reached.set_value();
+        gate.get_future().wait();
+        answer = inside->shutdown(std::chrono::hours(1));
+      }
+      return DeliveryResult{};
+    };
+  }
+  Telemetry telemetry(c);
+  inside = &telemetry;
+  telemetry.logger("t").info("one");
+  std::thread ends([&] { EXPECT_TRUE(telemetry.shutdown(kLong)); });
+  reached.get_future().wait();
+  while (telemetry.logger("t").enabled(Severity::critical)) std::this_thread::yield();
+  gate.set_value();
+  ends.join();
+  EXPECT_FALSE(answer);
+}
+
 TEST_F(TelemetryTest, ASpanThatIsOpenAtTheShutdownComesBackAsInterrupted) {
-  Telemetry telemetry(config());
-  DetachedSpan open = telemetry.tracer("t").start_span("open", {{"bands", 4}});
-  EXPECT_EQ(telemetry.stats().open_spans, 1u);
-  EXPECT_FALSE(telemetry.shutdown(kLong));
-  EXPECT_THAT(lines(), Contains(HasSubstr("still open at shutdown")));
+  const pid_t child = fork();
+  if (child == 0) {
+    Telemetry telemetry(config());
+    DetachedSpan open = telemetry.tracer("t").start_span("open", {{"bands", 4}});
+    const bool counted = telemetry.stats().open_spans == 1;
+    const bool left = !telemetry.shutdown(kLong);
+    const auto is_told = [](const std::string& line) { return line.find("still open at shutdown") != std::string::npos; };
+    const std::vector<std::string> told = lines();
+    _exit(counted && left && std::any_of(told.begin(), told.end(), is_told) ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
   Telemetry next(config());
   ASSERT_TRUE(wait_for_reports(1));
   next.recover();
@@ -340,14 +406,28 @@ TEST_F(TelemetryTest, ASpanThatIsOpenAtTheShutdownComesBackAsInterrupted) {
   EXPECT_EQ(to_text(*find(span.attributes, "bands")), "4");
   EXPECT_EQ(to_text(*find(span.attributes, "workflow.interrupted")), "true");
   ASSERT_THAT(recovered[0].interrupted, SizeIs(1));
-  EXPECT_EQ(recovered[0].process_id, static_cast<std::uint64_t>(getpid()));
+  EXPECT_EQ(recovered[0].process_id, static_cast<std::uint64_t>(child));
+}
+
+TEST_F(TelemetryTest, ASpanThatIsOpenAtTheShutdownIsNobodyElsesWhileItsProcessLives) {
+  Telemetry telemetry(config());
+  DetachedSpan open = telemetry.tracer("t").start_span("open");
+  EXPECT_FALSE(telemetry.shutdown(kLong));
+  Telemetry next(config());
+  EXPECT_EQ(next.recover(), 0u);
+  EXPECT_THAT(recovered, IsEmpty()) << "a living process was taken for dead";
+  open.end();
+  EXPECT_EQ(next.recover(), 0u);
 }
 
 TEST_F(TelemetryTest, ASpanThatEndsAfterTheShutdownIsDeliveredAsItEnded) {
-  Telemetry telemetry(config());
-  DetachedSpan open = telemetry.tracer("t").start_span("ends late");
-  EXPECT_FALSE(telemetry.shutdown(kLong));
-  open.end();
+  std::optional<Telemetry> telemetry(std::in_place, config());
+  {
+    DetachedSpan open = telemetry->tracer("t").start_span("ends late");
+    EXPECT_FALSE(telemetry->shutdown(kLong));
+    open.end();
+  }
+  telemetry.reset();
   Telemetry next(config());
   ASSERT_TRUE(wait_for_reports(1));
   next.recover();
@@ -358,9 +438,13 @@ TEST_F(TelemetryTest, ASpanThatEndsAfterTheShutdownIsDeliveredAsItEnded) {
 }
 
 TEST_F(TelemetryTest, OnRecoveredHearsAlsoOfWhatWasFoundBeforeItWasSet) {
-  Telemetry telemetry(config());
-  DetachedSpan open = telemetry.tracer("t").start_span("open");
-  telemetry.shutdown(kLong);
+  const pid_t child = fork();
+  if (child == 0) {
+    Telemetry telemetry(config());
+    auto open = telemetry.tracer("t").span("open");
+    raise(SIGKILL);
+  }
+  ASSERT_EQ(waitpid(child, nullptr, 0), child);
   Telemetry next(config());
   ASSERT_TRUE(wait_for_reports(1));
   std::vector<std::string> heard;
@@ -411,15 +495,18 @@ TEST_F(TelemetryTest, SeveralInOneProcessDoNotTouchEachOther) {
 
 TEST_F(TelemetryTest, ASiblingInTheSameProcessTakesOverWhatIsLeft) {
   Telemetry sibling(config());
-  Telemetry telemetry(cut_off());
-  telemetry.logger("t").info("left");
-  DetachedSpan open = telemetry.tracer("t").start_span("open");
-  telemetry.shutdown(milliseconds(1));
+  std::optional<Telemetry> telemetry(std::in_place, cut_off());
+  telemetry->logger("t").info("left");
+  {
+    DetachedSpan open = telemetry->tracer("t").start_span("ends late");
+    telemetry->shutdown(milliseconds(1));
+  }
+  telemetry.reset();
   ASSERT_TRUE(wait_for_reports(1)) << "the lock's end is heard";
   sibling.recover();
   EXPECT_TRUE(sibling.force_flush(kLong));
   EXPECT_THAT(texts(memory.logs()), ElementsAre("left"));
-  EXPECT_THAT(names(memory.spans()), ElementsAre("open"));
+  EXPECT_THAT(names(memory.spans()), ElementsAre("ends late"));
 }
 
 TEST_F(TelemetryTest, WhatNobodyHasADestinationForWaitsForOne) {
@@ -601,6 +688,42 @@ TEST_F(DeadDirectoriesTest, AShutdownFinishesTheOneThatIsBeingRecoveredAndThoseT
   }
 }
 
+// The callback is held up: what it was told of is not with the destinations yet, and a flush must not say that it is.
+TEST_F(DeadDirectoriesTest, AFlushWaitsForTheRecoveryThatHasBegun) {
+  leave(1);
+  Config c = config();
+  c.recover_siblings = false;
+  c.destinations = {telling("memory"), telling("other")};
+  std::promise<void> told;
+  std::promise<void> gate;
+  c.on_recovered = [&](const Recovered&) {
+    told.set_value();
+    gate.get_future().wait();
+  };
+  Telemetry next(c);
+  std::thread recoverer([&] { next.recover(); });
+  told.get_future().wait();
+  EXPECT_FALSE(next.force_flush(milliseconds(1))) << "it can't be delivered yet";
+  auto flushed = std::async(std::launch::async, [&] { return next.force_flush(kLong); });
+  gate.set_value();
+  EXPECT_TRUE(flushed.get());
+  recoverer.join();
+  EXPECT_THAT(delivered, ElementsAre("left0"));
+}
+
+TEST_F(DeadDirectoriesTest, AFlushWithinARecoveryDoesNotWaitForItself) {
+  leave(1);
+  Config c = config();
+  c.recover_siblings = false;
+  std::atomic<Telemetry*> next{nullptr};
+  std::atomic<bool> answer{false};
+  c.on_recovered = [&](const Recovered&) { answer = next.load()->force_flush(std::chrono::hours(1)); };
+  Telemetry telemetry(c);
+  next = &telemetry;
+  EXPECT_EQ(telemetry.recover(), 1u);
+  EXPECT_TRUE(answer);
+}
+
 TEST_F(DeadDirectoriesTest, AfterAShutdownNothingIsTakenOver) {
   leave(2);
   Config c = config();
@@ -683,6 +806,7 @@ TEST_F(TelemetryTest, AThreadMayOutliveItsTelemetry) {
 }
 
 TEST_F(TelemetryTest, AChildOfForkDoesNotTouchItsParents) {
+  SKIP_IF_NO_FORK_BESIDE_THREADS();
   Telemetry telemetry(config());
   const Tracer tracer = telemetry.tracer("t");
   const Logger logger = telemetry.logger("t");

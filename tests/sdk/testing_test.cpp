@@ -95,7 +95,7 @@ TEST(MemoryDestinationTest, KeepsWhatATelemetryRecords) {
     const auto inner = telemetry.tracer("t").span("inner");
     telemetry.logger("l").info("tile read", {{"index", 1}});
   }
-  ASSERT_TRUE(telemetry.force_flush(std::chrono::seconds(10)));
+  ASSERT_TRUE(telemetry.force_flush(std::chrono::seconds(60)));
   EXPECT_EQ(span_tree(memory.spans()), "outer\n  inner\n");
   ASSERT_EQ(memory.logs().size(), 1u);
   EXPECT_EQ(memory.logs()[0].body, AnyValue{std::string("tile read")});

@@ -441,7 +441,7 @@ TEST(TracerTest, ScopesCarryNameVersionSchemaAndAttributes) {
   Recorded recorded;
   { auto span = recorded.telemetry().tracer("lib", "1.2.3", "https://example.org/schema", {{"a", 1}}).span("in lib"); }
   { auto span = recorded.telemetry().tracer("lib", "1.2.4").span("in newer lib"); }
-  ASSERT_TRUE(recorded.telemetry().force_flush(std::chrono::seconds(10)));
+  ASSERT_TRUE(recorded.telemetry().force_flush(std::chrono::seconds(60)));
   std::set<std::string> scopes;
   for (const std::string& request : recorded.memory().requests(Signal::traces)) {
     const json decoded = json::parse(testing::official_json(Signal::traces, request));
@@ -461,7 +461,7 @@ TEST(TracerTest, ATracerOfATelemetryThatIsShutDownRecordsNothing) {
   Recorded recorded;
   const Tracer tracer = recorded.tracer();
   EXPECT_TRUE(tracer.enabled());
-  EXPECT_TRUE(recorded.telemetry().shutdown(std::chrono::seconds(10)));
+  EXPECT_TRUE(recorded.telemetry().shutdown(std::chrono::seconds(60)));
   EXPECT_FALSE(tracer.enabled());
   auto span = tracer.span("late");
   EXPECT_FALSE(span.recording());
@@ -586,7 +586,7 @@ TEST(TracerTest, AResourceHasNoAttributeLimit) {
   config.span_limits.attribute_value_length = 1;
   Telemetry telemetry(config);
   { auto span = telemetry.tracer("t").span("s"); }
-  ASSERT_TRUE(telemetry.force_flush(std::chrono::seconds(10)));
+  ASSERT_TRUE(telemetry.force_flush(std::chrono::seconds(60)));
   ASSERT_EQ(memory.spans().size(), 1u);
   EXPECT_EQ(testing::Recorded::attributes(json::parse(testing::official_json(
                 Signal::traces, memory.requests(Signal::traces).at(0)))["resourceSpans"][0]["resource"])["k199"],

@@ -240,10 +240,10 @@ std::optional<Identity> read_identity(const std::string& subdirectory) {
 bool is_delivered(const std::string& subdirectory) { return ::access((subdirectory + "/delivered").c_str(), F_OK) == 0; }
 bool mark_delivered(const std::string& subdirectory) { return replace_file(subdirectory + "/delivered", ""); }
 
-std::uint64_t directory_bytes(const std::string& subdirectory) {
+std::uint64_t directory_bytes(const std::string& subdirectory, bool with_recorder) {
   std::uint64_t bytes = 0;
   for (const std::string& name : list_directory(subdirectory)) {
-    if (name == "recorder") continue;  // freed by the recovery, whatever it held
+    if (name == "recorder" && !with_recorder) continue;
     struct stat s {};
     if (::lstat((subdirectory + "/" + name).c_str(), &s) == 0) bytes += static_cast<std::uint64_t>(s.st_blocks) * 512;
   }

@@ -71,8 +71,8 @@ inline constexpr const char* kSetAside = "damaged-";  // before the name of one 
 // A subdirectory that has nothing left to send says so in a file, so that nobody reads its journal again.
 [[nodiscard]] bool is_delivered(const std::string& subdirectory);
 bool mark_delivered(const std::string& subdirectory);
-// Of its journal: the recorder's memory is freed by whoever recovers it.
-[[nodiscard]] std::uint64_t directory_bytes(const std::string& subdirectory);
+// What it takes; the recorder's memory is not counted where it is freed by whoever recovers it.
+[[nodiscard]] std::uint64_t directory_bytes(const std::string& subdirectory, bool with_recorder = false);
 // The recorder of a subdirectory, and all of its part on tmpfs where that lies where create_home() puts it: the path comes
 // from a file.
 void remove_memory(const Home& home);

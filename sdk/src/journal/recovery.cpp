@@ -60,6 +60,7 @@ class Attempts {
     }
   }
   void forget() const { ::unlink(path_.c_str()); }
+  [[nodiscard]] int deaths() const { return deaths_; }
 
  private:
   void write(int deaths, int failures) const { replace_file(path_, std::to_string(deaths) + " " + std::to_string(failures)); }
@@ -764,24 +765,78 @@ static std::uint64_t count_pending(const std::string& path, const std::string& m
   return pending;
 }
 
+namespace {
+
+// Names of all that processes have in it, what could not be recovered included.
+std::vector<std::string> all_homes(const std::string& state_directory) {
+  std::vector<std::string> names = list_directory(state_directory);
+  std::erase_if(names, [](std::string_view name) {
+    if (name.starts_with(kSetAside)) name.remove_prefix(std::string_view(kSetAside).size());
+    return !is_home_name(name);
+  });
+  return names;
+}
+
+// Without what says that it was set aside.
+std::string id_in(const std::string& path) { return path.substr(path.size() - std::min<std::size_t>(path.size(), 32)); }
+
+}  // namespace
+
+std::vector<std::string> urgent_homes(const std::string& state_directory, std::uint64_t recorder_bytes) {
+  struct Left {
+    std::string id;
+    std::uint64_t bytes;
+    std::uint64_t started;
+  };
+  std::vector<Left> left;
+  std::vector<std::string> urgent;
+  std::uint64_t total = 0;
+  for (const std::string& id : list_homes(state_directory)) {
+    const std::string path = state_directory + "/" + id;
+    if (!distrust(path).empty() || is_delivered(path) || DirectoryLock::taken(path)) continue;
+    const auto identity = read_identity(path);
+    if (!identity) continue;
+    struct stat s {};
+    if (::lstat((identity->memory + "/recorder").c_str(), &s) != 0) continue;  // recovered, or gone
+    if (Attempts(path).deaths() > 1) {
+      urgent.push_back(id);
+      continue;
+    }
+    left.push_back({id, static_cast<std::uint64_t>(s.st_blocks) * 512, identity->started_ns});
+    total += left.back().bytes;
+  }
+  std::sort(left.begin(), left.end(), [](const Left& a, const Left& b) { return a.started < b.started; });
+  for (const Left& oldest : left) {
+    if (total <= recorder_bytes) break;
+    urgent.push_back(oldest.id);
+    total -= oldest.bytes;
+  }
+  return urgent;
+}
+
 std::uint64_t trim_dead(const std::string& state_directory, std::uint64_t max_bytes, const std::set<std::string>& ours,
                         Diagnostics& diagnostics) {
   struct Dead {
     std::string path;
     std::uint64_t bytes;
     std::uint64_t started;
+    bool set_aside;
   };
   std::vector<Dead> dead;
   std::uint64_t total = 0;
-  for (const std::string& id : list_homes(state_directory)) {
+  for (const std::string& id : all_homes(state_directory)) {
     const std::string path = state_directory + "/" + id;
     if (!distrust(path).empty()) continue;
     const bool open_here = ours.contains(id);
     if (!open_here && DirectoryLock::taken(path)) continue;
     const auto identity = read_identity(path);
-    std::uint64_t bytes = directory_bytes(path);
-    if (identity && identity->memory != path) bytes += directory_bytes(identity->memory);
-    if (!open_here) dead.push_back({path, bytes, identity ? identity->started_ns : 0});
+    // Nobody will free the recorder of one that was set aside.
+    const bool set_aside = id.starts_with(kSetAside);
+    std::uint64_t bytes = directory_bytes(path, set_aside);
+    if (identity && identity->memory != state_directory + "/" + id_in(path)) {
+      bytes += directory_bytes(identity->memory, set_aside);
+    }
+    if (!open_here) dead.push_back({path, bytes, identity ? identity->started_ns : 0, set_aside});
     total += bytes;
   }
   std::sort(dead.begin(), dead.end(), [](const Dead& a, const Dead& b) { return a.started < b.started; });
@@ -792,15 +847,18 @@ std::uint64_t trim_dead(const std::string& state_directory, std::uint64_t max_by
     const bool delivered = is_delivered(oldest.path);
     std::uint64_t lost = 0;
     if (const auto identity = read_identity(oldest.path)) {
-      if (!delivered) lost = count_pending(oldest.path, identity->memory);
-      remove_memory({oldest.path.substr(oldest.path.rfind('/') + 1), oldest.path, identity->memory});
+      // One that was set aside is not opened: it may have ended those who tried.
+      if (!delivered && !oldest.set_aside) lost = count_pending(oldest.path, identity->memory);
+      remove_memory({id_in(oldest.path), oldest.path, identity->memory});
     }
     remove_tree(oldest.path);
     total -= oldest.bytes;
     if (lost > 0 || !delivered) {
       diagnostics.say(DiagnosticLevel::warning,
-                      "state directory " + oldest.path + ": removed with " + std::to_string(lost) +
-                          " records that were never delivered: dead processes' directories exceed journal.max_bytes");
+                      "state directory " + oldest.path + ": removed with " +
+                          (oldest.set_aside ? std::string("what could not be recovered")
+                                            : std::to_string(lost) + " records that were never delivered") +
+                          ": dead processes' directories exceed journal.max_bytes");
     }
   }
   return total > max_bytes ? total - max_bytes : 0;

@@ -11,6 +11,7 @@
 #include <set>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "base/clock.h"
 #include "journal/directory.h"
@@ -43,7 +44,10 @@ bool store_totals(const Home& home, const Totals& totals);
 [[nodiscard]] std::uint64_t look_at_last_alive(const Home& home);
 // Everything has been delivered: keeps what `keep_bytes` allows, frees the rest and the memory.
 void finish_recovered(RecoveredJournal& recovered);
-// Removes the oldest dead subdirectories beyond `max_bytes` in all, and says how many records that cost. `ours` are those
+// Dead processes' subdirectories to be recovered ahead of everything else, by name: those during whose recovery a process has
+// died more than once, and the oldest ones whose recorders take more than `recorder_bytes` together.
+[[nodiscard]] std::vector<std::string> urgent_homes(const std::string& state_directory, std::uint64_t recorder_bytes);
+// Removes the oldest dead subdirectories, set aside ones included, beyond `max_bytes` in all, and says how many records that cost. `ours` are those
 // that this process has open, by their names: they count, and stay. Returns by how many bytes that is still too much.
 std::uint64_t trim_dead(const std::string& state_directory, std::uint64_t max_bytes, const std::set<std::string>& ours,
                         Diagnostics& diagnostics);

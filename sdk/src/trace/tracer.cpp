@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <thread>
 #include <typeinfo>
 #include <utility>
 
@@ -97,8 +98,8 @@ class SpanLock {
  public:
   explicit SpanLock(OpenSpan& span) noexcept : span_(span) {
     if (!span.detached) return;
-    while (span.lock.test_and_set(std::memory_order_acquire)) {
-    }
+    // Whoever ends a span may wait for room in its ring meanwhile.
+    while (span.lock.test_and_set(std::memory_order_acquire)) std::this_thread::yield();
     span_locked = true;
   }
   ~SpanLock() {
