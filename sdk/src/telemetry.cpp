@@ -423,10 +423,11 @@ std::string Telemetry::Core::Parts::open() {
     home = journal::create_home(config.state_directory, place);
     const std::string& memory = home.home.memory;
     recorder = journal::Recorder::create(config.recorder, memory.empty() ? "" : memory + "/recorder", clock.now());
-    if (!home.home.state.empty() && !journal::write_identity(home.home, identity())) {
-      throw Error(ErrorCode::state_directory, "state directory " + config.state_directory + ": cannot be written: " +
-                                                  errno_text(errno));
-    }
+    if (home.home.state.empty() || !home.why_no_disk.empty() || journal::write_identity(home.home, identity())) return;
+    const int error = errno;
+    const Error refused(ErrorCode::state_directory, "state directory " + config.state_directory + ": cannot be written: " +
+                                                        errno_text(error) + "; " + std::string(errno_advice(error)));
+    if (!journal::leave_disk(home, error, refused.what())) throw refused;
   };
   bool tmpfs_refused = false;
   const auto could_make = [&](RecorderConfig::Place place) {
@@ -443,7 +444,8 @@ std::string Telemetry::Core::Parts::open() {
     }
   };
   if (could_make(config.recorder.place)) {
-    said = home.why_no_tmpfs;
+    said = !home.why_no_disk.empty() ? home.why_no_disk + "; telemetry stays in memory until it can be written"
+                                     : home.why_no_tmpfs;
   } else if (tmpfs_refused && could_make(RecorderConfig::Place::state)) {
     said += "; what would be there lies in the state directory";
   } else {
@@ -937,6 +939,13 @@ bool Telemetry::Core::Parts::deliver_and_close(std::chrono::nanoseconds timeout,
   }
   for (Destination* d : all) d->begin_stop(deadline);
   for (Destination* d : all) d->stop(deadline);
+  journal->stop_moving();
+  // What is not there, since the disk refused it until now or somebody has removed it, may be had at last.
+  struct stat there {};
+  const auto on_disk = [&] { return !home.home.state.empty() && ::lstat(home.home.state.c_str(), &there) == 0; };
+  if (!home.home.state.empty() && !on_disk()) (void)journal::restore_home(home, config.state_directory, identity());
+  const bool kept = on_disk();
+  const char* const lost = home.home.state.empty() ? "there is no state directory" : "the state directory can't be written";
   for (Destination* d : all) {
     const DestinationStats s = d->stats();
     const std::string text = "destination " + s.name + " (" + std::string(signal_name(s.signal)) + "): " +
@@ -948,18 +957,15 @@ bool Telemetry::Core::Parts::deliver_and_close(std::chrono::nanoseconds timeout,
     good = good && s.counts.pending == 0;
     std::string end;
     if (s.counts.pending > 0) {
-      end = home.home.state.empty() ? "; the pending ones are lost: there is no state directory"
-                                    : "; the pending ones are sent after the next start";
+      end = kept ? "; the pending ones are sent after the next start" : std::string("; the pending ones are lost: ") + lost;
     }
     diagnostics.say(whole ? DiagnosticLevel::debug : DiagnosticLevel::warning, text + end);
   }
   if (open > 0) {
     diagnostics.say(DiagnosticLevel::warning,
                     std::to_string(open) + " spans were still open at shutdown; " +
-                        (home.home.state.empty() ? "they are lost: there is no state directory"
-                                                 : "they are reported after the next start"));
+                        (kept ? "they are reported after the next start" : std::string("they are lost: ") + lost));
   }
-  journal->stop_moving();
   bool empty = true;
   if (!home.home.state.empty()) {
     const auto cursors = journal->cursors();

@@ -331,6 +331,52 @@ TEST_F(SmallFileSystemTest, AStateDirectoryThatIsFullIsGoneBackToOnceThereIsRoom
   });
 }
 
+TEST_F(SmallFileSystemTest, AStateDirectoryThatIsFullFromTheStartIsUsedOnceThereIsRoom) {
+  IN_A_NAMESPACE({
+    require(tmpfs(state(), "size=1m,mode=0700"), "a small one is mounted");
+    const std::string filler = state() + "/filler";
+    {
+      std::ofstream out(filler);
+      const std::string page(4096, 'x');
+      while (out.write(page.data(), 4096).flush()) {
+      }
+      for (int i = 0; std::ofstream(state() + "/filler" + std::to_string(i)).put('x').flush(); ++i) {
+      }
+    }
+    Telemetry telemetry(config({dead("later")}));
+    require(heard_.times("No space left on device") == 1, "that is said once: " + heard_.text());
+    require(heard_.times("telemetry stays in memory until it can be written") == 1, "and what it means: " + heard_.text());
+    log(telemetry.logger("t"), 1);
+    telemetry.force_flush(milliseconds(1));
+    std::filesystem::remove(filler);
+    require(heard_.hears("is written again"), "it goes there: " + heard_.text());
+    require(std::filesystem::exists(telemetry.directory() + "/identity"), "and is what a sibling would recover");
+    require(std::filesystem::exists(telemetry.directory() + "/lock"), "and may not, while we live");
+    require(!telemetry.shutdown(milliseconds(1)), "nobody has got it");
+    require(counts_of(telemetry, "later").pending == 1, "nothing is lost");
+    Telemetry next(config({memory_.destination(Signal::logs, "later")}));
+    next.recover();
+    require(next.force_flush(kLong), "it is delivered");
+    require(numbers(memory_).contains(1), "after the next start");
+  });
+}
+
+TEST_F(SmallFileSystemTest, AStateDirectoryThatIsReadOnlyFromTheStartIsUsedOnceItCanBeWritten) {
+  IN_A_NAMESPACE({
+    require(tmpfs(state(), "size=4m,mode=0700"), "one is mounted");
+    require(mount(nullptr, state().c_str(), nullptr, MS_REMOUNT | MS_RDONLY, nullptr) == 0, "read-only");
+    Telemetry telemetry(config({memory_.destination(Signal::logs, "now")}));
+    require(heard_.times("Read-only file system") == 1, "that is said once: " + heard_.text());
+    log(telemetry.logger("t"), 1);
+    require(telemetry.force_flush(kLong), "telemetry goes on");
+    require(mount(nullptr, state().c_str(), nullptr, MS_REMOUNT, "size=4m") == 0, "no more");
+    require(heard_.hears("is written again"), "it goes there: " + heard_.text());
+    log(telemetry.logger("t"), 2);
+    require(telemetry.shutdown(kLong), "everything is delivered");
+    require(std::filesystem::exists(telemetry.directory() + "/delivered"), "and that is kept");
+  });
+}
+
 // ---- fsync
 
 TEST_F(DiskTest, WithEveryBatchNothingIsSentAndNoFlushAnswersBeforeItIsOnTheDisk) {

@@ -78,6 +78,9 @@ void place_home(OwnedHome& owned, const std::string& state_directory, const Iden
   owned.lock = std::move(lock);
 }
 
+// A disk that failed in this way may recover.
+bool passes(int error) noexcept { return error == ENOSPC || error == EDQUOT || error == EROFS || error == EIO; }
+
 std::uint64_t to_number(std::string_view text) {
   std::uint64_t v = 0;
   std::from_chars(text.data(), text.data() + text.size(), v);
@@ -163,7 +166,14 @@ OwnedHome create_home(const std::string& state_directory, RecorderConfig::Place 
   OwnedHome owned;
   owned.home.id = random_hex(16);
   if (state_directory.empty()) return owned;
-  place_home(owned, state_directory, nullptr);
+  try {
+    place_home(owned, state_directory, nullptr);
+  } catch (const Error& e) {
+    // Without tmpfs there is no place to wait for it.
+    if (!passes(errno) || place != RecorderConfig::Place::tmpfs || memory_root().empty()) throw;
+    owned.why_no_disk = e.what();
+    owned.home.state = state_directory + "/" + owned.home.id;
+  }
   owned.home.memory = owned.home.state;
   if (place == RecorderConfig::Place::tmpfs) {
     const std::string root = memory_root(&owned.why_no_tmpfs);
@@ -173,7 +183,18 @@ OwnedHome create_home(const std::string& state_directory, RecorderConfig::Place 
       owned.memory_lock = claim_memory(owned.home);
     }
   }
+  if (!owned.why_no_disk.empty() && owned.home.memory == owned.home.state) {
+    throw Error(ErrorCode::state_directory, owned.why_no_disk + "; and " + owned.why_no_tmpfs);
+  }
   return owned;
+}
+
+bool leave_disk(OwnedHome& owned, int error, std::string why) {
+  if (!passes(error) || owned.home.memory == owned.home.state) return false;
+  owned.why_no_disk = std::move(why);
+  remove_tree(owned.home.state);
+  owned.lock = {};
+  return true;
 }
 
 bool restore_home(OwnedHome& owned, const std::string& state_directory, const Identity& identity) {

@@ -54,9 +54,14 @@ struct OwnedHome {
   DirectoryLock lock;
   DirectoryLock memory_lock;  // of its part on tmpfs: so that it is no orphan where somebody removes the subdirectory
   std::string why_no_tmpfs;   // where its part there was refused; the memory lies in the subdirectory then
+  std::string why_no_disk;    // where the disk refused the subdirectory: only its part on tmpfs is there, and restore_home()
+                              // makes the rest once the disk has recovered
 };
-// Makes this Telemetry's own subdirectory, locked before anyone can see it.
+// Makes this Telemetry's own subdirectory, locked before anyone can see it. Throws where it can't be had.
 [[nodiscard]] OwnedHome create_home(const std::string& state_directory, RecorderConfig::Place place);
+// The disk has refused what belongs into the subdirectory just made: it is removed, and the part on tmpfs goes on alone, as
+// where it could not be made. False: it can't, because it has none or the error is not one that passes.
+[[nodiscard]] bool leave_disk(OwnedHome& owned, int error, std::string why);
 // Makes it anew, under its name, where somebody removed it, with its identity in it from the start: a sibling that saw it
 // without one would take it for a process that had recorded nothing. False: errno, and nothing is left.
 bool restore_home(OwnedHome& owned, const std::string& state_directory, const Identity& identity);

@@ -232,6 +232,13 @@ Journal::Journal(Home home, JournalConfig config, Diagnostics& diagnostics, std:
   }
   open_cursors();
   definitions_.write_to(home_.state + "/scopes");
+  struct stat s {};
+  if (::lstat(home_.state.c_str(), &s) != 0) {
+    // The disk refused it at the start, which was said (create_home()).
+    disk_down_ = restoring_ = true;
+    retry_wait_ = kFirstRetry;
+    retry_at_ = std::chrono::steady_clock::now() + retry_wait_;
+  }
   thread_ = std::thread([this] { run(); });
 }
 
