@@ -206,17 +206,6 @@ void check(const DestinationConfig& config) {
   }
 }
 
-void check_files(const DestinationConfig& config) {
-  if (config.output != Output::otlp || !config.enabled) return;
-  std::shared_ptr<HeadersFile> file;
-  static_cast<void>(first_headers(config, file));
-  try {
-    transport::check(config.tls);
-  } catch (const Error& error) {
-    refuse(config, error.what());
-  }
-}
-
 DestinationConfig with_preset(DestinationConfig config) {
   if (config.preset != Preset::s2 || config.batch_is_final) return config;
   constexpr BatchConfig kDefault;

@@ -23,8 +23,8 @@
 
 #include "base/clock.h"
 #include "base/diagnostics.h"
+#include "base/headers_file.h"
 #include "export/batch.h"
-#include "export/headers_file.h"
 #include "export/retry.h"
 #include "export/sink.h"
 #include "journal/journal.h"
@@ -36,8 +36,6 @@ namespace waymark::delivery {
 // Throws Error(invalid_argument) naming the destination, the key, the value and what was expected. What needs a look at
 // files or the backend's headers is checked when a Destination is made of it.
 void check(const DestinationConfig& config);
-// Reads the files that it names as its start would: its headers and TLS. Throws Error.
-void check_files(const DestinationConfig& config);
 // With what its preset asks for in place of the values that were left at their defaults.
 [[nodiscard]] DestinationConfig with_preset(DestinationConfig config);
 
