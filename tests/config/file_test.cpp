@@ -580,6 +580,8 @@ TEST(ConfigFileTest, FilesThatAreNamedAreReadAndWhatIsWrongWithThemIsToldOnceWit
                 "w.yaml:9:12: destinations.d.lossy: 'maybe' is neither true nor false; write one of them");
   EXPECT_THAT(problems("destinations.d: {endpoint: 'http://h', headers_file: " + files.write("bad", "A: b\nhunter2\n") + "}"),
               AllOf(HasSubstr("/bad', line 2: expected `Name: value`"), Not(HasSubstr("hunter2"))));
+  EXPECT_EQ(problems("destinations.d: {endpoint: 'http://h', headers_file: \"/x\\0y\"}"),
+            "w.yaml:1:54: destinations.d.headers_file: '/x\\x00y' has a NUL in it, as no path has");
   EXPECT_THAT(problems("exporters.otlphttp: {endpoint: 'https://h', preset: s2, resource.s2.stream: x, headers_file: /nowhere/h}"),
               AllOf(HasSubstr("exporters.otlphttp.headers_file: '/nowhere/h': can't be read"), Not(HasSubstr("token"))));
 }

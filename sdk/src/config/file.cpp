@@ -344,6 +344,10 @@ class Reader {
 
   // It is read again when the destination is made; what is wrong with it is told with everything else.
   static void headers_file(Group& group, Draft& draft, const Text& path) {
+    if (path.text.find('\0') != std::string::npos) {
+      group.problem("headers_file", path.shown + " has a NUL in it, as no path has");
+      return;
+    }
     try {
       draft.headers_of_file = HeadersFile(path.text).headers();
     } catch (const Error& error) {
