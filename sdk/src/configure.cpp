@@ -193,22 +193,26 @@ void configure_from_file(const std::string& path) {
   core.set_logs_as_span_events(file.config.logs_as_span_events);
 }
 
-Config read_config_file(const std::string& path, std::vector<std::string>* warnings) {
+Config read_config_file(const std::string& path, ConfigNotes* notes) {
   config::Environment environment;
-  std::vector<std::string> said;
-  config::ConfigFile file = read_file(path, environment, said);
+  std::vector<std::string> warnings;
+  config::ConfigFile file = read_file(path, environment, warnings);
   std::string problems;
   for (const DestinationConfig& destination : file.config.destinations) {
     try {
       delivery::check(destination);
-      delivery::check_files(destination);
     } catch (const Error& error) {
       const std::string name = path.empty() ? environment.text("WAYMARK_CONFIG").value_or("") : path;
       problems += (problems.empty() ? "" : "\n") + name + ": " + error.what();
     }
   }
   if (!problems.empty()) throw Error(ErrorCode::invalid_config, problems);
-  if (warnings != nullptr) *warnings = std::move(said);
+  if (notes != nullptr) {
+    const auto variable = environment.text("OTEL_PROPAGATORS");
+    std::vector<std::string> said;  // among the warnings already
+    const auto chosen = variable ? trace::parse_propagators(*variable, said) : file.propagators.value_or(trace::Propagators());
+    *notes = {.warnings = std::move(warnings), .propagators = trace::names_of(chosen), .given = std::move(file.given)};
+  }
   return std::move(file.config);
 }
 

@@ -547,5 +547,16 @@ TEST(PropagatorsTest, OnlyTheChosenOnesReadAndWrite) {
   }
 }
 
+TEST(PropagatorsTest, TheirNamesChooseTheSame) {
+  for (const char* words : {"tracecontext,baggage", "tracecontext", "baggage", "b3", "b3multi,b3", "b3,tracecontext", "tracecontext,b3multi,baggage", "none"}) {
+    std::vector<std::string> warnings;
+    const trace::Propagators chosen = trace::parse_propagators(words, warnings);
+    std::string names;
+    for (const std::string& name : trace::names_of(chosen)) names += (names.empty() ? "" : ",") + name;
+    EXPECT_EQ(trace::parse_propagators(names, warnings), chosen) << words << " became " << names;
+    EXPECT_TRUE(warnings.empty());
+  }
+}
+
 }  // namespace
 }  // namespace waymark

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <stdexcept>
 
 #include "support/holds.h"
 #include "waymark/error.h"
@@ -64,6 +65,29 @@ std::string problems(std::string_view text, Variables variables = {}) {
   }
   return {};
 }
+
+// Files that a configuration names: a directory of its own, whose path stands before each name.
+class NamedFiles {
+ public:
+  NamedFiles() {
+    std::string pattern = ::testing::TempDir() + "waymark_config_XXXXXX";
+    if (!mkdtemp(pattern.data())) throw std::runtime_error("no temporary directory");
+    directory_ = pattern;
+  }
+  ~NamedFiles() { std::filesystem::remove_all(directory_); }
+  NamedFiles(const NamedFiles&) = delete;
+  NamedFiles& operator=(const NamedFiles&) = delete;
+
+  [[nodiscard]] std::string path(const std::string& name) const { return directory_ + "/" + name; }
+  std::string write(const std::string& name, const std::string& text) const {
+    std::ofstream(path(name)) << text;
+    return path(name);
+  }
+  std::string pem(const std::string& name) const { return write(name, "-----BEGIN CERTIFICATE-----\n"); }
+
+ private:
+  std::string directory_;
+};
 
 std::string with_tracer(const std::string& line) {
   return "tracer:\n  otel:\n    type: open-telemetry\n    transport: http\n    endpoint: http://localhost:4318\n    " + line + "\n";
@@ -146,6 +170,35 @@ TEST(ConfigFileTest, AGrpcTracerWithoutAnEndpointUsesTheEnvironmentsOrTheDefault
                                        {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "https://l"}});
   EXPECT_EQ(all[0].url, "http://h:1");
   EXPECT_EQ(all[1].url, "https://l:4317");
+}
+
+TEST(ConfigFileTest, AGrpcEndpointWithoutASchemeIsSecureUnlessItIsSaidToBeNot) {
+  HOLDS("GC-02");
+  const std::string environments = "tracer.otel: {type: otel, transport: grpc, enable.log-exporter: true, headers: ['A: b']}";
+  const std::string own = "destinations.d: {protocol: grpc, endpoint: 'collector:4317'}";
+  const std::string collectors = "exporters.otlp: {endpoint: 'collector:4317'}";
+  const auto urls = [](const std::string& text, Variables variables) {
+    variables.try_emplace("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317");
+    std::vector<std::string> found;
+    for (const auto& d : destinations(text, variables)) found.push_back(d.url);
+    return found;
+  };
+  const std::string secure = "https://collector:4317";
+  const std::string insecure = "http://collector:4317";
+  for (const std::string& text : {environments, own, collectors}) {
+    EXPECT_THAT(urls(text, {}), ElementsAre(secure, secure)) << text;
+    EXPECT_THAT(urls(text, {{"OTEL_EXPORTER_OTLP_INSECURE", "false"}}), ElementsAre(secure, secure)) << text;
+    EXPECT_THAT(urls(text, {{"OTEL_EXPORTER_OTLP_INSECURE", "true"}}), ElementsAre(insecure, insecure)) << text;
+    EXPECT_THAT(urls(text, {{"OTEL_EXPORTER_OTLP_INSECURE", "true"}, {"OTEL_EXPORTER_OTLP_TRACES_INSECURE", "false"}}),
+                ElementsAre(secure, insecure))
+        << text;
+    EXPECT_THAT(urls(text, {{"OTEL_EXPORTER_OTLP_LOGS_INSECURE", "true"}}), ElementsAre(secure, insecure)) << text;
+  }
+  EXPECT_THAT(urls("exporters.otlp: {endpoint: 'collector:4317', tls: {insecure: false}}", {{"OTEL_EXPORTER_OTLP_INSECURE", "true"}}),
+              ElementsAre(secure, secure))
+      << "what the file says stands";
+  EXPECT_THAT(urls("destinations.d: {protocol: grpc, endpoint: 'https://h'}", {{"OTEL_EXPORTER_OTLP_INSECURE", "true"}}),
+              ElementsAre("https://h:4317", "https://h:4317"));
 }
 
 TEST(ConfigFileTest, ConsoleAndLogTracersShowLogs) {
@@ -240,6 +293,7 @@ TEST(ConfigFileTest, PlaceholdersThatWereLeftOnThePageAreErrorsWithPlaces) {
 }
 
 TEST(ConfigFileTest, AWholeCollectorConfigurationSaysWhatIsNotLookedAt) {
+  const NamedFiles files;
   const auto file = read(R"(
 receivers: {otlp: {protocols: {grpc: , http: }}}
 processors: {batch: }
@@ -249,7 +303,7 @@ exporters:
     logs_endpoint: https://h/l/
     compression: gzip
     timeout: 30s
-    tls: {ca_file: ca.pem, cert_file: c.pem, key_file: c.key, min_version: 1.3, insecure_skip_verify: true}
+    tls: {ca_file: '${CA}', cert_file: '${CERTIFICATE}', key_file: '${KEY}', min_version: 1.3, insecure_skip_verify: true}
     retry_on_failure: {enabled: true, initial_interval: 2s, multiplier: 1.5, max_interval: 1m, max_elapsed_time: 0s, randomization_factor: 0.25}
     sending_queue: {enabled: true, num_consumers: 10, queue_size: 1000, batch: {max_size: 100}}
   otlp/grpc: {endpoint: 'localhost:4317', tls: {insecure: true}}
@@ -260,15 +314,15 @@ service:
     logs/app: {receivers: [otlp], exporters: [otlphttp/s2]}
     metrics: {receivers: [otlp], exporters: [otlp/grpc]}
   telemetry: {logs: {level: debug}}
-)");
+)", {{"CA", files.pem("ca.pem")}, {"CERTIFICATE", files.pem("c.pem")}, {"KEY", files.pem("c.key")}});
   ASSERT_THAT(file.config.destinations, SizeIs(3));
   const DestinationConfig& t = file.config.destinations[0];
   EXPECT_EQ(t.url, "https://h/t");
   EXPECT_TRUE(t.gzip);
   EXPECT_EQ(t.timeout, seconds(30));
-  EXPECT_EQ(t.tls.ca_file, "ca.pem");
-  EXPECT_EQ(t.tls.certificate_file, "c.pem");
-  EXPECT_EQ(t.tls.key_file, "c.key");
+  EXPECT_EQ(t.tls.ca_file, files.path("ca.pem"));
+  EXPECT_EQ(t.tls.certificate_file, files.path("c.pem"));
+  EXPECT_EQ(t.tls.key_file, files.path("c.key"));
   EXPECT_EQ(t.tls.minimum_version, "1.3");
   EXPECT_TRUE(t.tls.insecure_skip_verify);
   EXPECT_EQ(t.retry.initial, seconds(2));
@@ -364,6 +418,7 @@ log_level: error
 }
 
 TEST(ConfigFileTest, OwnDestinationsHaveEveryField) {
+  const NamedFiles files;
   const auto all = destinations(R"(
 destinations:
   backend:
@@ -371,10 +426,11 @@ destinations:
     protocol: http/json
     endpoint: https://user:pw@h/otlp
     headers: ["X-Tenant: ${TENANT:-none}"]
-    headers_file: /run/token
-    tls.ca_file: ca.pem
+    headers_file: ${TOKEN}
+    tls.ca_file: ${CA}
     compression: gzip
     timeout: 5s
+    max_response_bytes: 64KiB
     lossy: false
     batch: {max_bytes: 1MiB, min_bytes: 64KiB, max_records: 500, interval: 2s}
     retry: {initial: 1s, maximum: 10s, multiplier: 3, give_up_age: 1h}
@@ -385,15 +441,16 @@ destinations:
     logs_path: logs.jsonl
     rotation: {max_bytes: 100MB, max_age: 1d, files: 3}
   screen: {output: console, level: warning, color: true}
-  "http://old:4318": {endpoint: 'http://new:4318', enabled: false}
-)");
+  "http://old:4318": {endpoint: 'http://new:4318', enabled: false, headers_file: /nowhere/token, tls.ca_file: /nowhere/ca}
+)", {{"TOKEN", files.write("token", "")}, {"CA", files.pem("ca.pem")}});
   ASSERT_THAT(all, SizeIs(6));
   const DestinationConfig& b = all[0];
   EXPECT_EQ(b.protocol, Protocol::http_json);
   EXPECT_EQ(b.url, "https://h/otlp/v1/traces");
   EXPECT_THAT(b.headers, ElementsAre(Pair("X-Tenant", "none"), Pair("Authorization", "Basic dXNlcjpwdw==")));
-  EXPECT_EQ(b.headers_file, "/run/token");
-  EXPECT_EQ(b.tls.ca_file, "ca.pem");
+  EXPECT_EQ(b.headers_file, files.path("token"));
+  EXPECT_EQ(b.tls.ca_file, files.path("ca.pem"));
+  EXPECT_EQ(b.max_response_bytes, 64u << 10);
   EXPECT_TRUE(b.gzip);
   EXPECT_EQ(b.timeout, seconds(5));
   EXPECT_FALSE(b.lossy);
@@ -415,7 +472,7 @@ destinations:
   EXPECT_EQ(all[3].minimum_severity, Severity::warning);
   EXPECT_TRUE(all[3].color);
   EXPECT_EQ(all[4].name, "http://old:4318");
-  EXPECT_FALSE(all[4].enabled);
+  EXPECT_FALSE(all[4].enabled) << "and so nothing that it names need be there";
   EXPECT_EQ(all[4].batch.interval, seconds(5));
   EXPECT_EQ(all[5].batch.interval, seconds(1));
 }
@@ -433,6 +490,144 @@ TEST(ConfigFileTest, APresetOfS2NeedsItsStreamAndItsToken) {
   EXPECT_EQ(all[0].batch.interval, milliseconds(50));
   EXPECT_EQ(problems(text + token + "\ndestinations.s2.resource.s2.stream: tiles"), "");
   EXPECT_EQ(problems(text + token, {{"OTEL_RESOURCE_ATTRIBUTES", "s2.stream=tiles"}}), "");
+  const NamedFiles files;
+  const std::string of_file = text + "\nresource.s2.stream: tiles\ndestinations.s2.headers_file: ";
+  EXPECT_EQ(problems(of_file + files.write("token", "authorization: Bearer t\n")), "");
+  EXPECT_THAT(problems(of_file + files.write("none", "X: y\n")), HasSubstr("s2 needs an access token"));
+}
+
+TEST(ConfigFileTest, OneThingMayHaveSeveralSpellingsAndOneValue) {
+  const auto destination = [](const std::string& more) { return "destinations.d: {endpoint: 'http://h', " + more + "}"; };
+  for (const char* spelling : {"interval: 2s", "batch.flush_timeout: 2s", "batch.interval: 2s", "batch: {flush_timeout: 2s}"}) {
+    EXPECT_EQ(destinations(destination(spelling)).at(0).batch.interval, seconds(2)) << spelling;
+  }
+  EXPECT_EQ(problems(destination("interval: 2s, batch: {interval: 2s}")),
+            "w.yaml:1:50: destinations.d.interval: says again what batch.interval says; keep one of the two");
+  EXPECT_THAT(problems(destination("batch: {flush_timeout: 2s, interval: 2s}")),
+              HasSubstr("destinations.d.batch.flush_timeout: says again what batch.interval says"));
+  EXPECT_EQ(read("journal.keep: 1MiB").config.journal.keep_bytes, 1u << 20);
+  EXPECT_THAT(problems("journal: {keep: 1MiB, keep_bytes: 1MiB}"), HasSubstr("journal.keep: says again what journal.keep_bytes says"));
+  EXPECT_EQ(read("log_level: warn").config.diagnostics, DiagnosticLevel::warning);
+  EXPECT_EQ(read("log_level: warning").config.diagnostics, DiagnosticLevel::warning);
+  EXPECT_EQ(read("recorder: state").config.recorder.place, RecorderConfig::Place::state);
+  EXPECT_EQ(read("recorder: state\nrecorder.max_bytes: 32MiB").config.recorder.max_bytes, 32u << 20);
+  EXPECT_THAT(problems("recorder: state\nrecorder.place: tmpfs"), HasSubstr("recorder: says again what recorder.place says"));
+  EXPECT_EQ(read("sampler: traceidratio\nsampler.ratio: 0.5").config.sampler.ratio, 0.5);
+}
+
+TEST(ConfigFileTest, AServiceHasOneName) {
+  EXPECT_EQ(problems("service: a\nservice.name: b\nresource: {service.name: c}\n"),
+            "w.yaml:2:15: service.name: says again what service says; keep one of the two\n"
+            "w.yaml:3:26: resource.service.name: says again what the service's name says; keep one of the two");
+  EXPECT_THAT(problems("service: {name: a}\nresource.service.name: b"), HasSubstr("w.yaml:2:24: resource.service.name: says again"));
+  EXPECT_THAT(problems("service: {name: a, version: '1'}\nresource.service.version: '2'"), HasSubstr("resource.service.version: says again"));
+  EXPECT_EQ(read("service: {version: '1'}\nresource.service.name: b").config.resource.service_name(), "b");
+}
+
+TEST(ConfigFileTest, HeadersAreTextsInAnyOfThreeForms) {
+  const auto headers = [](const std::string& value, Variables variables = {}) {
+    return destinations(with_tracer("headers: " + value), std::move(variables)).at(0).headers;
+  };
+  EXPECT_THAT(headers("['X.Y: a', 'Z: b']"), ElementsAre(Pair("X.Y", "a"), Pair("Z", "b")));
+  EXPECT_THAT(headers("{X.Y: a, Z: b}"), ElementsAre(Pair("X.Y", "a"), Pair("Z", "b")));
+  EXPECT_THAT(headers("[{name: X.Y, value: '${A}'}, {value: b, name: Z}]", {{"A", "a"}}), ElementsAre(Pair("X.Y", "a"), Pair("Z", "b")));
+  EXPECT_THAT(destinations(with_tracer("headers.X.Y: a")).at(0).headers, ElementsAre(Pair("X.Y", "a")));
+  for (const char* nested : {"headers: {Authorization: {Bearer: hunter2}}", "headers.Authorization: {Bearer: hunter2}",
+                             "headers: {Authorization: [hunter2]}"}) {
+    EXPECT_THAT(problems(with_tracer(nested)),
+                AllOf(HasSubstr("w.yaml:6:"), HasSubstr("tracer.otel.headers: a "), HasSubstr("instead of a header's value"),
+                      Not(HasSubstr("hunter2"))))
+        << nested;
+  }
+  EXPECT_THAT(problems(with_tracer("headers: [{name: X, value: y, other: z}]")), HasSubstr("an entry that is no \"Name: value\""));
+  EXPECT_EQ(*read("resource: {headers: {a: {b: c}}}").config.resource.find("headers.a.b"), AnyValue{std::string("c")})
+      << "attributes are nested as deep as they are";
+}
+
+TEST(ConfigFileTest, HeadersThatGrpcCannotCarryAreRefusedWithTheirPlace) {
+  HOLDS("GC-12");
+  const NamedFiles files;
+  const auto refusal = [](const std::string& more, const std::string& protocol = "grpc") {
+    return problems("destinations:\n  d:\n    protocol: " + protocol + "\n    endpoint: https://h\n    " + more + "\n");
+  };
+  for (const char* header : {"X!Y: hunter2", "grpc-timeout: hunter2", "GRPC-Timeout: hunter2", "X: hunter2\xc3\xbc", "X: \"hunter2\\tx\""}) {
+    const std::string headers = std::string("headers: {") + header + "}";
+    EXPECT_THAT(refusal(headers), AllOf(StartsWith("w.yaml:5:15: destinations.d.headers: the header "), HasSubstr("gRPC"), Not(HasSubstr("hunter2"))))
+        << header;
+    EXPECT_EQ(refusal(headers, "http/protobuf"), "") << header;
+  }
+  EXPECT_EQ(refusal("headers: {X-Key: a, X-Bytes-Bin: \xc3\xbc}"), "");
+  EXPECT_THAT(problems("exporters:\n  otlp:\n    endpoint: https://h\n    headers: {X!Y: z}\n"), HasSubstr("w.yaml:4:15: exporters.otlp.headers: "));
+  EXPECT_THAT(problems("tracer.o: {type: otel, transport: grpc, headers: ['X!Y: z']}"), HasSubstr("tracer.o.headers: "));
+  const std::string file = files.write("headers", "X: y\nX!Y: hunter2\n");
+  EXPECT_EQ(refusal("headers_file: " + file), "w.yaml:5:19: destinations.d.headers_file: '" + file +
+                                                  "': header 2 has a name that gRPC does not allow (letters, digits, '_', '.' and '-')");
+  EXPECT_EQ(refusal("headers_file: " + file, "http/json"), "");
+}
+
+TEST(ConfigFileTest, FilesThatAreNamedAreReadAndWhatIsWrongWithThemIsToldOnceWithItsPlace) {
+  const NamedFiles files;
+  EXPECT_EQ(problems("destinations:\n  d:\n    endpoint: https://h\n    headers_file: " + files.path("gone") +
+                     "\n    tls:\n      ca_file: ${CA}\n      cert_file: " + files.write("no.pem", "hunter2") + "\n      key_file: /\n"
+                     "    lossy: maybe\n",
+                     {{"CA", "/nowhere/hunter2.pem"}}),
+            "w.yaml:4:19: destinations.d.headers_file: '" + files.path("gone") +
+                "': can't be read (No such file or directory); name a readable file of `Name: value` lines\n"
+                "w.yaml:6:16: destinations.d.tls.ca_file: '${CA}' can't be read (No such file or directory); give the path of a file in PEM\n"
+                "w.yaml:7:18: destinations.d.tls.cert_file: '" + files.path("no.pem") +
+                "' holds nothing in PEM; give the path of a file in PEM\n"
+                "w.yaml:8:17: destinations.d.tls.key_file: '/' can't be read (Is a directory); give the path of a file in PEM\n"
+                "w.yaml:9:12: destinations.d.lossy: 'maybe' is neither true nor false; write one of them");
+  EXPECT_THAT(problems("destinations.d: {endpoint: 'http://h', headers_file: " + files.write("bad", "A: b\nhunter2\n") + "}"),
+              AllOf(HasSubstr("/bad', line 2: expected `Name: value`"), Not(HasSubstr("hunter2"))));
+  EXPECT_EQ(problems("destinations.d: {endpoint: 'http://h', headers_file: \"/x\\0y\"}"),
+            "w.yaml:1:54: destinations.d.headers_file: '/x\\x00y' has a NUL in it, as no path has");
+  EXPECT_THAT(problems("exporters.otlphttp: {endpoint: 'https://h', preset: s2, resource.s2.stream: x, headers_file: /nowhere/h}"),
+              AllOf(HasSubstr("exporters.otlphttp.headers_file: '/nowhere/h': can't be read"), Not(HasSubstr("token"))));
+}
+
+TEST(ConfigFileTest, ASectionThatSaysNothingHasItsDefaults) {
+  for (const char* text :
+       {"recorder:", "recorder: {}", "journal: ~", "journal: {}", "sampler:", "sampler: {}", "limits: {}", "limits: {spans: {}, logs: }",
+        "state:", "service: {}", "resource: {}", "exporters.otlphttp: {endpoint: 'http://h', sending_queue: , retry_on_failure: }",
+        "exporters.otlphttp: {endpoint: 'http://h', sending_queue: {batch: {}}, retry_on_failure: {}, tls: {}, headers: {}}",
+        "destinations.d: {endpoint: 'http://h', batch: {}, retry: , tls: {}, resource: {}, headers: }",
+        "tracer.o: {type: otel, transport: http, endpoint: 'http://h', enable: {}}"}) {
+    EXPECT_EQ(problems(text), "") << text;
+    EXPECT_FALSE(read(text).recorder || read(text).journal || read(text).sampler || read(text).limits) << text;
+  }
+  EXPECT_EQ(problems("exporters.otlphttp: {endpoint: 'http://h', sending_queue: 5}"),
+            "w.yaml:1:59: exporters.otlphttp.sending_queue: '5' instead of keys; expected batch, block_on_overflow, enabled, "
+            "num_consumers, queue_size, sizer, storage");
+  EXPECT_EQ(problems("journal: [a]"), "w.yaml:1:10: journal: a list instead of keys; expected block_timeout, fsync, fsync_interval, "
+                                      "keep, keep_bytes, max_bytes, memory_bytes, segment_bytes");
+  EXPECT_EQ(problems("journal: {fsync: {}}"), "w.yaml:1:18: journal.fsync: a map instead of one value");
+  EXPECT_EQ(problems("servce: {}"), "w.yaml:1:1: servce: is no key that Waymark knows; did you mean 'service'?");
+}
+
+TEST(ConfigFileTest, WhatIsWrongIsNotAlsoMissing) {
+  for (const auto& [text, key] : std::initializer_list<std::pair<const char*, const char*>>{
+           {"destinations: {b: 5}", "destinations.b: '5' instead of keys"},
+           {"destinations: {b: '${NOPE}'}", "the variable NOPE"},
+           {"destinations.b: {endpoint: '${NOPE}'}", "destinations.b.endpoint: the variable NOPE"},
+           {"destinations.b: {endpoint: [a]}", "destinations.b.endpoint: a list instead of one value"},
+           {"destinations.b: {traces_endpoint: '${NOPE}', signals: traces}", "the variable NOPE"},
+           {"destinations.b: {output: file, path: '${NOPE}'}", "destinations.b.path: the variable NOPE"},
+           {"destinations.b: {endpoint: 'https://h', tls: {cert_file: '${NOPE}', key_file: '${NOPE}'}}", "cert_file: the variable NOPE"},
+           {"destinations.b: {endpoint: 'https://h', preset: s2, resource.s2.stream: x, headers: ['Authorization: ${NOPE}']}",
+            "headers: the variable NOPE"},
+           {"destinations.b: {endpoint: 'https://h', preset: s2, resource.s2.stream: '${NOPE}', headers: ['Authorization: x']}",
+            "resource.s2.stream: the variable NOPE"},
+           {"tracer.o: {type: otel, transport: http, endpoint: '${NOPE}'}", "tracer.o.endpoint: the variable NOPE"},
+           {"tracer.o: {type: '${NOPE}', transport: http}", "tracer.o.type: the variable NOPE"},
+           {"tracer.o: {type: otel, transport: '${NOPE}', endpoint: 'http://h'}", "tracer.o.transport: the variable NOPE"},
+           {"tracer.o: {type: log, path: '${NOPE}'}", "tracer.o.path: the variable NOPE"}}) {
+    const std::string said = problems(text);
+    EXPECT_THAT(said, HasSubstr(key)) << text;
+    EXPECT_THAT(said, Not(HasSubstr("is missing"))) << text;
+    EXPECT_THAT(said, Not(HasSubstr("needs"))) << text;
+  }
+  EXPECT_EQ(problems("tracer: {o: {type: }}"), "w.yaml:1:20: tracer.o.type: is missing; expected open-telemetry, console, stdout, stderr or log");
 }
 
 TEST(ConfigFileTest, WhatIsSetBesideThePresetOfS2Stays) {
@@ -525,6 +720,17 @@ TEST(ConfigFileTest, VariablesArePutIntoValues) {
   EXPECT_EQ(*read("resource.n: ${N:-4}").config.resource.find("n"), AnyValue{std::string("4")}) << "a variable is text";
 }
 
+TEST(ConfigFileTest, WhatAVariableLeavesEmptyCountsAsLeftOut) {
+  for (const char* value : {"${T:-}", "'${T:-}'", "\"${T:-}\"", "'${T:-}${T:-}'"}) {
+    EXPECT_EQ(destinations(with_tracer("timeout: "s + value)).at(0).timeout, seconds(10)) << value;
+    EXPECT_THAT(problems(with_tracer("name: "s + value)), "") << value;
+  }
+  EXPECT_THAT(problems(with_tracer("timeout: ''")), HasSubstr("'' is no duration")) << "no variable";
+  EXPECT_THAT(destinations(with_tracer("headers: {A: '${T:-}'}")).at(0).headers, ElementsAre(Pair("A", "")));
+  EXPECT_EQ(*read("resource.n: '${T:-}'").config.resource.find("n"), AnyValue{std::string()});
+  EXPECT_EQ(read("resource.n: ${T:-}").config.resource.find("n"), nullptr);
+}
+
 TEST(ConfigFileTest, AVariableCantChangeTheStructure) {
   const auto all = destinations(with_tracer("headers: {A: '${X}'}"), {{"X", "a, B: c]}\tx"}});
   EXPECT_THAT(all[0].headers, ElementsAre(Pair("A", "a, B: c]}\tx")));
@@ -578,6 +784,15 @@ TEST(ConfigFileTest, UnknownKeysComeWithTheNearestKnownOne) {
   EXPECT_THAT(problems("exporters.otlphttp: {endpoint: 'http://h', sending_queue: {batch: {flush: 1s}}}"),
               HasSubstr("exporters.otlphttp.sending_queue.batch.flush: is no key that Waymark knows"));
   EXPECT_THAT(problems("journal: {zzzzzzzzzz: 1}"), HasSubstr("known here are block_timeout, fsync"));
+  EXPECT_THAT(problems("fsync: never"), HasSubstr("did you mean 'journal.fsync'?"));
+  EXPECT_THAT(problems("block_timout: 1s"), HasSubstr("did you mean 'journal.block_timeout'?"));
+  EXPECT_THAT(problems("state: {max_byte: 1}"), HasSubstr("did you mean 'journal.max_bytes' or 'recorder.max_bytes'?"));
+  for (const char* wrong : {"insecure_skip_verify", "tls.insecure_skip_verfy", "batch.insecure_skip_verify"}) {
+    EXPECT_THAT(problems("destinations.d: {endpoint: 'https://h', "s + wrong + ": true}"), HasSubstr("insecure_skip_verify'?")) << wrong;
+  }
+  EXPECT_THAT(problems("destinations.d: {endpoint: 'https://h', insecure_skip_verify: true}"), HasSubstr("did you mean 'tls.insecure_skip_verify'?"));
+  EXPECT_THAT(problems("destinations: {d: {endpoint: 'https://h', color: true}, e: {output: console, color: true}}"),
+              HasSubstr("destinations.d.color: has no meaning beside what else is set here; leave it out"));
 }
 
 TEST(ConfigFileTest, TypesAndRangesAreChecked) {
@@ -586,7 +801,10 @@ TEST(ConfigFileTest, TypesAndRangesAreChecked) {
     const char* expected;
   };
   for (const Case& c : {Case{"service: [a]", "w.yaml:1:10: service: a list instead of one value"},
-                        Case{"recorder: 5", "recorder: "},
+                        Case{"recorder: 5", "recorder: '5' is not known; expected one of tmpfs, state"},
+                        Case{"destinations: {a: {endpoint: 'http://h', timeout: 0x}}", "'0x' has an unknown unit"},
+                        Case{"destinations: {a: {endpoint: 'http://h', batch: {interval: 0s}}}", "'0s' is zero"},
+                        Case{"destinations: {a: {endpoint: 'http://h', max_response_bytes: 1}}", "is out of range"},
                         Case{"recorder: {place: disk}", "'disk' is not known; expected one of tmpfs, state"},
                         Case{"recorder: {max_bytes: 1KiB}", "'1KiB' is out of range; expected 1048576 to 1073741824 bytes"},
                         Case{"recorder: {max_bytes: many}", "'many' is no size; write whole bytes, or for example 256KiB"},
@@ -611,7 +829,7 @@ TEST(ConfigFileTest, TypesAndRangesAreChecked) {
                         Case{"destinations: {a: {output: file, path: x, rotation.max_bytes: 1}}", "traces_path and logs_path"},
                         Case{"destinations: {a: {}}", "destinations.a.endpoint: is missing"},
                         Case{"destinations: {a: {endpoint: 'http://h', batch: {min_bytes: 1MiB}}}", "is more than batch.max_bytes"},
-                        Case{"destinations: {a: {endpoint: 'http://h', retry: {initial: 1m}}}", "is more than retry.maximum"},
+                        Case{"destinations: {a: {endpoint: 'http://h', retry: {initial: 1m, maximum: 59s}}}", "is more than retry.maximum"},
                         Case{"destinations: {a: {endpoint: 'http://h', retry: {jitter: 2}}}", "'2' is out of range; expected 0 to 1"},
                         Case{"destinations: {a: {output: file, path: x, rotation.files: 10001}}", "expected 0 to 10000"},
                         Case{"destinations: {a: {endpoint: 'https://h', tls: {cert_file: x}}}", "stands alone"},
@@ -622,6 +840,17 @@ TEST(ConfigFileTest, TypesAndRangesAreChecked) {
   }
 }
 
+TEST(ConfigFileTest, NoTimeoutIsZeroInAnyUnit) {
+  for (const char* zero : {"0", "0s", "0ms", "0m0s", "0.0s", "00d"}) {
+    EXPECT_EQ(destinations(with_tracer("timeout: "s + zero)).at(0).timeout, seconds(0)) << zero;
+  }
+}
+
+TEST(ConfigFileTest, AFirstRetryThatIsLateMovesTheLastOne) {
+  EXPECT_EQ(destinations("destinations.a: {endpoint: 'http://h', retry.initial: 1m}").at(0).retry.maximum, minutes(1));
+  EXPECT_EQ(destinations("exporters.otlphttp: {endpoint: 'http://h', retry_on_failure.initial_interval: 1m}").at(0).retry.maximum, minutes(1));
+}
+
 TEST(ConfigFileTest, WhatIsGivenTwiceIsAnError) {
   EXPECT_EQ(problems("service: a\nservice: b\n"), "w.yaml:2:1: service: is given twice in one map; keep one of the two");
   EXPECT_EQ(problems("journal: {fsync: never}\njournal.fsync: interval\n"),
@@ -630,7 +859,11 @@ TEST(ConfigFileTest, WhatIsGivenTwiceIsAnError) {
 
 TEST(ConfigFileTest, WhatIsNoYamlIsAnErrorWithItsPlace) {
   EXPECT_THAT(problems("a: b: c\n"), StartsWith("w.yaml:1:5: this is no YAML (illegal map value)"));
-  EXPECT_THAT(problems("service: 'x\n"), ContainsRegex("^w.yaml:[0-9]+:[0-9]+: this is no YAML"));
+  for (const char* open : {"service: 'x\n", "service: \"x", "service: 'x\nresource: {a: b}\njournal:\n  fsync: never\n"}) {
+    EXPECT_THAT(problems(open), ContainsRegex("^w.yaml:1:[0-9]+: quotes that are opened here, or behind it, are never closed")) << open;
+  }
+  EXPECT_THAT(problems("service: x\nresource: {a: b"), ContainsRegex("^w.yaml:2:[0-9]+: ")) << "nor are brackets";
+  EXPECT_THAT(problems("a: [b, 'c'\n"), ContainsRegex("^w.yaml:1:[0-9]+: "));
   EXPECT_EQ(problems("journal:\n\tfsync: never\n"), "w.yaml:2:1: a tab stands where the line is indented; write spaces");
   EXPECT_EQ(problems("service: a\nx: \xff\n"), "w.yaml:2:1: is not UTF-8; expected UTF-8 text");
   EXPECT_EQ(problems(std::string("service: a\0b", 12)), "w.yaml:1:11: a control character; expected text");

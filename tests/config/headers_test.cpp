@@ -44,6 +44,20 @@ TEST(HeadersTest, AMalformedEntryIsToldAndSkippedWithoutItsText) {
   }
 }
 
+TEST(HeadersTest, WhatGrpcCannotCarryIsToldAndSkippedOrRefused) {
+  HOLDS("GC-12");
+  for (const char* entry : {"X!Y=hunter2", "grpc-hunter2=a", "Grpc-Timeout=hunter2", "X=hunter2%c3%bc", "X=hunter2%09"}) {
+    Environment env = empty_environment();
+    const std::string text = std::string(entry) + ",k=v,x-bin=%c3%bc";
+    EXPECT_THAT(parse_headers({kVariable, text}, env, Protocol::grpc), ElementsAre(Pair("k", "v"), Pair("x-bin", "\xc3\xbc"))) << entry;
+    ASSERT_THAT(env.warnings(), SizeIs(1)) << entry;
+    EXPECT_THAT(env.warnings()[0], AllOf(HasSubstr(kVariable), HasSubstr("entry 1"), HasSubstr("gRPC"), Not(HasSubstr("hunter2"))));
+    EXPECT_THAT(parse_headers({kVariable, text}, env), SizeIs(3)) << entry << " over HTTP";
+  }
+  EXPECT_THROW((void)checked_headers({{"X!Y", "z"}}, Protocol::grpc), Error);
+  EXPECT_NO_THROW((void)checked_headers({{"X!Y", "z"}}));
+}
+
 TEST(HeadersTest, TheLastOfANameWinsWhateverItsCase) {
   Environment env = empty_environment();
   EXPECT_THAT(parse_headers({kVariable, "a=1,A=2"}, env), ElementsAre(Pair("A", "2")));

@@ -181,6 +181,16 @@ TEST(ResolveTest, AnIntervalArgumentOutOfRangeIsRefused) {
   EXPECT_EQ(traces({.endpoint = "http://h", .export_interval = nanoseconds(1)}).batch.interval, nanoseconds(1));
 }
 
+TEST(ResolveTest, AHeaderThatGrpcCannotCarryIsToldWithItsVariableAndSkipped) {
+  HOLDS("GC-12");
+  const Variables variables{{"OTEL_EXPORTER_OTLP_ENDPOINT", "http://h"}, {"OTEL_EXPORTER_OTLP_HEADERS", "X!Y=hunter2,k=v"},
+                            {"OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"}};
+  Environment env = environment(variables);
+  EXPECT_THAT(resolve_destination(TracingOptions{}, env).headers, ElementsAre(Pair("k", "v")));
+  EXPECT_THAT(env.warnings(), ElementsAre(AllOf(HasSubstr("OTEL_EXPORTER_OTLP_HEADERS: entry 1 "), HasSubstr("gRPC"), Not(HasSubstr("hunter2")))));
+  expect_error(TracingOptions{.headers = {{"X!Y", "hunter2"}}}, variables, ErrorCode::invalid_header, {"headers: entry 1", "gRPC"});
+}
+
 TEST(ResolveTest, EverySignalVariableBeatsItsBase) {
   HOLDS("OE-01", "HC-27", "HC-24");
   const Variables variables = with_endpoint({{"OTEL_EXPORTER_OTLP_TIMEOUT", "1000"},

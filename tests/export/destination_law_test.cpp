@@ -15,7 +15,6 @@
 
 #include "export/destination.h"
 #include "export/fake_journal.h"
-#include "export/headers_file.h"
 #include "support/accounts.h"
 #include "support/holds.h"
 #include "support/http_server.h"
@@ -292,6 +291,23 @@ TEST_F(DestinationLawTest, DropsAndCountsABatchThatIsRefusedForTooLong) {
   expect_books(*destination, {.recorded = 4, .arrived = std::set<std::string>{}});
 }
 
+TEST_F(DestinationLawTest, RefusedCredentialsDropNothingHoweverOldItGets) {
+  std::atomic<int> minutes{0};
+  server.answer_by([&](const HttpRequest&) -> HttpReply {
+    const int answered = minutes += 10;
+    return {.status = answered <= 50 ? 401 : answered <= 60 ? 503 : 200};
+  });
+  auto c = config();
+  c.retry.give_up_age = 15min;
+  const auto destination =
+      open(c, {.now = [&] { return std::chrono::steady_clock::now() + std::chrono::minutes(minutes); }});
+  record(*destination, 0, 3);
+  EXPECT_TRUE(flush(*destination));
+  EXPECT_EQ(server.requests().size(), 7u) << "nor does the time under a refused token count for the 503 behind it";
+  EXPECT_EQ(destination->stats().counts.dropped, 0u);
+  expect_books(*destination, {.recorded = 3, .arrived = std::set<std::string>{"0", "1", "2"}});
+}
+
 // ---- the preset of S2
 
 TEST_F(DestinationLawTest, S2sRetryableStatusesAreRetriedAndItsOthersAreNot) {
@@ -300,11 +316,26 @@ TEST_F(DestinationLawTest, S2sRetryableStatusesAreRetriedAndItsOthersAreNot) {
                      .headers = {{"Content-Type", "application/json"}},
                      .body = R"({"code":")" + code + R"(","message":"m"})"};
   };
-  const std::vector<HttpReply> retried = {json(408, "request_timeout"), json(409, "transaction_conflict"), json(500, "other"),
-                                          json(500, "storage"), json(502, "hot_server"), json(504, "upstream_timeout")};
-  const std::vector<HttpReply> refused = {json(400, "bad_json"), json(404, "stream_not_found"),
-                                          json(409, "resource_already_exists"), json(422, "invalid"), json(500, "bug"),
-                                          json(501, "not_implemented")};
+  HttpReply torn = json(409, "resource_already_exists");
+  torn.body.pop_back();
+  HttpReply page = json(409, "resource_already_exists");
+  page.headers = {{"Content-Type", "text/html"}};
+  const std::vector<HttpReply> retried = {json(408, "request_timeout"),
+                                          {.status = 408},
+                                          json(409, "transaction_conflict"),
+                                          {.status = 409},
+                                          torn,
+                                          page,
+                                          json(500, "other"),
+                                          json(500, "storage"),
+                                          json(500, "bug"),
+                                          {.status = 500},
+                                          {.status = 500, .headers = {{"Content-Type", "text/html"}}, .body = "<h1>Oops</h1>"},
+                                          json(502, "hot_server"),
+                                          json(504, "upstream_timeout")};
+  const std::vector<HttpReply> refused = {json(400, "bad_json"),  json(404, "stream_not_found"),
+                                          json(409, "resource_already_exists"), json(409, "stream_deletion_pending"),
+                                          json(422, "invalid"),   json(501, "not_implemented")};
   auto c = config();
   c.preset = Preset::s2;
   c.headers = {{"Authorization", "Bearer 0123456789"}};
@@ -362,13 +393,11 @@ TEST_F(DestinationLawTest, WhatIsSwitchedOffNeedsNoTokenAndNoFileYet) {
   c.tls.ca_file = "/nowhere/ca.pem";
   c.enabled = false;
   const auto destination = open(c);
-  EXPECT_NO_THROW(check_files(c));
   c.enabled = true;
-  EXPECT_THROW(check_files(c), Error);
   EXPECT_THROW(destination->replace(c), Error);
   c.headers_file.clear();
   c.preset = Preset::none;
-  EXPECT_THROW(check_files(c), Error) << "tls.ca_file";
+  EXPECT_THROW(destination->replace(c), Error) << "tls.ca_file";
 }
 
 TEST_F(DestinationLawTest, AUrlThatCannotBeRequestedIsRefusedWithoutItsSecrets) {
@@ -399,6 +428,22 @@ TEST_F(DestinationLawTest, MinBytesAreWorthSendingAtOnceAndABatchMayStillBeLarge
   EXPECT_TRUE(flush(*destination));
   EXPECT_EQ(server.requests().size(), 1u);
   EXPECT_GT(server.requests()[0].body.size(), 300u);
+}
+
+TEST_F(DestinationLawTest, MinBytesOfJsonAreThoseOfItsRequests) {
+  auto c = config();
+  c.protocol = Protocol::http_json;
+  c.batch.min_bytes = 16 * 1024;
+  const auto destination = open(c);
+  record(*destination, 0, 100);
+  EXPECT_TRUE(flush(*destination));
+  const std::size_t each = server.requests().at(0).body.size() / 100;
+  const std::size_t enough = c.batch.min_bytes / each;
+  ASSERT_LT(100 * span_bytes("100").size() * 2, 100 * each) << "this shows nothing where JSON is no longer than protobuf";
+  record(*destination, 100, 100 + static_cast<int>(enough * 5 / 4));
+  ASSERT_TRUE(server.wait_for_requests(2));
+  EXPECT_GE(server.requests()[1].body.size(), c.batch.min_bytes * 9 / 10);
+  EXPECT_TRUE(flush(*destination));
 }
 
 TEST_F(DestinationLawTest, SpansThatItsFilterDoesNotWantAreFilteredAndCounted) {
@@ -504,6 +549,8 @@ TEST_F(DestinationLawTest, RangesAreRefusedWithTheirKeyAndWhatWasExpected) {
   EXPECT_THAT(refusal([](auto& c) { c.batch.interval = 24h * 365 + 1ns; }), HasSubstr("at most a year"));
   EXPECT_EQ(refusal([](auto& c) { c.batch.interval = 24h * 365; }), "none");
   EXPECT_THAT(refusal([](auto& c) { c.timeout = -1ms; }), HasSubstr("`timeout` is -1 ms"));
+  EXPECT_THAT(refusal([](auto& c) { c.max_response_bytes = 1023; }), HasSubstr("`max_response_bytes` is 1023"));
+  EXPECT_THAT(refusal([](auto& c) { c.max_response_bytes = (64 << 20) + 1; }), HasSubstr("expected 1024 to 67108864"));
   EXPECT_THAT(refusal([](auto& c) { c.retry.initial = 0s; }), HasSubstr("`retry.initial` is 0 ms"));
   EXPECT_THAT(refusal([](auto& c) { c.retry.maximum = 500us; }), AllOf(HasSubstr("`retry.maximum` is 0.5 ms"), HasSubstr("1 ms")));
   EXPECT_THAT(refusal([](auto& c) { c.retry.multiplier = 0.5; }), HasSubstr("`retry.multiplier` is 0.5"));

@@ -307,43 +307,47 @@ TEST_F(DestinationTest, AWarningOnASuccessIsSaid) {
   EXPECT_THAT(heard.lines(), ElementsAre(HasSubstr("careful")));
 }
 
-TEST_F(DestinationTest, ABackendThatTakesNoLogsIsNotAskedAgainForAnHour) {
+TEST_F(DestinationTest, ABackendThatTakesNoLogsLosesNothingUnsentAndIsAskedLessOften) {
   for (const int status : {404, 501}) {
     HttpServer backend;
     backend.standard({.status = status});
-    std::atomic<std::int64_t> minutes{0};
     auto c = config(Signal::logs);
     c.name = "jaeger " + std::to_string(status);
     c.url = backend.url("/v1/logs");
-    const auto destination =
-        open(c, {.now = [&] { return std::chrono::steady_clock::time_point(std::chrono::minutes(minutes + 100'000)); }});
+    c.batch.interval = 1ms;
+    c.batch.max_records = 2;
+    const auto destination = open(c);
     const std::size_t said_before = heard.lines().size();
-    for (int i = 0; i < 3; ++i) {
-      record(*destination, "a");
+    for (std::size_t i = 1; i <= 3; ++i) {
+      record(*destination, "early");
+      ASSERT_TRUE(backend.wait_for_requests(i)) << "by its interval, though that is longer now";
+    }
+    for (int i = 3; i < 20; ++i) {
+      record(*destination, "early");
       EXPECT_TRUE(destination->flush(in(kLong)));
     }
-    EXPECT_EQ(backend.requests().size(), 1u);
-    EXPECT_EQ(destination->stats().counts.rejected, 3u);
-    minutes = 59;
-    record(*destination, "b");
-    EXPECT_TRUE(destination->flush(in(kLong)));
-    EXPECT_EQ(backend.requests().size(), 1u);
-    minutes = 60;
-    record(*destination, "c");
-    EXPECT_TRUE(destination->flush(in(kLong)));
-    EXPECT_EQ(backend.requests().size(), 2u);
+    EXPECT_EQ(backend.requests().size(), 20u) << "each by itself";
+    EXPECT_EQ(destination->stats().counts.rejected, 20u);
+    record(*destination, "waits");
+    record(*destination, "is enough");
+    ASSERT_TRUE(backend.wait_for_requests(21));
+    EXPECT_EQ(read_request(Signal::logs, backend.requests().at(20).body).logs.size(), 2u)
+        << "what waits is sent once it is a whole batch: nothing heaps up in the journal";
     backend.standard({.status = 200});
-    minutes = 120;
-    record(*destination, "d");
+    record(*destination, "taken");
     EXPECT_TRUE(destination->flush(in(kLong)));
-    EXPECT_EQ(destination->stats().counts.delivered, 1u);
+    record(*destination, "at the usual interval");
+    ASSERT_TRUE(backend.wait_for_requests(23));
+    EXPECT_TRUE(destination->flush(in(kLong)));
+    EXPECT_EQ(destination->stats().counts.delivered, 2u);
+    EXPECT_EQ(destination->stats().counts.rejected, 22u);
     const auto lines = heard.lines();
     ASSERT_EQ(lines.size(), said_before + 1) << "said once";
     EXPECT_THAT(lines.back(), AllOf(HasSubstr("seems to take no logs"), HasSubstr("logs_as_span_events"), HasSubstr(std::to_string(status))));
   }
 }
 
-TEST_F(DestinationTest, ABackendThatTookLogsOnceIsAskedAgainAfterA404) {
+TEST_F(DestinationTest, ARouteThatIsGoneForAMomentCostsOneBatchOfLogs) {
   HttpServer backend;
   backend.script({{.status = 200}, {.status = 404}, {.status = 200}});
   auto c = config(Signal::logs);

@@ -1,5 +1,6 @@
 #include "export/retry.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -72,6 +73,13 @@ TEST(BackoffTest, LastsForever) {
   Backoff backoff;
   const RetryConfig config{.initial = 1ns, .maximum = std::chrono::nanoseconds::max(), .multiplier = 1e300};
   for (int i = 0; i < 100; ++i) EXPECT_GE(backoff.next(config, 0s), 0ns);
+}
+
+TEST(LongerIntervalTest, DoublesWithEachRefusalUpToAMinute) {
+  std::vector<std::chrono::nanoseconds> waits;
+  for (std::chrono::nanoseconds last = 0s; waits.size() < 8;) waits.push_back(last = longer_interval(last, 1s));
+  EXPECT_THAT(waits, ::testing::ElementsAre(2s, 4s, 8s, 16s, 32s, 60s, 60s, 60s));
+  EXPECT_EQ(longer_interval(0s, 24h * 365), 60s) << "of what is longer by itself, nothing becomes shorter by this";
 }
 
 }  // namespace

@@ -115,6 +115,20 @@ TEST(HttpSinkTest, AResponseThatIsTooMuchIsNoReasonToSendAgain) {
   }
 }
 
+TEST(HttpSinkTest, HowLongAResponseMayBeIsTheConfigurations) {
+  HOLDS("HC-28");
+  HttpServer server;
+  server.standard({.body = std::string(2000, 'x')});
+  DestinationConfig config = to(server.url());
+  EXPECT_EQ(send(*open_sink(config)).outcome, Outcome::delivered);
+  config.max_response_bytes = 1999;
+  const Delivery delivery = send(*open_sink(config));
+  EXPECT_EQ(delivery.outcome, Outcome::rejected);
+  EXPECT_THAT(delivery.message, HasSubstr("larger than"));
+  config.max_response_bytes = 2000;
+  EXPECT_EQ(send(*open_sink(config)).outcome, Outcome::delivered);
+}
+
 TEST(HttpSinkTest, ARefusalThatCannotBeReadIsTheRefusalThatItsStatusSays) {
   const std::vector<std::pair<std::string, std::string>> gzip{{"Content-Encoding", "gzip"}};
   EXPECT_EQ(answer({.status = 503, .headers = gzip, .body = "raw"}).outcome, Outcome::retry);
@@ -279,6 +293,18 @@ TEST_F(GrpcSinkTest, AMessageThatIsTooLargeForTheServerIsToBeSplit) {
                                  std::string(2000, 'x'));
   EXPECT_EQ(delivery.outcome, Outcome::rejected);
   EXPECT_EQ(delivery.refusal, Refusal::too_large) << delivery.message;
+}
+
+TEST_F(GrpcSinkTest, HowLongAResponseMayBeIsTheConfigurations) {
+  DestinationConfig with = config();
+  with.max_response_bytes = 1999;
+  server.script(Json::array({Json{{"warning", std::string(2000, 'w')}}, Json{{"warning", std::string(1000, 'w')}}}));
+  const auto sink = open_sink(with);
+  const Delivery delivery = send(*sink, "");
+  EXPECT_EQ(delivery.outcome, Outcome::rejected);
+  EXPECT_EQ(delivery.refusal, Refusal::none) << "smaller requests would change nothing";
+  EXPECT_THAT(delivery.message, HasSubstr("larger than"));
+  EXPECT_EQ(send(*sink, "").outcome, Outcome::delivered);
 }
 
 TEST_F(GrpcSinkTest, AServerThatHangsIsTriedAgain) {

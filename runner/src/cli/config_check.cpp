@@ -105,6 +105,7 @@ Json request(const DestinationConfig& d) {
   }
   out["compression"] = d.gzip ? "gzip" : "none";
   out["timeout"] = duration(d.timeout);
+  out["max_response_bytes"] = d.max_response_bytes;
   return out;
 }
 
@@ -135,11 +136,11 @@ Json destination(const DestinationConfig& d) {
   return out;
 }
 
-Json tree(const Config& config) {
+Json tree(const Config& config, const ConfigNotes& notes) {
   Json out = Json::object();
   out["disabled"] = config.disabled;
   out["log_level"] = word(std::array<std::string_view, 5>{"none", "error", "warning", "info", "debug"}, config.diagnostics);
-  out["resource"] = attributes(config.resource.attributes());
+  if (!notes.given.attributes().empty()) out["resource"] = attributes(notes.given.attributes());
   Json state = Json::object();
   if (!config.state_directory.empty()) state["directory"] = config.state_directory;
   state["recover_siblings"] = config.recover_siblings;
@@ -163,6 +164,7 @@ Json tree(const Config& config) {
   out["sampler"] = std::move(sampler);
   out["limits"] = {{"spans", limits(config.span_limits)}, {"logs", limits(config.log_limits)}};
   out["logs_as_span_events"] = config.logs_as_span_events;
+  out["propagators"] = notes.propagators;
   Json destinations = Json::object();
   for (const DestinationConfig& d : config.destinations) {
     // The two signals of one name are two entries, which `name` keeps together.
@@ -211,14 +213,14 @@ void write(std::string& out, const Json& map, int depth) {
 
 }  // namespace
 
-std::string config_yaml(const Config& config) {
+std::string config_yaml(const Config& config, const ConfigNotes& notes) {
   std::string out;
-  write(out, tree(config), 0);
+  write(out, tree(config, notes), 0);
   return out;
 }
 
-std::string config_json(const Config& config) {
-  return tree(config).dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+std::string config_json(const Config& config, const ConfigNotes& notes) {
+  return tree(config, notes).dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 }  // namespace waymark::cli

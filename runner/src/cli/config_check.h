@@ -7,12 +7,13 @@
 
 #include <string>
 
-#include "waymark/config.h"
+#include "waymark/configure.h"
 
 namespace waymark::cli {
 
-// A header's value, and what stands behind a URL's "?", is "***".
-[[nodiscard]] std::string config_yaml(const Config& config);
-[[nodiscard]] std::string config_json(const Config& config);
+// A header's value, and what stands behind a URL's "?", is "***". What was detected or drawn is left out: another process
+// that reads the same file has its own.
+[[nodiscard]] std::string config_yaml(const Config& config, const ConfigNotes& notes);
+[[nodiscard]] std::string config_json(const Config& config, const ConfigNotes& notes);
 
 }  // namespace waymark::cli

@@ -191,10 +191,10 @@ struct ConfigArguments {
 };
 
 int config_check(const ConfigArguments& arguments) {
-  std::vector<std::string> warnings;
-  const Config config = read_config_file(arguments.file, &warnings);
-  for (const std::string& warning : warnings) std::cerr << "warning: " << cli::printable(warning) << '\n';
-  return print(arguments.json ? cli::config_json(config) : cli::config_yaml(config));
+  ConfigNotes notes;
+  const Config config = read_config_file(arguments.file, &notes);
+  for (const std::string& warning : notes.warnings) std::cerr << "warning: " << cli::printable(warning) << '\n';
+  return print(arguments.json ? cli::config_json(config, notes) : cli::config_yaml(config, notes));
 }
 
 struct StatusArguments {

@@ -65,7 +65,8 @@ struct DeliveryResult {
 
 struct BatchConfig {
   std::size_t max_bytes = 512 * 1024;                      // encoded request, [1 KiB, 64 MiB]
-  std::size_t min_bytes = 0;                               // so much waiting is worth sending at once; 0: max_bytes
+  std::size_t min_bytes = 0;                               // so much waiting, encoded, is worth sending at once (of JSON by
+                                                           // what the last request's records took); 0: max_bytes
   std::size_t max_records = 0;                             // 0: no limit but bytes
   std::chrono::nanoseconds interval = std::chrono::seconds(5);  // the oldest record waits at most this long, (0, 1 year]
 };
@@ -77,7 +78,8 @@ struct RetryConfig {
   std::chrono::nanoseconds maximum = std::chrono::seconds(30);
   double multiplier = 2.0;
   double jitter = 0.5;  // [0, 1]; 0: none, so that all who were refused at once come back at once
-  std::chrono::nanoseconds give_up_age{0};  // a batch that is refused for longer than this is dropped, counted; 0: never
+  std::chrono::nanoseconds give_up_age{0};  // a batch that is refused for longer than this is dropped, counted; 0: never.
+                                            // While its credentials are what is refused, it is kept
 };
 
 // Of Output::file. The file is closed, renamed to PATH.1 (PATH.1 to PATH.2, and so on), and begun anew.
@@ -102,6 +104,7 @@ struct DestinationConfig {
   TlsConfig tls;                                        // otlp with https
   std::chrono::nanoseconds timeout = std::chrono::seconds(10);  // one request; 0: no limit
   bool gzip = false;
+  std::size_t max_response_bytes = 4 * 1024 * 1024;     // otlp: a longer answer, unpacked, is none; [1 KiB, 64 MiB]
   std::string path;                                     // file: its path; console: "stdout" or "stderr"
   RotationConfig rotation;                              // file
   bool color = false;                                   // console

@@ -74,10 +74,15 @@ void configure_console_logging(const ConsoleOptions& options = {});
 // Throws Error(invalid_config) that lists all that is wrong, each with file, line, column and key; nothing is changed then.
 // Called after other configure calls, it adds its destinations to theirs; one of the same name and signal replaces.
 void configure_from_file(const std::string& path = {});
+// What a file says beside its Config, or why something stands in it: for whoever looks at one.
+struct ConfigNotes {
+  std::vector<std::string> warnings;     // what is odd but no error, each with its place
+  std::vector<std::string> propagators;  // of the process, as configure_from_file has it: OTEL_PROPAGATORS's words
+  Resource given;                        // of the Config's resource, what was neither detected nor drawn
+};
 // The same file as a Config, with the environment in its place, for a Telemetry of one's own or to be looked at: its
-// destinations hold secrets. What is odd but no error is put into `warnings`. Throws as configure_from_file does, and where
-// a file that it names (headers, TLS) can't be read.
-[[nodiscard]] Config read_config_file(const std::string& path = {}, std::vector<std::string>* warnings = nullptr);
+// destinations hold secrets. Throws as configure_from_file does.
+[[nodiscard]] Config read_config_file(const std::string& path = {}, ConfigNotes* notes = nullptr);
 
 // SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGABRT are written into the recorders of this process, with the stack, before they
 // take their course (core dumps and earlier handlers still work): the interrupted span of the thread says what happened.

@@ -130,6 +130,32 @@ std::optional<std::string> read_file(const std::string& path, std::size_t limit)
   }
 }
 
+std::optional<std::string> read_named_file(const std::string& path, std::size_t limit) {
+  const File file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (!file.valid()) return std::nullopt;
+  std::string text;
+  for (char chunk[4096];;) {
+    const ssize_t n = ::read(file.fd(), chunk, sizeof chunk);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      const int error = errno;  // close() may set another
+      return errno = error, std::nullopt;
+    }
+    if (n == 0) return text;
+    text.append(chunk, static_cast<std::size_t>(n));
+    if (text.size() > limit) return errno = EFBIG, std::nullopt;
+  }
+}
+
+std::string pem_problem(const std::string& path) {
+  constexpr std::size_t kMostBytes = 16 << 20;  // a system's whole list of authorities has a quarter of a MiB
+  constexpr const char* kAdvice = "; give the path of a file in PEM";
+  const auto text = read_named_file(path, kMostBytes);
+  if (!text) return "can't be read (" + errno_text(errno) + ")" + kAdvice;
+  if (text->find("-----BEGIN ") == std::string::npos) return std::string("holds nothing in PEM") + kAdvice;
+  return {};
+}
+
 bool replace_file(const std::string& path, std::string_view bytes) noexcept {
   const std::string scratch = path + ".new";
   {

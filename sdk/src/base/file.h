@@ -45,6 +45,11 @@ class File {
 };
 
 [[nodiscard]] std::optional<std::string> read_file(const std::string& path, std::size_t limit = 16 << 20);
+// A file that the user names, to be read only: links are followed, and what is no file (a FIFO without a writer) is not
+// waited for. Nothing, with errno, where it can't be read, or is larger than `limit` (EFBIG).
+[[nodiscard]] std::optional<std::string> read_named_file(const std::string& path, std::size_t limit);
+// Why a file is no use where one in PEM is asked for, as the end of a sentence about it; empty where it may be.
+[[nodiscard]] std::string pem_problem(const std::string& path);
 // The names in a directory are on the disk.
 bool sync_directory(const std::string& path) noexcept;
 // Creates or replaces `path` at once: a reader sees the old bytes or the new ones.

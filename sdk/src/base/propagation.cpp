@@ -392,6 +392,17 @@ bool choose_propagator(Propagators& chosen, std::string_view name) {
   return true;
 }
 
+std::vector<std::string> names_of(const Propagators& propagators) {
+  std::vector<std::string> names;
+  if (propagators.trace_context && propagators.b3_last) names.emplace_back("tracecontext");
+  if (propagators.b3) names.emplace_back("b3");
+  if (propagators.b3_multi) names.emplace_back("b3multi");
+  if (propagators.trace_context && !propagators.b3_last) names.emplace_back("tracecontext");
+  if (propagators.baggage) names.emplace_back("baggage");
+  if (names.empty()) names.emplace_back("none");
+  return names;
+}
+
 Propagators parse_propagators(std::string_view value, std::vector<std::string>& warnings) {
   Propagators chosen{.trace_context = false, .baggage = false};
   bool none = false;

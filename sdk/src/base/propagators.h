@@ -25,6 +25,9 @@ struct Propagators {
 // Adds the format with this name, in any case; false where there is none.
 bool choose_propagator(Propagators& chosen, std::string_view name);
 
+// Their names, as choose_propagator() takes them; "none" where there is none.
+[[nodiscard]] std::vector<std::string> names_of(const Propagators& propagators);
+
 // Reads the value of OTEL_PROPAGATORS ("tracecontext", "baggage", "b3", "b3multi", "none", separated by commas). Empty, or
 // nothing that is known: the default, tracecontext and baggage.
 [[nodiscard]] Propagators parse_propagators(std::string_view value, std::vector<std::string>& warnings);

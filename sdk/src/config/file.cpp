@@ -6,9 +6,13 @@
 #include <fstream>
 #include <system_error>
 
+#include "base/file.h"
+#include "base/header_rules.h"
+#include "base/headers_file.h"
 #include "config/endpoint.h"
 #include "config/headers.h"
 #include "config/resolve.h"
+#include "config/resource.h"
 #include "config/settings.h"
 #include "config/text.h"
 #include "waymark/error.h"
@@ -32,6 +36,28 @@ bool has_stream(const AnyMap& attributes) {
 
 std::string quoted(std::string_view word) { return "'" + std::string(word) + "'"; }
 
+std::string twice(std::string_view what) {
+  return "says again what " + std::string(what) + " says; keep one of the two";
+}
+
+// One value that may stand under any of these keys, and under one of them only.
+template <typename Read>
+auto spelled(Group& group, std::initializer_list<const char*> keys, Read read) {
+  decltype(read("")) value;
+  const char* first = nullptr;
+  for (const char* key : keys) {
+    auto given = read(key);
+    if (!group.gives(key)) continue;
+    if (first) {
+      group.problem(key, twice(first));
+    } else {
+      first = key;
+      value = std::move(given);
+    }
+  }
+  return value;
+}
+
 // One member of `tracer`, `exporters` or `destinations` in the making: what its signals have in common.
 struct Draft {
   DestinationConfig common;
@@ -43,7 +69,8 @@ struct Draft {
   std::string endpoint_key = "endpoint";
   PathRule rule = PathRule::base_or_complete;   // of `endpoint`
   PathRule own_rule = PathRule::as_it_is;       // of `endpoints`
-  bool insecure = false;                        // gRPC without a scheme
+  std::optional<bool> insecure;                 // gRPC without a scheme; else the environment decides
+  std::optional<HeaderList> headers_of_file;    // nothing where there is no such file, or it can't be read
 };
 
 class Reader {
@@ -65,15 +92,18 @@ class Reader {
 
   void process() {
     Config& config = out_.config;
-    if (top_.has("service.pipelines") || top_.has("service.extensions") || top_.has("service.telemetry")) {
-      pipelines_ = top_.has("service.pipelines");
+    pipelines_ = !top_.below("service.pipelines").empty();
+    if (pipelines_ || !top_.below("service.extensions").empty() || !top_.below("service.telemetry").empty()) {
+      attribute({"service.name"}, "service.name");
     } else {
-      attribute("service", "service.name");
+      attribute({"service", "service.name"}, "service.name");
     }
-    attribute("service.name", "service.name");
-    attribute("service.namespace", "service.namespace");
-    attribute("service.version", "service.version");
-    for (auto& [key, value] : top_.attributes("resource")) out_.resource.set(key, std::move(value));
+    attribute({"service.namespace"}, "service.namespace");
+    attribute({"service.version"}, "service.version");
+    for (auto& [key, value] : top_.attributes("resource")) {
+      if (out_.resource.find(key)) top_.problem("resource." + key, twice(key == "service.name" ? "the service's name" : key));
+      else out_.resource.set(key, std::move(value));
+    }
     if (const AnyValue* name = out_.resource.find("service.name");
         name && !std::holds_alternative<std::string>(name->value)) {
       top_.problem("resource.service.name", "is no text; put the service's name in quotes");
@@ -86,7 +116,9 @@ class Reader {
     take(config.recover_siblings, top_.boolean("state.recover_siblings"));
 
     out_.recorder = top_.has("recorder");
-    take(config.recorder.place, top_.choice("recorder.place", {"tmpfs", "state"}));
+    take(config.recorder.place, spelled(top_, {"recorder.place", "recorder"}, [&](const char* key) {
+           return top_.choice(key, {"tmpfs", "state"});
+         }));
     take(config.recorder.max_bytes, top_.bytes("recorder.max_bytes", kMiB, 1024 * kMiB));
     take(config.recorder.ring_bytes, top_.bytes("recorder.ring_bytes", kMiB / 2, 512 * kMiB));
 
@@ -94,7 +126,9 @@ class Reader {
     take(config.journal.max_bytes, top_.bytes("journal.max_bytes", 2 * kMiB, UINT64_MAX / 4));
     take(config.journal.memory_bytes, top_.bytes("journal.memory_bytes", 2 * kMiB, UINT64_MAX / 4));
     take(config.journal.segment_bytes, top_.bytes("journal.segment_bytes", kMiB, 1024 * kMiB));
-    take(config.journal.keep_bytes, top_.bytes("journal.keep_bytes", 0, UINT64_MAX / 4));
+    take(config.journal.keep_bytes, spelled(top_, {"journal.keep_bytes", "journal.keep"}, [&](const char* key) {
+           return top_.bytes(key, 0, UINT64_MAX / 4);
+         }));
     take(config.journal.block_timeout, top_.duration("journal.block_timeout", Zero::allowed));
     take(config.journal.fsync, top_.choice("journal.fsync", {"never", "interval", "every_batch"}));
     take(config.journal.fsync_interval, top_.duration("journal.fsync_interval"));
@@ -106,10 +140,10 @@ class Reader {
     }
 
     out_.sampler = top_.has("sampler");
-    take(config.sampler.kind,
-         top_.choice(top_.has("sampler.kind") || top_.has("sampler.ratio") ? "sampler.kind" : "sampler",
-                     {"always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off",
-                      "parentbased_traceidratio"}));
+    take(config.sampler.kind, spelled(top_, {"sampler.kind", "sampler"}, [&](const char* key) {
+           return top_.choice(key, {"always_on", "always_off", "traceidratio", "parentbased_always_on",
+                                    "parentbased_always_off", "parentbased_traceidratio"});
+         }));
     take(config.sampler.ratio, top_.number("sampler.ratio", 0, 1));
     const bool ratio_kind = config.sampler.kind == SamplerKind::traceidratio ||
                             config.sampler.kind == SamplerKind::parentbased_traceidratio;
@@ -125,8 +159,8 @@ class Reader {
 
     take(config.logs_as_span_events, top_.boolean("logs_as_span_events"));
     take(config.disabled, top_.boolean("disabled"));
-    if (const auto level = top_.choice("log_level", {"none", "error", "warning", "info", "debug"})) {
-      config.diagnostics = static_cast<DiagnosticLevel>(*level);
+    if (const auto level = top_.choice("log_level", {"none", "error", "warning", "info", "debug", "warn"})) {
+      config.diagnostics = *level == 5 ? DiagnosticLevel::warning : static_cast<DiagnosticLevel>(*level);
     }
     if (const auto words = top_.list("propagators"); !words.empty()) {
       trace::Propagators chosen{.trace_context = false, .baggage = false};
@@ -140,10 +174,13 @@ class Reader {
     }
   }
 
-  void attribute(std::string_view key, std::string_view name) {
-    const auto value = top_.text(key);
-    if (value && value->text.empty()) top_.problem(key, "is empty; expected a name");
-    else if (value) out_.resource.set(name, AnyValue{value->text});
+  void attribute(std::initializer_list<const char*> keys, std::string_view name) {
+    const auto value = spelled(top_, keys, [&](const char* key) {
+      const auto text = top_.text(key);
+      if (text && text->text.empty()) top_.problem(key, "is empty; expected a name");
+      return text;
+    });
+    if (value && !value->text.empty()) out_.resource.set(name, AnyValue{value->text});
   }
 
   void limits(const std::string& prefix, std::initializer_list<Limits*> all) {
@@ -202,7 +239,8 @@ class Reader {
       if (d.preset == Preset::s2) use_s2_batches(d);
       requests(group, draft);
       if (const auto word = group.choice("compression", {"none", "gzip"})) d.gzip = *word == 1;
-      tls(group, d.tls);
+      take(d.max_response_bytes, group.bytes("max_response_bytes", 1024, 64 * kMiB));
+      tls(group, d);
     } else if (d.output == Output::file) {
       file(group, draft);
     } else {
@@ -213,18 +251,22 @@ class Reader {
     d.batch.min_bytes = std::min(d.batch.min_bytes, d.batch.max_bytes);  // a preset's
     take(d.batch.min_bytes, group.bytes("batch.min_bytes", 0, 64 * kMiB));
     take(d.batch.max_records, group.integer("batch.max_records", 0, INT32_MAX));
-    take(d.batch.interval, group.duration("batch.interval"));
+    take(d.batch.interval, spelled(group, {"batch.interval", "batch.flush_timeout", "interval"}, [&](const char* key) {
+           return group.duration(key);
+         }));
     if (d.batch.min_bytes > d.batch.max_bytes) group.problem("batch.min_bytes", "is more than batch.max_bytes");
-    take(d.retry.initial, group.duration("retry.initial"));
-    take(d.retry.maximum, group.duration("retry.maximum"));
+    waits(group, d.retry, "retry.initial", "retry.maximum");
     take(d.retry.multiplier, group.number("retry.multiplier", 1, 1000));
     take(d.retry.jitter, group.number("retry.jitter", 0, 1));
     take(d.retry.give_up_age, group.duration("retry.give_up_age", Zero::allowed));
-    check_retry(group, d.retry, "retry.initial", "retry.maximum");
     add(group, draft);
   }
 
-  static void check_retry(Group& group, const RetryConfig& retry, const char* initial, const char* maximum) {
+  // A first wait that is longer than the default's longest is the longest, too.
+  static void waits(Group& group, RetryConfig& retry, const char* initial, const char* maximum) {
+    take(retry.initial, group.duration(initial));
+    take(retry.maximum, group.duration(maximum));
+    if (!group.has(maximum)) retry.maximum = std::max(retry.maximum, retry.initial);
     if (retry.initial > retry.maximum) {
       group.problem(initial, "is more than " + std::string(maximum) + "; expected at most that");
     }
@@ -243,8 +285,10 @@ class Reader {
     take(rotation.files, group.integer("rotation.files", 0, kMostFiles));
     for (const Signal signal : draft.signals) {
       if (draft.paths[static_cast<std::size_t>(signal)].empty()) {
-        group.problem("path", "is missing; expected the file that " + std::string(signal_name(signal)) +
-                                  " are appended to, or '-' for standard output");
+        if (!makes_no_sense(group, {"path", std::string(signal_name(signal)) + "_path"})) {
+          group.problem("path", "is missing; expected the file that " + std::string(signal_name(signal)) +
+                                    " are appended to, or '-' for standard output");
+        }
         return;
       }
     }
@@ -252,6 +296,11 @@ class Reader {
     if (turns && draft.signals.size() > 1 && draft.paths[0] == draft.paths[1]) {
       group.problem("rotation", "can't be done for a file that traces and logs share; give them traces_path and logs_path");
     }
+  }
+
+  // Something stands there that could not be read, which has been said: it is not missing as well.
+  static bool makes_no_sense(Group& group, const std::vector<std::string>& keys) {
+    return std::any_of(keys.begin(), keys.end(), [&](const std::string& key) { return group.gives(key) && !group.text(key); });
   }
 
   void console(Group& group, Draft& draft) {
@@ -286,8 +335,33 @@ class Reader {
       draft.endpoints[i] = group.text(draft.endpoint_keys[i]);
     }
     headers(group, d);
-    if (const auto path = group.text("headers_file")) d.headers_file = path->text;
+    if (const auto path = group.text("headers_file")) {
+      d.headers_file = path->text;
+      if (d.enabled) headers_file(group, draft, *path);
+    }
     take(d.timeout, group.duration("timeout", Zero::allowed));
+  }
+
+  // It is read again when the destination is made; what is wrong with it is told with everything else.
+  static void headers_file(Group& group, Draft& draft, const Text& path) {
+    if (path.text.find('\0') != std::string::npos) {
+      group.problem("headers_file", path.shown + " has a NUL in it, as no path has");
+      return;
+    }
+    try {
+      draft.headers_of_file = HeadersFile(path.text).headers();
+    } catch (const Error& error) {
+      const std::string message = error.what();  // "headers_file PATH..."
+      const std::string before = "headers_file " + path.text;
+      group.problem("headers_file", path.shown + message.substr(before.size()));
+      return;
+    }
+    if (draft.common.protocol != Protocol::grpc) return;
+    for (std::size_t i = 0; i < draft.headers_of_file->size(); ++i) {
+      const auto& [name, value] = (*draft.headers_of_file)[i];
+      const auto why = refused_by_grpc(name, value);
+      if (!why.empty()) group.problem("headers_file", path.shown + ": header " + std::to_string(i + 1) + " " + std::string(why));
+    }
   }
 
   // Headers that describe the body are Waymark's own to say; where the file says the same, nothing is lost.
@@ -304,7 +378,7 @@ class Reader {
         continue;
       }
       try {
-        for (auto& [name, value] : checked_headers({{header.name, header.value}})) put_header(d.headers, name, value);
+        for (auto& [name, value] : checked_headers({{header.name, header.value}}, d.protocol)) put_header(d.headers, name, value);
       } catch (const Error& error) {
         const std::string message = error.what();  // "headers: entry 1 ..."
         constexpr std::string_view before = "headers: entry 1 ";
@@ -313,16 +387,21 @@ class Reader {
     }
   }
 
-  static void tls(Group& group, TlsConfig& tls) {
+  static void tls(Group& group, DestinationConfig& d) {
+    TlsConfig& tls = d.tls;
     const auto path = [&](const char* key, std::string& value) {
-      if (const auto text = group.text(key)) value = text->text;
+      const auto text = group.text(key);
+      if (!text) return;
+      value = text->text;
+      const std::string why = d.enabled && !value.empty() ? pem_problem(value) : "";
+      if (!why.empty()) group.problem(key, text->shown + " " + why);
     };
     path("tls.ca_file", tls.ca_file);
     path("tls.cert_file", tls.certificate_file);
     path("tls.key_file", tls.key_file);
     if (const auto version = group.choice("tls.min_version", {"1.2", "1.3"})) tls.minimum_version = *version ? "1.3" : "1.2";
     take(tls.insecure_skip_verify, group.boolean("tls.insecure_skip_verify"));
-    if (tls.certificate_file.empty() != tls.key_file.empty()) {
+    if (tls.certificate_file.empty() != tls.key_file.empty() && !makes_no_sense(group, {"tls.cert_file", "tls.key_file"})) {
       group.problem(tls.key_file.empty() ? "tls.cert_file" : "tls.key_file",
                     "stands alone; expected tls.cert_file and tls.key_file together");
     }
@@ -358,7 +437,7 @@ class Reader {
         return;
       }
       if (!draft.endpoint && transport == 0u) {
-        group.problem("endpoint", "is missing; expected a URL such as http://localhost:4318");
+        if (!group.gives("endpoint")) group.problem("endpoint", "is missing; expected a URL such as http://localhost:4318");
         return;
       }
       if (!draft.endpoint && transport == 1u) default_grpc_endpoint(draft);
@@ -367,7 +446,7 @@ class Reader {
       d.output = Output::file;
       const auto path = group.text("path");
       const auto prefix = group.text("prefix");
-      if (!path) group.problem("path", "is missing; expected the directory of the log files");
+      if (!group.gives("path")) group.problem("path", "is missing; expected the directory of the log files");
       draft.paths[static_cast<std::size_t>(Signal::logs)] =
           (path ? path->text : "") + "/" + (prefix ? prefix->text : "waymark") + ".jsonl";
       static constexpr nanoseconds ages[] = {std::chrono::hours(24), std::chrono::hours(1), std::chrono::minutes(1),
@@ -396,10 +475,9 @@ class Reader {
 
   // The page: "otherwise the default endpoint is used".
   void default_grpc_endpoint(Draft& draft) {
-    draft.insecure = true;  // the default is http://localhost:4317
     for (const Signal signal : draft.signals) {
-      const std::string own = signal == Signal::traces ? "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" : "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT";
-      const auto found = environment_.first({own.c_str(), "OTEL_EXPORTER_OTLP_ENDPOINT"});
+      const char* own = signal == Signal::traces ? "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" : "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT";
+      const auto found = environment_.first({own, "OTEL_EXPORTER_OTLP_ENDPOINT"});
       Text& text = draft.endpoints[static_cast<std::size_t>(signal)].emplace();
       text.text = found ? found->text : "http://localhost:4317";
       text.shown = found ? "$" + found->name : in_quotes(text.text);
@@ -479,9 +557,9 @@ class Reader {
     }
     requests(group, draft);
     if (const auto word = group.choice("compression", {"none", "gzip"})) d.gzip = *word == 1;
-    tls(group, d.tls);
+    tls(group, d);
     const auto insecure = group.boolean("tls.insecure");
-    draft.insecure = insecure.value_or(false);
+    draft.insecure = insecure;
     if (http && insecure) group.warning("tls.insecure", "has no meaning for HTTP: the URL's scheme decides");
     d.resource_attributes = group.attributes("resource");
     queue(group, d);
@@ -535,17 +613,12 @@ class Reader {
   }
 
   static void retry(Group& group, RetryConfig& retry) {
-    take(retry.initial, group.duration("retry_on_failure.initial_interval"));
-    take(retry.maximum, group.duration("retry_on_failure.max_interval"));
-    if (group.has("retry_on_failure.initial_interval") && !group.has("retry_on_failure.max_interval")) {
-      retry.maximum = std::max(retry.maximum, retry.initial);
-    }
+    waits(group, retry, "retry_on_failure.initial_interval", "retry_on_failure.max_interval");
     take(retry.multiplier, group.number("retry_on_failure.multiplier", 1, 1000));
     take(retry.give_up_age, group.duration("retry_on_failure.max_elapsed_time", Zero::allowed));
     take(retry.jitter, group.number("retry_on_failure.randomization_factor", 0, 1));
     // Without retries the Collector drops what is refused once.
     if (group.boolean("retry_on_failure.enabled") == false) retry.give_up_age = nanoseconds(1);
-    check_retry(group, retry, "retry_on_failure.initial_interval", "retry_on_failure.max_interval");
   }
 
   // ---- metrics: read and checked; their own part of Waymark sends them
@@ -580,10 +653,15 @@ class Reader {
   }
 
   std::optional<Endpoint> parsed(Group& group, const std::string& key, const Text& text, Signal signal, PathRule rule,
-                                 const DestinationConfig& d, bool insecure) {
+                                 const DestinationConfig& d, std::optional<bool> insecure) {
     try {
-      return d.protocol == Protocol::grpc ? parse_grpc_endpoint(text.text, signal, insecure, "")
-                                          : parse_endpoint(text.text, signal, rule, "");
+      if (d.protocol != Protocol::grpc) return parse_endpoint(text.text, signal, rule, "");
+      if (!insecure && text.text.find("://") == std::string::npos) {
+        const char* own = signal == Signal::traces ? "OTEL_EXPORTER_OTLP_TRACES_INSECURE" : "OTEL_EXPORTER_OTLP_LOGS_INSECURE";
+        const auto variable = environment_.first({own, "OTEL_EXPORTER_OTLP_INSECURE"});
+        insecure = variable && environment_.flag(variable->name.c_str());
+      }
+      return parse_grpc_endpoint(text.text, signal, insecure.value_or(false), "");
     } catch (const Error& error) {
       // What the file shows instead of what a variable holds.
       std::string why = error.what();
@@ -605,7 +683,9 @@ class Reader {
     const std::string key = own ? draft.endpoint_keys[i] : draft.endpoint_key;
     const auto& text = own ? own : draft.endpoint;
     if (!text || trimmed(text->text).empty()) {
-      group.problem(key, "is missing; expected a URL such as http://localhost:4318, or file:PATH");
+      if (!makes_no_sense(group, {draft.endpoint_keys[i], draft.endpoint_key})) {
+        group.problem(key, "is missing; expected a URL such as http://localhost:4318, or file:PATH");
+      }
       return false;
     }
     const auto endpoint = parsed(group, key, *text, d.signal, own ? draft.own_rule : draft.rule, d, draft.insecure);
@@ -645,7 +725,12 @@ class Reader {
         group.problem("name", quoted(d.name) + " is the name of another destination of this file; give one of them a `name`");
         return;
       }
-      if (d.preset == Preset::s2 && d.output == Output::otlp && d.enabled) preset_.push_back({group, d.name, signal});
+      if (d.preset == Preset::s2 && d.output == Output::otlp && d.enabled) {
+        const bool known = !group.refused("headers") && (draft.headers_of_file || !group.gives("headers_file"));
+        const HeaderList all = merged(d.headers, draft.headers_of_file.value_or(HeaderList()));
+        const std::string* token = find_header(all, "Authorization");
+        preset_.push_back({group, d.name, signal, !known || (token && !token->empty())});
+      }
       out_.config.destinations.push_back(std::move(d));
     }
   }
@@ -654,17 +739,15 @@ class Reader {
   // What S2 asks for, now that the resource is known.
   void check_presets() {
     std::string said;
-    for (auto& [group, name, signal] : preset_) {
+    for (auto& [group, name, signal, token] : preset_) {
       if (said == name) continue;
       said = name;
       const auto& all = out_.config.destinations;
       const auto d = std::find_if(all.begin(), all.end(), [&](const auto& x) { return x.name == name && x.signal == signal; });
-      if (!has_stream(d->resource_attributes) && !has_stream(out_.config.resource.attributes())) {
+      const bool stream = has_stream(d->resource_attributes) || has_stream(out_.config.resource.attributes());
+      if (!stream && !group.refused("resource") && !top_.refused("resource")) {
         group.problem("preset", "s2 needs the stream that records go to; write s2.stream: NAME below `resource`");
       }
-      const bool token = !d->headers_file.empty() || std::any_of(d->headers.begin(), d->headers.end(), [](const auto& h) {
-        return lower(h.first) == "authorization";
-      });
       if (!token) group.problem("preset", "s2 needs an access token; write Authorization: Bearer TOKEN below `headers`");
     }
   }
@@ -674,6 +757,7 @@ class Reader {
     Group group;
     std::string name;
     Signal signal;
+    bool token;  // there is one, or where it may stand could not be read, which has been said
   };
 
   Settings& settings_;
@@ -694,6 +778,19 @@ std::string spoken(const std::string& file, const std::vector<Problem>& problems
   return text;
 }
 
+// The resource without what a program that says nothing would have, unless the file says it.
+Resource given_of(const Config& config, const Resource& own) {
+  Environment nothing([](const std::string&) -> std::optional<std::string> { return std::nullopt; });
+  const Resource detected = detect_resource({}, nothing);
+  Resource given;
+  for (const auto& [key, value] : config.resource.attributes()) {
+    const AnyValue* same = detected.find(key);
+    const bool found = (same && *same == value) || (key == "service.instance.id" && config.instance_id_made_up);
+    if (!found || own.find(key)) given.set(key, value);
+  }
+  return given;
+}
+
 }  // namespace
 
 ConfigFile parse_config_file(std::string_view text, const std::string& file, Environment& environment) {
@@ -707,6 +804,7 @@ ConfigFile parse_config_file(std::string_view text, const std::string& file, Env
   reader.read();
   const Resource own = out.resource;
   out.config = resolve_file_base(std::move(out.config), own, environment);
+  out.given = given_of(out.config, own);
   for (const auto& [key, value] : own.attributes()) {
     if (const AnyValue* chosen = out.config.resource.find(key)) out.resource.set(key, *chosen);
   }

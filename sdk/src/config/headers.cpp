@@ -3,27 +3,12 @@
 #include <algorithm>
 #include <array>
 
+#include "base/header_rules.h"
 #include "config/text.h"
 #include "waymark/error.h"
 
 namespace waymark::config {
 namespace {
-
-// RFC 7230's token.
-bool valid_name(std::string_view name) {
-  return !name.empty() && std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
-           std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
-  });
-}
-
-// A line end would start another header, or the body.
-bool valid_value(std::string_view value) {
-  return std::all_of(value.begin(), value.end(), [](char c) {
-    const auto byte = static_cast<unsigned char>(c);
-    return c == '\t' || (byte >= ' ' && c != '\x7f');
-  });
-}
 
 // What describes the body is the exporter's to say.
 bool reserved(std::string_view name) {
@@ -33,11 +18,11 @@ bool reserved(std::string_view name) {
 }
 
 // Why this header must not be sent; empty where it may. Names the header where its name is one.
-std::string problem(std::string_view name, std::string_view value) {
-  if (!valid_name(name)) return "has a name that HTTP does not allow (letters, digits and !#$%&'*+-.^_`|~)";
-  if (!valid_value(value)) return in_quotes(name) + " has a line end or another control character in its value";
+std::string problem(std::string_view name, std::string_view value, Protocol protocol) {
+  if (!is_header_name(name)) return "has a name that HTTP does not allow (letters, digits and !#$%&'*+-.^_`|~)";
+  if (!is_header_value(value)) return in_quotes(name) + " has a line end or another control character in its value";
   if (reserved(name)) return in_quotes(name) + " is set by Waymark itself; leave it out";
-  return {};
+  return std::string(protocol == Protocol::grpc ? refused_by_grpc(name, value) : "");
 }
 
 }  // namespace
@@ -47,11 +32,11 @@ void put_header(HeaderList& headers, std::string name, std::string value) {
   headers.emplace_back(std::move(name), std::move(value));
 }
 
-HeaderList checked_headers(const HeaderList& given) {
+HeaderList checked_headers(const HeaderList& given, Protocol protocol) {
   HeaderList headers;
   for (std::size_t i = 0; i < given.size(); ++i) {
     const auto& [name, value] = given[i];
-    if (const std::string why = problem(name, value); !why.empty()) {
+    if (const std::string why = problem(name, value, protocol); !why.empty()) {
       throw Error(ErrorCode::invalid_header, "headers: entry " + std::to_string(i + 1) + " " + why);
     }
     put_header(headers, name, value);
@@ -59,7 +44,7 @@ HeaderList checked_headers(const HeaderList& given) {
   return headers;
 }
 
-HeaderList parse_headers(const Environment::Found& variable, Environment& environment) {
+HeaderList parse_headers(const Environment::Found& variable, Environment& environment, Protocol protocol) {
   HeaderList headers;
   std::string_view rest = variable.text;
   for (std::size_t entry = 1;; ++entry) {
@@ -71,7 +56,7 @@ HeaderList parse_headers(const Environment::Found& variable, Environment& enviro
       const auto value =
           equals == std::string_view::npos ? std::nullopt : percent_decoded(trimmed(pair.substr(equals + 1)));
       // An entry without "=" may be a bare token: its text is not shown.
-      const std::string why = value ? problem(name, *value) : "is no name=value, or has a bad percent-encoding";
+      const std::string why = value ? problem(name, *value, protocol) : "is no name=value, or has a bad percent-encoding";
       if (why.empty()) {
         put_header(headers, std::string(name), *value);
       } else {

@@ -128,7 +128,7 @@ HeaderList environment_headers(const Reading& reading, const Endpoint& chosen, b
       return {};
     }
   }
-  return parse_headers(*variable, environment);
+  return parse_headers(*variable, environment, reading.protocol);
 }
 
 nanoseconds checked_interval(nanoseconds interval) {
@@ -224,7 +224,7 @@ DestinationConfig otlp_destination(const SignalVariables& of, const Options& opt
   destination.signal = of.signal;
   destination.output = endpoint->output;
   destination.lossy = options.lossy;
-  const HeaderList given = checked_headers(options.headers);
+  const HeaderList given = checked_headers(options.headers, protocol);
   if (endpoint->output == Output::otlp) {
     destination.protocol = protocol;
     destination.preset = options.preset;

@@ -43,6 +43,12 @@ std::optional<Number> number_of(std::string_view text) {
   return number;
 }
 
+std::string listed(const std::vector<std::string>& words) {
+  std::string all;
+  for (const std::string& word : words) all += (all.empty() ? "" : ", ") + word;
+  return all;
+}
+
 std::size_t distance(std::string_view a, std::string_view b) {
   std::vector<std::size_t> row(b.size() + 1);
   std::iota(row.begin(), row.end(), std::size_t{0});
@@ -66,6 +72,16 @@ std::string found(const YamlNode& node) {
     case YamlNode::Kind::scalar: break;
   }
   return in_quotes(node.written.empty() ? node.text : node.written);
+}
+
+// Where {name: NAME, value: VALUE} has the two, in any order; nothing for another map.
+std::optional<std::pair<std::size_t, std::size_t>> name_and_value(const YamlNode& item) {
+  if (item.kind != YamlNode::Kind::map || item.keys.size() != 2) return std::nullopt;
+  const std::size_t name = item.keys[0].text == "name" ? 0 : 1;
+  if (item.keys[name].text != "name" || item.keys[1 - name].text != "value") return std::nullopt;
+  const auto one = [](const YamlNode& node) { return node.kind == YamlNode::Kind::scalar || node.kind == YamlNode::Kind::null; };
+  if (!one(item.items[0]) || !one(item.items[1])) return std::nullopt;
+  return std::pair(name, 1 - name);
 }
 
 bool variable_name(std::string_view name) {
@@ -187,7 +203,9 @@ void Settings::flatten(const YamlNode& map, const std::vector<std::string>& word
       problem(key.place, secret ? joined(words) : joined(path), "is given twice in one map; keep one of the two");
       continue;
     }
-    if (value.kind == YamlNode::Kind::map && !value.keys.empty()) {
+    // A header's value is one text: no dot of its name ends in a map.
+    const bool header = path.size() > 3 && path[2] == "headers" && sections_.contains(path[0]);
+    if (value.kind == YamlNode::Kind::map && !value.keys.empty() && !header) {
       flatten(value, path);
     } else {
       add(std::move(path), key.place, value);
@@ -211,19 +229,27 @@ void Settings::add(std::vector<std::string> words, Place key_place, const YamlNo
     return;
   }
   const std::string shown = shown_key(entry);
+  const auto empty = is_below(entry.key, "headers") || is_below(entry.key, "resource") ? Empty::kept : Empty::left_out;
   bool good = true;
-  if (entry.value.kind == YamlNode::Kind::scalar) good = substitute(entry.value, shown);
+  if (entry.value.kind == YamlNode::Kind::scalar) good = substitute(entry.value, shown, empty);
   if (entry.value.kind == YamlNode::Kind::list) {
     for (YamlNode& item : entry.value.items) {
-      if (item.kind == YamlNode::Kind::scalar) good = substitute(item, shown) && good;
+      if (item.kind == YamlNode::Kind::scalar) good = substitute(item, shown, empty) && good;
     }
   }
-  // What is missing has been said; that it is missing is not said again.
-  if (!good) entry.value = {.kind = YamlNode::Kind::null, .place = value.place};
+  if (!good) {
+    entry.value = {.kind = YamlNode::Kind::null, .place = value.place};
+    entry.refused = true;
+  }
   entries_.push_back(std::move(entry));
 }
 
-bool Settings::substitute(YamlNode& scalar, const std::string& key) {
+bool Settings::Entry::empty() const noexcept {
+  const bool map = value.kind == YamlNode::Kind::map && value.keys.empty();
+  return !refused && (map || value.kind == YamlNode::Kind::null);
+}
+
+bool Settings::substitute(YamlNode& scalar, const std::string& key, Empty empty) {
   std::string what;
   scalar.written = scalar.text;
   auto text = with_variables(scalar.text, environment_, what);
@@ -232,7 +258,8 @@ bool Settings::substitute(YamlNode& scalar, const std::string& key) {
     return false;
   }
   scalar.text = *std::move(text);
-  if (scalar.text.empty() && !scalar.quoted) scalar.kind = YamlNode::Kind::null;
+  const bool meant = scalar.quoted && (scalar.written.empty() || empty == Empty::kept);
+  if (scalar.text.empty() && !meant) scalar.kind = YamlNode::Kind::null;
   return true;
 }
 
@@ -263,7 +290,9 @@ std::vector<Group> Settings::members(std::string_view section) {
       entry.used = true;
       if (entry.value.kind != YamlNode::Kind::null && entry.value.kind != YamlNode::Kind::map) {
         problem(entry.value.place, shown_key(entry), found(entry.value) + " instead of keys and values");
+        continue;
       }
+      if (entry.refused) continue;
     }
     const bool known =
         std::any_of(groups.begin(), groups.end(), [&](const Group& group) { return group.id() == entry.id; });
@@ -272,44 +301,74 @@ std::vector<Group> Settings::members(std::string_view section) {
   return groups;
 }
 
+std::vector<std::string> Settings::words_below(std::string_view section, std::string_view key) const {
+  std::set<std::string> words;
+  for (const std::string& known : known_) {
+    const auto line = known.find('\n');
+    if (std::string_view(known).substr(0, line) != section) continue;
+    std::string_view whole = std::string_view(known).substr(line + 1);
+    if (!key.empty()) {
+      if (!is_below(whole, key) || whole == key) continue;
+      whole.remove_prefix(key.size() + 1);
+    }
+    words.emplace(whole.substr(0, whole.find('.')));
+  }
+  if (section.empty() && key.empty()) words.insert(sections_.begin(), sections_.end());
+  return {words.begin(), words.end()};
+}
+
 void Settings::refuse_unknown() {
   for (const Entry& entry : entries_) {
     if (entry.used) continue;
-    // The first word that leads nowhere, and what could stand there instead.
-    const std::vector<std::string> words = split(entry.key, '.');
-    std::vector<std::string> choices;
-    std::size_t at = 0;
-    for (;; ++at) {
-      choices.clear();
-      const std::string before = joined({words.begin(), words.begin() + static_cast<std::ptrdiff_t>(at)});
-      for (const std::string& known : known_) {
-        const auto line = known.find('\n');
-        if (std::string_view(known).substr(0, line) != entry.section) continue;
-        std::string_view key = std::string_view(known).substr(line + 1);
-        if (!before.empty()) {
-          if (!is_below(key, before) || key == before) continue;
-          key.remove_prefix(before.size() + 1);
-        }
-        std::string word(key.substr(0, key.find('.')));
-        if (std::find(choices.begin(), choices.end(), word) == choices.end()) choices.push_back(std::move(word));
-      }
-      if (entry.section.empty() && at == 0) choices.insert(choices.end(), sections_.begin(), sections_.end());
-      const bool there = std::find(choices.begin(), choices.end(), words[at]) != choices.end();
-      if (!there || at + 1 == words.size()) break;
-    }
-    std::string what = "is no key that Waymark knows";
-    if (const std::string near = nearest(words[at], choices); !near.empty()) {
-      what += "; did you mean '" + near + "'?";
-    } else if (!choices.empty()) {
-      std::sort(choices.begin(), choices.end());
-      std::string all;
-      for (const std::string& choice : choices) all += (all.empty() ? "" : ", ") + choice;
-      what += "; known here are " + all;
+    const std::vector<std::string> words = words_below(entry.section, entry.key);
+    const bool known = known_.contains(entry.section + "\n" + entry.key);
+    if (!words.empty()) {
+      // A section that says nothing has its defaults.
+      if (entry.empty() || entry.refused) continue;
+      problem(entry.value.place, shown_key(entry), found(entry.value) + " instead of keys; expected " + listed(words));
+    } else if (known && entry.empty()) {
+      if (entry.value.kind == YamlNode::Kind::map) problem(entry.value.place, shown_key(entry), "a map instead of one value");
+    } else if (known) {
+      problem(entry.key_place, shown_key(entry), "has no meaning beside what else is set here; leave it out");
     } else {
-      what += "; leave it out";
+      problem(entry.key_place, shown_key(entry), "is no key that Waymark knows" + advice(entry));
     }
-    problem(entry.key_place, shown_key(entry), what);
   }
+}
+
+std::string Settings::advice(const Entry& entry) const {
+  // The first word that leads nowhere, and what could stand there instead.
+  const std::vector<std::string> words = split(entry.key, '.');
+  std::vector<std::string> choices;
+  std::size_t at = 0;
+  for (;; ++at) {
+    choices = words_below(entry.section, joined({words.begin(), words.begin() + static_cast<std::ptrdiff_t>(at)}));
+    const bool there = std::find(choices.begin(), choices.end(), words[at]) != choices.end();
+    if (!there || at + 1 == words.size()) break;
+  }
+  const std::string near = nearest(words[at], choices);
+  // Or it is a key that stands elsewhere.
+  const std::string& last = words.back();
+  std::size_t least = last.size() / 4 + 1;
+  if (!near.empty()) least = std::min(least, distance(lower(words[at]), lower(near)));
+  std::vector<std::string> elsewhere;
+  for (const std::string& known : known_) {
+    const auto line = known.find('\n');
+    const std::string key = known.substr(line + 1);
+    if (std::string_view(known).substr(0, line) != entry.section || key.size() > 64 || last.size() > 64) continue;
+    const std::size_t d = distance(lower(last), lower(split(key, '.').back()));
+    if (d < least) elsewhere.clear();
+    if (d < least || (d == least && !elsewhere.empty())) elsewhere.push_back(key);
+    least = std::min(least, d);
+  }
+  if (!elsewhere.empty()) {
+    std::string all;
+    for (const std::string& key : elsewhere) all += (all.empty() ? "'" : " or '") + key + "'";
+    return "; did you mean " + all + "?";
+  }
+  if (!near.empty()) return "; did you mean '" + near + "'?";
+  if (!choices.empty()) return "; known here are " + listed(choices);
+  return "; leave it out";
 }
 
 void Settings::problem(Place place, std::string key, std::string what) {
@@ -350,7 +409,19 @@ Group::Group(Settings& settings, std::string section, std::string id)
 
 bool Group::has(std::string_view key) const {
   return std::any_of(settings_.entries_.begin(), settings_.entries_.end(), [&](const Settings::Entry& entry) {
-    return entry.section == section_ && entry.id == id_ && is_below(entry.key, key);
+    return entry.section == section_ && entry.id == id_ && is_below(entry.key, key) && !entry.empty();
+  });
+}
+
+bool Group::gives(std::string_view key) const {
+  return std::any_of(settings_.entries_.begin(), settings_.entries_.end(), [&](const Settings::Entry& entry) {
+    return entry.section == section_ && entry.id == id_ && entry.key == key && !entry.empty();
+  });
+}
+
+bool Group::refused(std::string_view key) const {
+  return std::any_of(settings_.entries_.begin(), settings_.entries_.end(), [&](const Settings::Entry& entry) {
+    return entry.section == section_ && entry.id == id_ && is_below(entry.key, key) && entry.refused;
   });
 }
 
@@ -392,6 +463,8 @@ std::optional<Text> Group::text(std::string_view key) {
   settings_.known_.insert(section_ + "\n" + std::string(key));
   for (Settings::Entry& entry : settings_.entries_) {
     if (entry.section != section_ || entry.id != id_ || entry.key != key) continue;
+    const bool map = entry.value.kind == YamlNode::Kind::map;
+    if (map && entry.empty()) return std::nullopt;  // of a section, perhaps, that says nothing: refuse_unknown() knows
     entry.used = true;
     if (entry.value.kind == YamlNode::Kind::null) return std::nullopt;
     if (entry.value.kind != YamlNode::Kind::scalar) {
@@ -479,9 +552,14 @@ std::optional<std::uint64_t> Group::bytes(std::string_view key, std::uint64_t mi
 std::optional<std::chrono::nanoseconds> Group::duration(std::string_view key, Zero zero) {
   const auto value = text(key);
   if (!value) return std::nullopt;
-  if (zero == Zero::allowed && (value->text == "0" || value->text == "0s")) return std::chrono::nanoseconds(0);
+  // "0", and with any unit: as long as the same with other digits is a duration.
+  std::string text = value->text;
+  const bool nothing = zero == Zero::allowed && text.find('0') != std::string::npos && text.find_first_of("123456789") == std::string::npos;
+  if (nothing) std::replace(text.begin(), text.end(), '0', '1');
+  if (nothing && text == "1") return std::chrono::nanoseconds(0);
   try {
-    return parse_duration(value->text, "");
+    const auto duration = parse_duration(text, "");
+    return nothing ? std::chrono::nanoseconds(0) : duration;
   } catch (const Error& error) {
     const std::string message = error.what();  // ": 'VALUE' why"
     problem(key, value->shown + message.substr(2 + in_quotes(value->text).size()));
@@ -533,11 +611,18 @@ std::vector<Group::Header> Group::headers(std::string_view key) {
     }
     if (entry.value.kind == YamlNode::Kind::scalar) problem(key, std::string("one text") + expected);
     for (const YamlNode& item : entry.value.items) {
+      // As the Collector's list has them.
+      if (const auto pair = name_and_value(item)) {
+        YamlNode value = item.items[pair->second];
+        if (value.kind == YamlNode::Kind::scalar && !settings_.substitute(value, shown(key), Settings::Empty::kept)) continue;
+        headers.push_back({item.items[pair->first].text, value.text, item.place});
+        continue;
+      }
       // "- Name: value" without quotes is a map of one.
       if (item.kind == YamlNode::Kind::map && item.keys.size() == 1 && item.items[0].kind != YamlNode::Kind::list &&
           item.items[0].kind != YamlNode::Kind::map) {
         YamlNode value = item.items[0];
-        if (value.kind == YamlNode::Kind::scalar && !settings_.substitute(value, shown(key))) continue;
+        if (value.kind == YamlNode::Kind::scalar && !settings_.substitute(value, shown(key), Settings::Empty::kept)) continue;
         headers.push_back({item.keys[0].text, value.text, item.place});
         continue;
       }

@@ -38,10 +38,14 @@ class Group {
   Group(Settings& settings, std::string section, std::string id);
 
   [[nodiscard]] const std::string& id() const noexcept { return id_; }
-  // Whether the key is there, or one below it, whatever its value.
+  // Whether there is a value at the key, or at one below it; one that makes no sense is one.
   [[nodiscard]] bool has(std::string_view key) const;
+  // At the key itself.
+  [[nodiscard]] bool gives(std::string_view key) const;
+  // Whether a value at the key, or at one below it, was found to be missing (a variable), which has been said.
+  [[nodiscard]] bool refused(std::string_view key) const;
   [[nodiscard]] Place place(std::string_view key) const;  // of the key's value
-  // The whole keys at and below this one.
+  // The whole keys at and below this one, whatever their values.
   [[nodiscard]] std::vector<std::string> below(std::string_view key) const;
 
   // Each: nothing where the key is left out, null, or makes no sense.
@@ -57,7 +61,7 @@ class Group {
   [[nodiscard]] std::optional<Severity> severity(std::string_view key);
   // A list, or one word.
   [[nodiscard]] std::vector<Text> list(std::string_view key);
-  // A list of "Name: value", or a map. Not yet checked.
+  // A list of "Name: value" or of {name: NAME, value: VALUE}, or a map. Not yet checked.
   struct Header {
     std::string name;
     std::string value;
@@ -108,12 +112,21 @@ class Settings {
     std::string key;      // the rest, words joined with dots
     Place key_place;
     YamlNode value;       // a scalar, null, a list, or an empty map; variables are in place
+    bool refused = false; // its value is missing, which was said: it counts as left out
     bool used = false;
+
+    [[nodiscard]] bool empty() const noexcept;  // nothing stands there that anybody could have meant
   };
   void flatten(const YamlNode& map, const std::vector<std::string>& words);
   void add(std::vector<std::string> words, Place key_place, const YamlNode& value);
-  // Puts variables in place; false where one is missing, which is a problem then.
-  bool substitute(YamlNode& scalar, const std::string& key);
+  // Puts variables in place; false where one is missing, which is a problem then. What becomes empty by that counts as left
+  // out, unless empty text means something there.
+  enum class Empty { left_out, kept };
+  bool substitute(YamlNode& scalar, const std::string& key, Empty empty);
+  // What may stand below the key; below none, what a group of this section may begin with. Sorted.
+  [[nodiscard]] std::vector<std::string> words_below(std::string_view section, std::string_view key) const;
+  // What somebody who wrote this key may have meant, or could write instead; begins with "; ".
+  [[nodiscard]] std::string advice(const Entry& entry) const;
   [[nodiscard]] std::string shown_key(const Entry& entry) const;
   [[nodiscard]] std::string located(Place place, const std::string& key, const std::string& what) const;
 

@@ -33,12 +33,15 @@ class TreeBuilder final : public YAML::EventHandler {
   TreeBuilder() = default;
 
   [[nodiscard]] YamlNode take_root() { return std::move(root_); }
+  // Where the last thing begins that came.
+  [[nodiscard]] Place last() const noexcept { return last_; }
 
   void OnDocumentStart(const YAML::Mark&) override {}
   void OnDocumentEnd() override {}
   void OnAnchor(const YAML::Mark& mark, const std::string&) override { refuse_anchor(mark); }
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { refuse_anchor(mark); }
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
+    last_ = place_of(mark);
     if (anchor != YAML::NullAnchor) refuse_anchor(mark);
     put({.kind = YamlNode::Kind::null, .place = place_of(mark)});
   }
@@ -78,6 +81,7 @@ class TreeBuilder final : public YAML::EventHandler {
                  "in quotes");
   }
   void check(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor) {
+    last_ = place_of(mark);
     if (anchor != YAML::NullAnchor) refuse_anchor(mark);
     if (!tag.empty() && tag != "?" && tag != "!") {
       refuse(mark, "tags (!) are not supported; leave it out, and put text that starts with ! in quotes");
@@ -115,6 +119,7 @@ class TreeBuilder final : public YAML::EventHandler {
   }
 
   YamlNode root_;
+  Place last_{1, 1};
   std::vector<Open> open_;
 };
 
@@ -125,6 +130,12 @@ std::string spoken(const std::string& message) {
   }
   const auto text = message.find(": ");
   return "this is no YAML (" + message.substr(0, text) + "); see to the indentation and the quotes around here";
+}
+
+// What yaml-cpp finds at the end of the text was opened before it: where the last thing began is as near as can be told.
+Problem never_closed(Place last, const std::string& message) {
+  if (message.find("in scalar") == std::string::npos) return {last, {}, spoken(message)};
+  return {last, {}, "quotes that are opened here, or behind it, are never closed; close them"};
 }
 
 // What can be told of the bytes, before anything is parsed.
@@ -187,7 +198,9 @@ std::optional<YamlNode> parse_yaml(std::string_view text, std::vector<Problem>& 
   } catch (const Refused& refused) {
     problems.push_back(refused.problem);
   } catch (const YAML::Exception& error) {
-    problems.push_back({place_of(error.mark), {}, spoken(error.msg)});
+    const Place place = place_of(error.mark);
+    const auto lines = std::count(text.begin(), text.end(), '\n') + (text.ends_with('\n') ? 0 : 1);
+    problems.push_back(place.line > lines ? never_closed(builder.last(), error.msg) : Problem{place, {}, spoken(error.msg)});
   }
   return std::nullopt;
 }

@@ -127,7 +127,13 @@ void Batch::forget(std::size_t max_bytes) {
   used_ = last_ = 0;
   pieces_.clear();
   bytes_ = 0;
-  records_ = filtered_ = oversized_ = unreadable_ = taken_bytes_ = 0;
+  records_ = filtered_ = oversized_ = unreadable_ = taken_bytes_ = framed_bytes_ = 0;
+}
+
+double Batch::framed_share() const noexcept {
+  std::size_t encoded = 0;
+  for (std::size_t i = 0; i < used_; ++i) encoded += slots_[i].records.size();
+  return encoded == 0 ? 1.0 : static_cast<double>(framed_bytes_) / static_cast<double>(encoded);
 }
 
 Batch::Slot* Batch::find(std::uint16_t scope) noexcept {
@@ -208,6 +214,7 @@ bool Batch::take(const journal::Record& record, Envelope& envelope, const BatchR
   bytes_ = request_size(resource);
   ++records_;
   taken_bytes_ += record.framed.size();
+  framed_bytes_ += record.framed.size();
   return true;
 }
 

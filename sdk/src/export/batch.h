@@ -60,6 +60,8 @@ class Batch {
   // The request: the pieces back to back. Good until the next cut.
   [[nodiscard]] std::span<const std::string_view> pieces() const noexcept { return pieces_; }
   [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }  // of the request
+  // The bytes of its records as the journal frames them, by those that they have in the request; 1 where it has none.
+  [[nodiscard]] double framed_share() const noexcept;
   [[nodiscard]] std::uint64_t records() const noexcept { return records_; }
   [[nodiscard]] std::uint64_t filtered() const noexcept { return filtered_; }    // by the rules
   [[nodiscard]] std::uint64_t oversized() const noexcept { return oversized_; }  // larger than max_bytes, each alone
@@ -102,6 +104,7 @@ class Batch {
   std::uint64_t oversized_ = 0;
   std::uint64_t unreadable_ = 0;
   std::uint64_t taken_bytes_ = 0;
+  std::uint64_t framed_bytes_ = 0;  // of what is in the request
   std::uint64_t position_ = 0;
   bool at_end_ = true;
 };

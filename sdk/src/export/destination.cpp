@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <optional>
 #include <unordered_map>
 
 #include "base/thread.h"
@@ -17,6 +18,9 @@ namespace waymark::delivery {
 namespace {
 
 constexpr std::chrono::nanoseconds kAfterFault = std::chrono::seconds(1);  // no memory, say: not at once again
+
+// Of JSON, before a batch was cut: about what a span with a few attributes has.
+constexpr double kFramedShareOfJson = 0.5;
 
 // How often a file of credentials is looked at while the backend refuses those it has.
 constexpr std::chrono::nanoseconds kCredentialsLook = std::chrono::seconds(1);
@@ -33,11 +37,12 @@ std::string milliseconds_text(std::chrono::nanoseconds time) {
   return text + " ms";
 }
 
-// What S2 calls worth another try beyond OTLP's list. The words are its own, beside the status.
+// What S2 calls worth another try beyond OTLP's list. The word beside the status is its own; an answer without one may be
+// a proxy's, and of 409 it alone tells what will never be taken.
 bool preset_retries(Preset preset, const Delivery& delivery) {
   if (preset != Preset::s2) return false;
-  return delivery.status == 408 || (delivery.status == 409 && delivery.code == "transaction_conflict") ||
-         (delivery.status == 500 && (delivery.code == "other" || delivery.code == "storage"));
+  return delivery.status == 408 || delivery.status == 500 ||
+         (delivery.status == 409 && (delivery.code.empty() || delivery.code == "transaction_conflict"));
 }
 
 // A span filter's question about a record: the span as a value, under its scope and resource.
@@ -168,6 +173,9 @@ void check(const DestinationConfig& config) {
   if (config.timeout < kZero || config.timeout > kYear) {
     refuse(config, "`timeout` is " + milliseconds_text(config.timeout) + "; expected 0 for none, or at most a year");
   }
+  if (config.max_response_bytes < kLeastBytes || config.max_response_bytes > kMostBytes) {
+    refuse(config, "`max_response_bytes` is " + std::to_string(config.max_response_bytes) + "; expected 1024 to 67108864");
+  }
   if (retry.initial <= kZero || retry.initial > kYear) {
     refuse(config, "`retry.initial` is " + milliseconds_text(retry.initial) + "; expected more than 0 and at most a year");
   }
@@ -195,17 +203,6 @@ void check(const DestinationConfig& config) {
   }
   if (config.output == Output::callback && !config.deliver) {
     refuse(config, "`deliver` is not set; a callback output needs a function to call");
-  }
-}
-
-void check_files(const DestinationConfig& config) {
-  if (config.output != Output::otlp || !config.enabled) return;
-  std::shared_ptr<HeadersFile> file;
-  static_cast<void>(first_headers(config, file));
-  try {
-    transport::check(config.tls);
-  } catch (const Error& error) {
-    refuse(config, error.what());
   }
 }
 
@@ -254,7 +251,7 @@ std::shared_ptr<const Destination::Settings> Destination::checked(DestinationCon
 void Destination::apply_settings() {
   const DestinationConfig& config = settings_->config;
   enough_records_ = config.batch.max_records;
-  enough_bytes_ = config.batch.min_bytes != 0 ? config.batch.min_bytes : config.batch.max_bytes;
+  set_enough_bytes(encoding_of(config) == Encoding::json ? kFramedShareOfJson : 1.0);
   for (const auto& reader : readers_) {
     const bool lossy = config.lossy || !config.enabled;  // what gets nothing holds up nobody
     if (!reader->cursor) {
@@ -347,12 +344,20 @@ void Destination::wake(std::uint64_t records, std::uint64_t bytes) noexcept {
   work_.notify_all();
 }
 
+void Destination::set_enough_bytes(double framed_share) noexcept {
+  const BatchConfig& batch = settings_->config.batch;
+  const std::size_t encoded = batch.min_bytes != 0 ? batch.min_bytes : batch.max_bytes;
+  enough_bytes_ = static_cast<std::uint64_t>(static_cast<double>(encoded) * framed_share);
+}
+
 bool Destination::enough() const noexcept {
   const auto records = enough_records_.load();
   return waiting_bytes_.load() >= enough_bytes_.load() || (records != 0 && waiting_records_.load() >= records);
 }
 
-Deadline Destination::due_at() const noexcept { return waiting_since_.load() + settings_->config.batch.interval; }
+Deadline Destination::due_at() const noexcept {
+  return waiting_since_.load() + std::max(settings_->config.batch.interval, patience_);
+}
 
 bool Destination::is_due() const noexcept {
   return waiting_records_.load() != 0 && (enough() || std::chrono::steady_clock::now() >= due_at());
@@ -463,9 +468,10 @@ bool Destination::serve(const std::shared_ptr<Reader>& reader) {
     keep_by_filter(*reader, *settings);
     reader->envelope_of = settings->number;
   }
-  if (most_records_of_ != settings->number) {
-    most_records_of_ = settings->number;
+  if (learned_of_ != settings->number) {
+    learned_of_ = settings->number;
     most_records_ = 0;
+    patience_ = std::chrono::nanoseconds(0);
   }
   journal::Cursor& cursor = *reader->cursor;
   const auto& rules = settings->config.batch;
@@ -476,6 +482,10 @@ bool Destination::serve(const std::shared_ptr<Reader>& reader) {
   cut_by.minimum_severity = settings->config.minimum_severity;
   cut_by.keep = reader->keep ? &reader->keep : nullptr;
   batch_.cut(cursor, *reader->envelope, cut_by);
+  if (batch_.records() > 0) {
+    const std::lock_guard lock(mutex_);
+    if (settings_->number == settings->number) set_enough_bytes(batch_.framed_share());
+  }
 
   if (reader->live && !batch_.at_end()) {
     // Some of what was claimed stays: at least one record, which has waited as long as the oldest that was claimed.
@@ -536,7 +546,7 @@ Destination::Delivered Destination::deliver(journal::Cursor& cursor, const Setti
   const DestinationConfig& config = settings.config;
   const std::uint64_t records = batch_.records();
   const auto give_up_age = config.retry.give_up_age;
-  const auto since = give_up_age.count() > 0 ? now() : std::chrono::steady_clock::time_point();
+  std::optional<std::chrono::steady_clock::time_point> since;  // it is refused for reasons that count
   backoff_.reset();
   for (;;) {
     Wait wait{.settings = settings.number};
@@ -549,10 +559,7 @@ Destination::Delivered Destination::deliver(journal::Cursor& cursor, const Setti
       wait.hurried = hurry_;
       last_chance = stopping_;
     }
-    if (unsupported_of_ == settings.number && now() < unsupported_until_) {
-      outcome.rejected += records;
-      return Delivered::settled;
-    }
+    if (give_up_age.count() > 0 && !since) since = now();
     const Delivery delivery = settings.sink->send(batch_.pieces());
     {
       const std::lock_guard lock(mutex_);
@@ -560,10 +567,10 @@ Destination::Delivered Destination::deliver(journal::Cursor& cursor, const Setti
     }
     if (delivery.aborted) return Delivered::over;
     const std::string why = delivery.message.empty() ? "" : ": " + delivery.message;
+    const auto patience = std::exchange(patience_, std::chrono::nanoseconds(0));
 
     if (delivery.outcome == Outcome::delivered) {
       const std::uint64_t refused = std::min(delivery.rejected, records);
-      taken_of_ = settings.number;
       set_failing(false);
       outcome.delivered += records - refused;
       outcome.rejected += refused;
@@ -592,13 +599,15 @@ Destination::Delivered Destination::deliver(journal::Cursor& cursor, const Setti
     if (delivery.outcome == Outcome::rejected && !unauthorized && !preset_retries(config.preset, delivery)) {
       set_failing(false);
       outcome.rejected += records;
-      const bool never_took = taken_of_ != settings.number;  // else its proxy lost the route for a moment, say
-      if (delivery.unsupported && never_took && signal_ == Signal::logs && config.preset == Preset::none) {
-        unsupported_until_ = now() + kUnsupportedPause;
-        unsupported_of_ = settings.number;
-        note("unsupported", DiagnosticLevel::warning,
-             delivery.message + ": this backend seems to take no logs; they are not sent there for an hour at a time "
-                                "(logs_as_span_events shows them in the spans)");
+      if (delivery.unsupported && signal_ == Signal::logs) {
+        // The next ones may be taken all the same, once a route is back: they wait for a larger batch, and are sent.
+        patience_ = longer_interval(patience, config.batch.interval);
+        if (patience.count() == 0) {
+          note("unsupported", DiagnosticLevel::warning,
+               records_text(records) + " refused for good" + why +
+                   ": this backend seems to take no logs; as long as it answers so, it is asked less and less often, at "
+                   "least once a minute (logs_as_span_events shows them in the spans)");
+        }
       } else {
         note("rejected", DiagnosticLevel::warning, records_text(records) + " refused for good" + why);
       }
@@ -606,8 +615,9 @@ Destination::Delivered Destination::deliver(journal::Cursor& cursor, const Setti
     }
 
     if (unauthorized && refresh_credentials(settings)) continue;
-    const auto age = give_up_age.count() > 0 ? now() - since : std::chrono::nanoseconds(0);
-    if (give_up_age.count() > 0 && age >= give_up_age) {
+    if (unauthorized) since.reset();  // that is about the credentials, and says nothing of how old the batch may get
+    const auto age = since ? now() - *since : std::chrono::nanoseconds(0);
+    if (since && age >= give_up_age) {
       outcome.dropped += records;
       note("given up", DiagnosticLevel::error,
            records_text(records) + " dropped: not taken for longer than retry.give_up_age" + why);
@@ -627,7 +637,7 @@ Destination::Delivered Destination::deliver(journal::Cursor& cursor, const Setti
     wait.time = backoff_.next(config.retry, delivery.retry_after);
     wait.asked_for = delivery.retry_after.count() > 0;
     wait.credentials = unauthorized ? settings.headers_file.get() : nullptr;
-    if (give_up_age.count() > 0 && !wait.asked_for) wait.time = std::min<std::chrono::nanoseconds>(wait.time, give_up_age - age);
+    if (since && !wait.asked_for) wait.time = std::min<std::chrono::nanoseconds>(wait.time, give_up_age - age);
     cursor.abandon();
     set_failing(true);
     if (!pause(wait)) return Delivered::over;

@@ -23,8 +23,8 @@
 
 #include "base/clock.h"
 #include "base/diagnostics.h"
+#include "base/headers_file.h"
 #include "export/batch.h"
-#include "export/headers_file.h"
 #include "export/retry.h"
 #include "export/sink.h"
 #include "journal/journal.h"
@@ -36,8 +36,6 @@ namespace waymark::delivery {
 // Throws Error(invalid_argument) naming the destination, the key, the value and what was expected. What needs a look at
 // files or the backend's headers is checked when a Destination is made of it.
 void check(const DestinationConfig& config);
-// Reads the files that it names as its start would: its headers and TLS. Throws Error.
-void check_files(const DestinationConfig& config);
 // With what its preset asks for in place of the values that were left at their defaults.
 [[nodiscard]] DestinationConfig with_preset(DestinationConfig config);
 
@@ -47,16 +45,12 @@ struct DestinationHooks {
   std::function<void(const std::shared_ptr<journal::Source>&)> on_source_done = {};
   // On the destination's thread: a batch was not taken, where the last one was.
   std::function<void()> on_failing = {};
-  // What the waits for a backend are measured with: before a retry, and before one that takes no logs is asked again. Tests
-  // put a clock of their own. None: the steady clock.
+  // What the wait before a retry is measured with. Tests put a clock of their own. None: the steady clock.
   std::function<std::chrono::steady_clock::time_point()> now = {};
 };
 
 class Destination {
  public:
-  // After 404 or 501, logs are not sent for this long (Jaeger takes traces only).
-  static constexpr std::chrono::hours kUnsupportedPause{1};
-
   // Diagnostics must outlive it. Sends nothing before it has a source.
   Destination(DestinationConfig config, Diagnostics& diagnostics, DestinationHooks hooks = {});
   ~Destination();  // stop(now)
@@ -172,6 +166,8 @@ class Destination {
   [[nodiscard]] Deadline due_at() const noexcept;
 
   [[nodiscard]] bool enough() const noexcept;
+  // Of a record as it is encoded, so much stands in the journal: 1, but of JSON as the last batch had it. With mutex_ held.
+  void set_enough_bytes(double framed_share) noexcept;
 
   const std::string name_;
   const Signal signal_;
@@ -201,20 +197,18 @@ class Destination {
   std::atomic<std::uint64_t> waiting_bytes_{0};
   std::atomic<Deadline> waiting_since_{};
   std::atomic<std::uint64_t> enough_records_{0};  // by the settings: worth sending at once
-  std::atomic<std::uint64_t> enough_bytes_{0};
+  std::atomic<std::uint64_t> enough_bytes_{0};    // as the journal frames them
   std::atomic<Sleep> sleep_{Sleep::awake};
 
   // The thread's own.
   Batch batch_;
   Backoff backoff_;
-  std::size_t most_records_ = 0;            // of a batch, since the backend found one too large; 0: it never did
-  std::uint64_t most_records_of_ = UINT64_MAX;  // the number of the settings that it was found with
+  std::uint64_t learned_of_ = UINT64_MAX;  // the number of the settings with which the next two were found
+  std::size_t most_records_ = 0;           // of a batch, since the backend found one too large; 0: it never did
+  std::chrono::nanoseconds patience_{0};   // of the oldest record, since the backend knows no such request; 0: it does
   std::uint64_t claimed_records_ = 0;  // taken out of waiting_records_ for the batch that is being cut
   std::uint64_t claimed_bytes_ = 0;
   Deadline claimed_since_{};
-  std::chrono::steady_clock::time_point unsupported_until_{};
-  std::uint64_t unsupported_of_ = UINT64_MAX;  // the number of the settings that it was found with
-  std::uint64_t taken_of_ = UINT64_MAX;        // the number of the settings with which something was delivered
 
   std::thread thread_;  // last: it uses everything above
 };

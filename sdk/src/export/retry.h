@@ -1,4 +1,4 @@
-// How long to wait before the same bytes are sent again.
+// How long to wait before the same bytes are sent again, or others where nobody takes any.
 //
 // Hides: exponential backoff and its jitter.
 // Threads: a Backoff belongs to one thread.
@@ -37,5 +37,12 @@ class Backoff {
  private:
   double step_ = 0.0;  // the upper end of the last wait, nanoseconds; 0 before the first
 };
+
+// How long the oldest record waits where a backend does not know this kind of request: after each such answer twice as
+// long as before it, at most a minute, since a route may be back at any time. `last` is 0 before the first.
+inline std::chrono::nanoseconds longer_interval(std::chrono::nanoseconds last, std::chrono::nanoseconds interval) noexcept {
+  constexpr std::chrono::nanoseconds kLongest = std::chrono::minutes(1);
+  return std::min(kLongest, 2 * std::clamp(std::max(last, interval), std::chrono::nanoseconds(1), kLongest));
+}
 
 }  // namespace waymark::delivery

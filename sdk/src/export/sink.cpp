@@ -28,6 +28,7 @@ class HttpSink final : public Sink {
                  .content_type = config.protocol == Protocol::http_json ? "application/json" : "application/x-protobuf",
                  .timeout = config.timeout,
                  .gzip = config.gzip,
+                 .max_response_bytes = config.max_response_bytes,
                  .tls = config.tls}) {}
 
   Delivery send(std::span<const std::string_view> pieces) override {
@@ -86,6 +87,7 @@ class GrpcSink final : public Sink {
                  .headers = config.headers,
                  .timeout = config.timeout,
                  .gzip = config.gzip,
+                 .max_response_bytes = config.max_response_bytes,
                  .tls = config.tls}) {}
 
   Delivery send(std::span<const std::string_view> pieces) override {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/base64.h"
+#include "base/header_rules.h"
 #include "transport/gzip.h"
 #include "waymark/error.h"
 
@@ -42,25 +43,17 @@ std::string lower(std::string_view text) {
 HeaderList metadata_of(const HeaderList& given, const GrpcSettings& settings) {
   HeaderList metadata;
   for (const auto& [name, value] : given) {
-    std::string key = lower(name);
-    constexpr std::string_view kAllowed = "0123456789abcdefghijklmnopqrstuvwxyz_.-";
-    if (key.empty() || key.find_first_not_of(kAllowed) != std::string::npos || key.starts_with("grpc-")) {
+    if (const auto why = refused_by_grpc(name, value); !why.empty()) {
       throw Error(ErrorCode::invalid_header,
-                  "headers: over gRPC a name holds letters, digits, '_', '.' and '-' only, and does not begin with grpc- "
-                  "(found in the header that has " + std::to_string(name.size()) + " bytes of name); rename or remove it");
+                  "headers: the one that has " + std::to_string(name.size()) + " bytes of name " + std::string(why));
     }
+    std::string key = lower(name);
     std::string text;
     if (key.ends_with("-bin")) {
       append_base64(text, value);
       while (text.ends_with('=')) text.pop_back();
     } else {
       text = value;
-      // HTTP/2 would carry other bytes, gRPC does not.
-      if (std::ranges::any_of(text, [](char c) { return c < 0x20 || c > 0x7e; })) {
-        throw Error(ErrorCode::invalid_header,
-                    "headers: over gRPC a value is printable ASCII (found in the header that has " +
-                        std::to_string(name.size()) + " bytes of name); other bytes need a name that ends in -bin");
-      }
     }
     metadata.emplace_back(std::move(key), std::move(text));
   }

@@ -10,12 +10,10 @@
 #include <cerrno>
 #include <climits>
 #include <cstdlib>
-#include <fstream>
 #include <mutex>
-#include <sstream>
-#include <system_error>
 #include <utility>
 
+#include "base/file.h"
 #include "transport/gzip.h"
 #include "waymark/error.h"
 
@@ -101,15 +99,8 @@ Failure failure_of(CURLcode code) noexcept {
 // What can't work is said at once. Whether it does work is the handshake's to say.
 void check_file(std::string_view key, const std::string& path) {
   if (path.empty()) return;
-  const auto refuse = [&](const std::string& why) {
-    throw Error(ErrorCode::invalid_argument,
-                "tls." + std::string(key) + ": '" + path + "' " + why + "; give the path of a file in PEM");
-  };
-  std::ifstream file(path, std::ios::binary);
-  if (!file) refuse("can't be read (" + std::generic_category().message(errno) + ")");
-  std::ostringstream text;
-  text << file.rdbuf();  // nothing for a directory
-  if (text.view().find("-----BEGIN ") == std::string_view::npos) refuse("holds nothing in PEM");
+  const std::string why = pem_problem(path);
+  if (!why.empty()) throw Error(ErrorCode::invalid_argument, "tls." + std::string(key) + ": '" + path + "' " + why);
 }
 
 struct Proxy {

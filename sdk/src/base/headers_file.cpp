@@ -1,17 +1,16 @@
-#include "export/headers_file.h"
+#include "base/headers_file.h"
 
-#include <fcntl.h>
 #include <strings.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <system_error>
 #include <utility>
 
+#include "base/file.h"
+#include "base/header_rules.h"
 #include "waymark/error.h"
 
-namespace waymark::delivery {
+namespace waymark {
 namespace {
 
 constexpr std::size_t kMostBytes = 64 * 1024;
@@ -31,18 +30,6 @@ std::string_view trimmed(std::string_view text) noexcept {
   return text.substr(begin, text.find_last_not_of(kBlank) - begin + 1);
 }
 
-// RFC 9110's token.
-bool is_name(std::string_view name) noexcept {
-  constexpr std::string_view kMarks = "!#$%&'*+-.^_`|~";
-  return !name.empty() && std::ranges::all_of(name, [&](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || kMarks.find(c) != std::string_view::npos;
-  });
-}
-
-bool is_value(std::string_view value) noexcept {
-  return std::ranges::none_of(value, [](char c) { return (static_cast<unsigned char>(c) < 0x20 && c != '\t') || c == 0x7f; });
-}
-
 HeaderList parse(const std::string& path, std::string_view text) {
   HeaderList headers;
   for (std::size_t number = 1; !text.empty(); ++number) {
@@ -53,7 +40,7 @@ HeaderList parse(const std::string& path, std::string_view text) {
     const auto colon = line.find(':');
     const std::string_view name = trimmed(line.substr(0, colon));
     const std::string_view value = colon == std::string_view::npos ? std::string_view() : trimmed(line.substr(colon + 1));
-    if (colon == std::string_view::npos || !is_name(name) || !is_value(value)) {
+    if (colon == std::string_view::npos || !is_header_name(name) || !is_header_value(value)) {
       // What is wrong may be a piece of the secret itself, so nothing of the line is repeated.
       throw Error(ErrorCode::invalid_header, "headers_file " + path + ", line " + std::to_string(number) +
                                                  ": expected `Name: value`, where the name is an HTTP token and the value has no "
@@ -85,21 +72,9 @@ bool HeadersFile::reload() {
   // another one, and is noticed.
   struct stat seen {};
   if (::stat(path_.c_str(), &seen) == 0) stamp_ = stamp_of(seen);
-  // Without O_NONBLOCK a FIFO would hold up the caller for good.
-  const int fd = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  if (fd < 0) unreadable(path_, std::generic_category().message(errno));
-  std::string text;
-  int error = 0;
-  for (char chunk[4096]; error == 0 && text.size() <= kMostBytes;) {
-    const ssize_t n = ::read(fd, chunk, sizeof chunk);
-    if (n == 0) break;
-    if (n > 0) text.append(chunk, static_cast<std::size_t>(n));
-    if (n < 0 && errno != EINTR) error = errno;
-  }
-  ::close(fd);
-  if (error != 0) unreadable(path_, std::generic_category().message(error));
-  if (text.size() > kMostBytes) unreadable(path_, "it is larger than 64 KiB");
-  HeaderList read = parse(path_, text);
+  const auto text = read_named_file(path_, kMostBytes);
+  if (!text) unreadable(path_, errno == EFBIG ? "it is larger than 64 KiB" : errno_text(errno));
+  HeaderList read = parse(path_, *text);
   if (read == headers_) return false;
   headers_ = std::move(read);
   return true;
@@ -120,4 +95,4 @@ const std::string* find_header(const HeaderList& headers, std::string_view name)
   return nullptr;
 }
 
-}  // namespace waymark::delivery
+}  // namespace waymark

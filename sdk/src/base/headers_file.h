@@ -12,7 +12,7 @@
 
 #include "waymark/config.h"
 
-namespace waymark::delivery {
+namespace waymark {
 
 class HeadersFile {
  public:
@@ -44,4 +44,4 @@ class HeadersFile {
 // The value of the header of this name, in any case, or null.
 [[nodiscard]] const std::string* find_header(const HeaderList& headers, std::string_view name) noexcept;
 
-}  // namespace waymark::delivery
+}  // namespace waymark
