@@ -1976,6 +1976,7 @@ Pruned SqliteStore::prune(const Retention& retention, std::size_t rows) {
     // A bucket that is full again says nothing.
     sql("DELETE FROM bucket WHERE at + (SELECT per FROM limiter WHERE id = limiter) < ?").run(t);
   });
+  if (!pruned.jobs.empty()) wake_.notify();
   return pruned;
 }
 
