@@ -78,10 +78,13 @@ void Statement::bind_one(int index, std::nullptr_t) {
   if (code != SQLITE_OK) database_->fail(code, "bind nothing");
 }
 
-Database::Database(std::string path, std::chrono::milliseconds patience) : path_(std::move(path)), patience_(patience) {
+Database::Database(std::string path, std::chrono::milliseconds patience, Missing missing)
+    : path_(std::move(path)), patience_(patience) {
   // Threads take turns by a mutex of ours.
   const int code = sqlite3_open_v2(path_.c_str(), &handle_,
-                                   SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
+                                   SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX |
+                                       (missing == Missing::create ? SQLITE_OPEN_CREATE : 0),
+                                   nullptr);
   try {
     if (code != SQLITE_OK) fail(code, "open it");
     sqlite3_extended_result_codes(handle_, 1);

@@ -79,7 +79,9 @@ std::optional<std::string> text_or_null(std::string_view text) {
 // Statements are prepared once, at their first use. A key is the literal itself.
 class Connection {
  public:
-  Connection(const std::string& path, std::chrono::milliseconds patience) : database(path, patience) {}
+  Connection(const std::string& path, std::chrono::milliseconds patience,
+             Database::Missing missing = Database::Missing::refuse)
+      : database(path, patience, missing) {}
   Statement& sql(const char* text) {
     auto [it, is_new] = statements_.try_emplace(text);
     if (is_new) {
@@ -190,7 +192,7 @@ class SqliteStore final : public Store {
   explicit SqliteStore(const SqliteOptions& options)
       : clock_(options.clock),
         patience_(options.patience),
-        writer_(options.path, options.patience),
+        writer_(options.path, options.patience, Database::Missing::create),
         reader_((migrate(), options.path), options.patience),
         wake_(options.path, [this, path = options.path] { return data_version(path); }) {}
 
