@@ -866,8 +866,10 @@ void SqliteStore::stop_job(std::int64_t job, WorkerId worker, Ns now, Ends& ends
   for (Open& task : computed) {
     Statement& count =
         sql("SELECT count(*) FILTER (WHERE state = 2 OR (state = 3 AND open_children > 0)), max(closed_at), "
-            "max(state = 5 OR (cut = 0 AND broken & 1)) | (max((state IN (7, 8) AND skipped_by IS NULL) OR "
-            "(cut = 0 AND broken & 2)) << 1), count(*) "
+            // A subtree that is open yet will tell when it is closed.
+            "max(state = 5 OR (open_children = 0 AND cut = 0 AND broken & 1)) | "
+            "(max((state IN (7, 8) AND skipped_by IS NULL) OR (open_children = 0 AND cut = 0 AND broken & 2)) << 1), "
+            "count(*) "
             "FROM task WHERE job = ? AND parent = ?");
     count.bind(job, task.id).step();
     const std::int64_t open = count.integer(0);
