@@ -107,16 +107,20 @@ class Model {
       stop(at(task).job, true);
       return;
     }
+    std::vector<bool> open;  // before anything is skipped
+    for (std::size_t i = 0; i < tasks.size(); ++i) {
+      open.push_back(!waits_or_ready(tasks[i]) && !closed(static_cast<int>(i)));
+    }
     at(b).cut = true;
-    lose_below(b);
+    lose_below(b, open);
   }
-  void lose_below(int task) {
+  void lose_below(int task, const std::vector<bool>& open_below) {
     for (const int child : children(task)) {
       ModelTask& t = at(child);
       if (waits_or_ready(t)) t.state = TaskState::skipped;
       if (t.state == TaskState::skipped || t.state == TaskState::canceled) t.lost_for_good = true;
-      if (t.optional && (t.state == TaskState::running || t.state == TaskState::computed)) t.cut = true;
-      lose_below(child);
+      if (t.optional && open_below[static_cast<std::size_t>(child)]) t.cut = true;
+      lose_below(child, open_below);
     }
   }
   void stop(int job, bool failed) {

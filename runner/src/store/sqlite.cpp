@@ -166,16 +166,10 @@ struct Ends {
     std::int64_t done = 0;   // tasks
     Ns end = 0;
   };
-  struct Cut {              // the rest of a subtree is to be skipped
-    std::int64_t job = 0;
-    std::int64_t boundary = 0;
-    std::int64_t task = 0;  // that failed
-  };
   std::map<int, std::unordered_map<std::int64_t, Parent>, std::greater<>> parents;  // by depth, deepest first
   std::unordered_map<std::int64_t, Group> groups;
   std::unordered_map<std::int64_t, Job> jobs;
   std::vector<std::int64_t> stopped;  // jobs whose waiting tasks are to be skipped
-  std::vector<Cut> cuts;
   std::uint64_t made_ready = 0;
   bool tell = false;                  // others have something to see
 };
@@ -260,7 +254,7 @@ class SqliteStore final : public Store {
   void failed_for_good(const Held& held, std::int64_t task, std::string_view error_type, std::string_view error,
                        Ends& ends);
   std::int64_t cut_by(std::int64_t boundary);
-  void cut(const Ends::Cut& cut, Ends& ends);
+  void cut(std::int64_t job, std::int64_t boundary, std::int64_t failed, Ends& ends);
   void subtree_ended(const Position& task, Ns end, std::int64_t span, int broken, Ends& ends);
   void settle(WorkerId worker, Ns now, Ends& ends, std::vector<EnclosingSpan>& closed);
   void stop_job(std::int64_t job, WorkerId worker, Ns now, Ends& ends, std::vector<EnclosingSpan>& closed);
@@ -590,7 +584,7 @@ void SqliteStore::subtree_ended(const Position& task, Ns end, std::int64_t span,
 void SqliteStore::failed_for_good(const Held& held, std::int64_t task, std::string_view error_type,
                                   std::string_view error, Ends& ends) {
   if (held.boundary) {
-    ends.cuts.push_back({held.job, held.boundary, task});
+    cut(held.job, held.boundary, task, ends);
   } else {
     fail_job(held.job, task, error_type, error, ends);
   }
@@ -605,8 +599,9 @@ std::int64_t SqliteStore::cut_by(std::int64_t boundary) {
   return by;
 }
 
-void SqliteStore::cut(const Ends::Cut& cut, Ends& ends) {
-  sql("UPDATE task SET cut = ? WHERE id = ? AND cut = 0").run(cut.task, cut.boundary);
+// The rest of an optional subtree is skipped; what runs in it goes on.
+void SqliteStore::cut(std::int64_t job, std::int64_t boundary, std::int64_t failed, Ends& ends) {
+  sql("UPDATE task SET cut = ? WHERE id = ? AND cut = 0").run(failed, boundary);
   if (writer_.database.changes() == 0) return;
   struct Below {
     std::int64_t id;
@@ -619,9 +614,9 @@ void SqliteStore::cut(const Ends::Cut& cut, Ends& ends) {
           "SELECT id, parent, grp, depth, state FROM task WHERE job = ?1 AND parent = ?2 UNION ALL "
           "SELECT t.id, t.parent, t.grp, t.depth, t.state FROM below b JOIN task t ON t.job = ?1 AND t.parent = b.id) "
           "SELECT id, parent, grp, depth, state FROM below");
-  for (list.bind(cut.job, cut.boundary); list.step();) {
+  for (list.bind(job, boundary); list.step();) {
     below.push_back({list.integer(0),
-                     {cut.job, list.integer(1), list.integer(2), static_cast<int>(list.integer(3))},
+                     {job, list.integer(1), list.integer(2), static_cast<int>(list.integer(3))},
                      static_cast<TaskState>(list.integer(4))});
   }
   for (const Below& task : below) {
@@ -629,17 +624,18 @@ void SqliteStore::cut(const Ends::Cut& cut, Ends& ends) {
       case TaskState::waiting:
       case TaskState::ready:
       case TaskState::scheduled:
-        sql("UPDATE task SET state = 7, skipped_by = ? WHERE id = ?").run(cut.task, task.id);
-        ++ends.jobs[cut.job].done;
+        sql("UPDATE task SET state = 7, skipped_by = ? WHERE id = ?").run(failed, task.id);
+        ++ends.jobs[job].done;
         subtree_ended(task.position, 0, 0, kSkippedWithin, ends);
         break;
       case TaskState::skipped:
       case TaskState::canceled:
-        sql("UPDATE task SET skipped_by = ? WHERE id = ? AND skipped_by IS NULL").run(cut.task, task.id);
+        sql("UPDATE task SET skipped_by = ? WHERE id = ? AND skipped_by IS NULL").run(failed, task.id);
         break;
       default:
-        // It runs, or has: nothing starts below it any more.
-        sql("UPDATE task SET cut = ? WHERE id = ? AND optional AND cut = 0").run(cut.task, task.id);
+        // It runs, or something below it does: nothing starts there any more.
+        sql("UPDATE task SET cut = ? WHERE id = ? AND optional AND cut = 0 AND (state = 2 OR open_children > 0)")
+            .run(failed, task.id);
     }
   }
 }
@@ -767,7 +763,6 @@ void SqliteStore::close_span(WorkerId worker, EnclosingSpan span, std::vector<En
 }
 
 void SqliteStore::settle(WorkerId worker, Ns now, Ends& ends, std::vector<EnclosingSpan>& closed) {
-  for (const Ends::Cut& c : std::exchange(ends.cuts, {})) cut(c, ends);
   while (!ends.parents.empty()) {
     const auto level = ends.parents.extract(ends.parents.begin());
     for (const auto& [id, delta] : level.mapped()) {
