@@ -79,6 +79,17 @@ std::string job_uuid() {
          hex.substr(20);
 }
 
+// Options of a root beside a set of roots that have their own would be lost.
+void check_job_only(const JobOptions& options) {
+  if (options.max_retries == 0 && options.priority == 0 && !options.backoff && options.timeout.count() == 0 &&
+      options.delay.count() == 0 && options.not_before == Timestamp{} && options.limit_key.empty() &&
+      options.display.empty()) {
+    return;
+  }
+  throw Error(ErrorCode::invalid_argument,
+              "JobOptions: only cluster and key can be given beside a TaskSet: give the others to its add()");
+}
+
 }  // namespace
 
 struct Jobs::Shared {
@@ -123,6 +134,7 @@ Job Jobs::submit(std::string_view name, const TaskName& task, std::string input,
 }
 
 Job Jobs::submit(std::string_view name, TaskSet roots, const JobOptions& options) {
+  check_job_only(options);
   return submit(name, std::move(roots), options, false);
 }
 
@@ -131,6 +143,7 @@ Job Jobs::run(std::string_view name, const TaskName& task, std::string input, co
 }
 
 Job Jobs::run(std::string_view name, TaskSet roots, const JobOptions& options) {
+  check_job_only(options);
   return wait(submit(name, std::move(roots), options, true).id);
 }
 

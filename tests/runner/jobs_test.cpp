@@ -183,6 +183,7 @@ TEST_F(JobsTest, RefusesADependencyOnAnotherSet) {
 
 TEST_F(JobsTest, RefusesTaskOptionsOutOfRange) {
   TaskSet set;
+  EXPECT_THROW((void)client_.jobs().submit("job", TaskSet(), {.max_retries = 1}), Error) << "of which root?";
   EXPECT_THROW((void)set.add(Empty{}, {.backoff = RetryConfig{.initial = 2s, .maximum = 1s}}), Error);
   EXPECT_THROW((void)set.add(Empty{}, {.timeout = -1s}), Error);
   EXPECT_THROW((void)set.add(Empty{}, {.delay = -1s}), Error);

@@ -58,11 +58,12 @@ class Jobs {
   Job submit(std::string_view name, const T& task, const JobOptions& options = {}) {
     return submit(name, task_name<T>(), task_input(task), options);
   }
-  // Several roots. They have options of their own: of `options`, cluster and key count.
+  // Several roots. They have options of their own: with others than cluster and key, Error(invalid_argument).
   Job submit(std::string_view name, TaskSet roots, const JobOptions& options = {});
+  // Several of one kind, which all have these options.
   template <class T>
   Job submit(std::string_view name, const std::vector<T>& roots, const JobOptions& options = {}) {
-    return submit(name, root_set(task_name<T>(), task_inputs(roots), options), options);
+    return submit(name, root_set(task_name<T>(), task_inputs(roots), options), options, false);
   }
   // Submits, and waits until the job is finished: somebody has to run it meanwhile. Part of the caller's trace.
   template <class T>

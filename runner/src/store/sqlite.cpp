@@ -1915,18 +1915,17 @@ Pruned SqliteStore::prune(const Retention& retention, std::size_t rows) {
     const auto spent = [&] { budget -= writer_.database.changes(); };
     std::vector<std::pair<std::int64_t, std::string>> jobs;
     Statement& choose =
-        sql("SELECT id, uid, row_number() OVER (ORDER BY finished_at, id) AS n, finished_at FROM job "
-            "WHERE finished_at IS NOT NULL ORDER BY finished_at, id LIMIT ?");
+        sql("SELECT id, uid, finished_at FROM job WHERE finished_at IS NOT NULL AND id < (SELECT max(id) FROM job) AND "
+            "id <> (SELECT job FROM task ORDER BY id DESC LIMIT 1) AND "
+            "NOT EXISTS (SELECT 1 FROM span_outbox WHERE span_outbox.job = job.id) ORDER BY finished_at, id LIMIT ?");
     const std::int64_t at_once = std::max<std::int64_t>(1, budget / 10);
     for (choose.bind(at_once); choose.step();) {
-      if (choose.integer(3) < oldest || choose.integer(2) <= excess) jobs.emplace_back(choose.integer(0), choose.text(1));
+      if (choose.integer(2) >= oldest && static_cast<std::int64_t>(jobs.size()) >= excess) break;
+      jobs.emplace_back(choose.integer(0), choose.text(1));
     }
+    choose.reset();
     for (const auto& [job, uid] : jobs) {
-      sql("DELETE FROM job WHERE id = ?1 AND id < (SELECT max(id) FROM job) AND "
-          "id <> (SELECT job FROM task ORDER BY id DESC LIMIT 1) AND "
-          "NOT EXISTS (SELECT 1 FROM span_outbox WHERE job = ?1)")
-          .run(job);
-      if (writer_.database.changes() == 0) continue;
+      sql("DELETE FROM job WHERE id = ?").run(job);
       spent();
       sql("INSERT INTO removal(job, uid) VALUES (?, ?)").run(job, uid);
       jobs_.erase(job);
