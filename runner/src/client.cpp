@@ -11,6 +11,7 @@
 
 #include "instrumentation.h"
 #include "loop.h"
+#include "task_batch.h"
 #include "waymark/store.h"
 
 namespace waymark {
@@ -78,6 +79,17 @@ std::string job_uuid() {
          hex.substr(20);
 }
 
+// Options of a root beside a set of roots that have their own would be lost.
+void check_job_only(const JobOptions& options) {
+  if (options.max_retries == 0 && options.priority == 0 && !options.backoff && options.timeout.count() == 0 &&
+      options.delay.count() == 0 && options.not_before == Timestamp{} && options.limit_key.empty() &&
+      options.display.empty()) {
+    return;
+  }
+  throw Error(ErrorCode::invalid_argument,
+              "JobOptions: only cluster and key can be given beside a TaskSet: give the others to its add()");
+}
+
 }  // namespace
 
 struct Jobs::Shared {
@@ -85,6 +97,8 @@ struct Jobs::Shared {
   Telemetry* telemetry = nullptr;
   std::string name;
   std::string cluster;
+  std::string cache_directory;
+  bool cache_spans = false;
   Tracer tracer;
 
   std::mutex runners_mutex;
@@ -101,23 +115,47 @@ struct Jobs::Shared {
 
 // ------ Jobs
 
+TaskSet Jobs::root_set(const TaskName& task, std::vector<std::string> inputs, const JobOptions& options) {
+  TaskSet roots;
+  roots.add(task, std::move(inputs),
+            {.max_retries = options.max_retries,
+             .priority = options.priority,
+             .backoff = options.backoff,
+             .timeout = options.timeout,
+             .delay = options.delay,
+             .not_before = options.not_before,
+             .limit_key = options.limit_key,
+             .display = options.display});
+  return roots;
+}
+
 Job Jobs::submit(std::string_view name, const TaskName& task, std::string input, const JobOptions& options) {
-  return submit(name, task, std::move(input), options, false);
+  return submit(name, root_set(task, {std::move(input)}, options), options, false);
+}
+
+Job Jobs::submit(std::string_view name, TaskSet roots, const JobOptions& options) {
+  check_job_only(options);
+  return submit(name, std::move(roots), options, false);
 }
 
 Job Jobs::run(std::string_view name, const TaskName& task, std::string input, const JobOptions& options) {
-  return wait(submit(name, task, std::move(input), options, true).id);
+  return wait(submit(name, root_set(task, {std::move(input)}, options), options, true).id);
 }
 
-Job Jobs::submit(std::string_view name, const TaskName& task, std::string input, const JobOptions& options,
-                 bool waits) {
+Job Jobs::run(std::string_view name, TaskSet roots, const JobOptions& options) {
+  check_job_only(options);
+  return wait(submit(name, std::move(roots), options, true).id);
+}
+
+Job Jobs::submit(std::string_view name, TaskSet roots, const JobOptions& options, bool waits) {
   const TraceContext caller = current_context();
   Span span = shared_->tracer.span(std::string(names::kSubmit) + std::string(name), {{names::kJobName, name}},
                                    {.kind = SpanKind::producer});
   NewJob job;
   job.id = job_uuid();
   job.name = name;
-  job.cluster = shared_->cluster;
+  job.cluster = options.cluster.empty() ? shared_->cluster : options.cluster;
+  job.key = options.key;
   job.baggage = caller.baggage;
   if (waits && caller.span.valid()) {
     // Part of what the caller does, and sampled as that is.
@@ -130,13 +168,27 @@ Job Jobs::submit(std::string_view name, const TaskName& task, std::string input,
   }
   if (span.context().valid()) job.submitter = span.context();
   job.not_before = std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now());
-  NewTask& root = job.roots.tasks.emplace_back();
-  root.name = task;
-  root.input = std::move(input);
-  root.priority = options.priority;
-  root.max_retries = options.max_retries;
-  span.set({{names::kJobId, job.id}, {names::kIdentifierName, task.name}, {names::kIdentifierVersion, task.version}});
-  return shared_->store->submit(job);
+  job.roots = roots.batch_->take();
+  if (job.roots.tasks.size() == 1) {
+    const TaskName& task = job.roots.tasks[0].name;
+    span.set({{names::kIdentifierName, task.name}, {names::kIdentifierVersion, task.version}});
+  }
+  Job submitted = shared_->store->submit(job);
+  span.set(names::kJobId, submitted.id);  // of the one that was there, where it has the same key
+  return submitted;
+}
+
+JobPage Jobs::query(const JobFilter& filter) { return shared_->store->query(filter); }
+
+Job Jobs::cancel(std::string_view id) {
+  (void)shared_->need(id);
+  shared_->store->cancel(id);
+  return shared_->need(id);
+}
+
+std::uint64_t Jobs::retry(std::string_view id) {
+  (void)shared_->need(id);
+  return shared_->store->retry(id);
 }
 
 Job Jobs::find(std::string_view id) { return shared_->need(id); }
@@ -181,6 +233,8 @@ Client::Client(const ClientOptions& options) : jobs_(std::make_shared<Jobs::Shar
   if (shared.name.empty()) shared.name = program_invocation_short_name;
   if (options.cluster.empty()) throw Error(ErrorCode::invalid_argument, "ClientOptions::cluster: expected a name");
   shared.cluster = options.cluster;
+  shared.cache_directory = options.cache_directory;
+  shared.cache_spans = options.cache_spans;
   shared.store = open_store(options.store);
   shared.tracer = shared.telemetry->tracer(names::kRunnerScope);
   shared.telemetry->on_recovered([weak = std::weak_ptr(jobs_.shared_)](const Recovered& recovered) {
@@ -202,13 +256,21 @@ Runner Client::make_runner(std::vector<TaskType> tasks, const RunnerOptions& opt
                                                                        .name = shared.name,
                                                                        .cluster = shared.cluster,
                                                                        .tasks = std::move(tasks),
-                                                                       .runner = options});
+                                                                       .runner = options,
+                                                                       .cache_directory = shared.cache_directory,
+                                                                       .cache_spans = shared.cache_spans});
   const std::scoped_lock lock(shared.runners_mutex);
   std::erase_if(shared.runners, [](const auto& runner) { return runner.expired(); });
   shared.runners.push_back(loop);
   loop->recovered(shared.lost);
   return Runner(std::move(loop));
 }
+
+void Client::pause(std::string_view cluster) { store().pause(cluster, true); }
+void Client::resume(std::string_view cluster) { store().pause(cluster, false); }
+std::vector<Cluster> Client::clusters() { return store().clusters(); }
+void Client::limit(const Limit& limit) { store().limit(limit); }
+std::vector<Limit> Client::limits() { return store().limits(); }
 
 Store& Client::store() noexcept { return *jobs_.shared_->store; }
 

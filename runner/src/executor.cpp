@@ -12,57 +12,6 @@
 
 namespace waymark {
 
-// ------ FutureTasks
-
-FutureTasks::FutureTasks(std::initializer_list<FutureTasks> sets) {
-  for (const FutureTasks& set : sets) add(set);
-}
-
-FutureTasks::FutureTasks(const std::vector<FutureTasks>& sets) {
-  for (const FutureTasks& set : sets) add(set);
-}
-
-FutureTasks& FutureTasks::add(const FutureTasks& other) {
-  if (other.empty()) return *this;
-  if (!empty() && owner_ != other.owner_) {
-    throw Error(ErrorCode::invalid_argument,
-                "depends_on: subtasks of two different executions: name subtasks of one task only");
-  }
-  owner_ = other.owner_;
-  std::vector<Range> all = std::move(ranges_);
-  all.insert(all.end(), other.ranges_.begin(), other.ranges_.end());
-  std::sort(all.begin(), all.end(), [](const Range& a, const Range& b) { return a.first < b.first; });
-  ranges_.clear();
-  for (const Range& range : all) {
-    if (!ranges_.empty() && range.first <= ranges_.back().last) {
-      ranges_.back().last = std::max(ranges_.back().last, range.last);
-    } else {
-      ranges_.push_back(range);
-    }
-  }
-  return *this;
-}
-
-std::size_t FutureTasks::size() const noexcept {
-  std::size_t n = 0;
-  for (const Range& range : ranges_) n += range.last - range.first;
-  return n;
-}
-
-FutureTasks FutureTasks::operator[](std::size_t n) const {
-  for (const Range& range : ranges_) {
-    if (n < range.last - range.first) {
-      FutureTasks one;
-      one.owner_ = owner_;
-      const auto at = static_cast<std::uint32_t>(range.first + n);
-      one.ranges_.push_back({at, at + 1});
-      return one;
-    }
-    n -= range.last - range.first;
-  }
-  throw Error(ErrorCode::invalid_argument, "FutureTasks: an index beyond its " + std::to_string(size()) + " tasks");
-}
-
 // ------ Context
 
 FutureTasks Context::submit(const TaskName& name, std::vector<std::string> inputs, const SubtaskOptions& options) {
@@ -71,6 +20,13 @@ FutureTasks Context::submit(const TaskName& name, std::vector<std::string> input
 const Logger& Context::logger() { return attempt_->logger(); }
 const Tracer& Context::tracer() const { return attempt_->tracer(); }
 Progress Context::progress(std::string_view label) { return Progress(attempt_->progress(label)); }
+std::optional<std::string> Context::kept_step(std::string_view name) { return attempt_->kept_step(name); }
+void Context::keep_step(std::string_view name, std::string_view result) { attempt_->keep_step(name, result); }
+Span Context::step_span(std::string_view name) const {
+  return attempt_->runner_tracer().span(std::string(names::kStep) + std::string(name));
+}
+JobCache Context::job_cache() const { return {attempt_->cache(), {}}; }
+void Context::display(std::string_view text) { attempt_->display(text); }
 std::uint32_t Context::attempt() const noexcept { return attempt_->task().attempt; }
 const Context::JobRef& Context::job() const noexcept { return attempt_->job(); }
 const std::string& Context::task_id() const noexcept { return attempt_->id(); }
@@ -88,16 +44,7 @@ void Progress::done(std::uint64_t count) const {
 namespace detail {
 namespace {
 
-constexpr std::uint32_t kNone = UINT32_MAX;
-
 Timestamp now() { return std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now()); }
-
-std::uint64_t mixed(std::uint64_t x) {  // splitmix64
-  x += 0x9e3779b97f4a7c15;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return x ^ (x >> 31);
-}
 
 // In [0, 1).
 double random_fraction() {
@@ -144,12 +91,12 @@ std::vector<ProgressReport> ProgressBoard::take() {
   return reports;
 }
 
-Attempt::Attempt(ClaimedTask task, const TaskType& type, const Instrumentation& instrumentation,
-                 const RetryConfig& backoff, std::shared_ptr<ProgressBoard> board)
+Attempt::Attempt(ClaimedTask task, std::shared_ptr<const AttemptGround> ground, WorkerId worker,
+                 std::shared_ptr<ProgressBoard> board)
     : task_(std::move(task)),
-      type_(&type),
-      instrumentation_(&instrumentation),
-      backoff_(&backoff),
+      ground_(std::move(ground)),
+      type_(&ground_->types[task_.type]),
+      worker_(worker),
       board_(std::move(board)),
       job_{task_.job->id, task_.job->name},
       id_(std::to_string(task_.task)) {
@@ -166,16 +113,23 @@ void Attempt::release() {
 void Attempt::execute() {
   finish_.started = true;
   start_ = std::max(now(), task_.not_before);
-  span_ = instrumentation_->start_attempt(task_, type_->name, start_);
+  span_ = ground_->instrumentation.start_attempt(task_, type_->name, start_);
+  begun_.store(true, std::memory_order_release);
   const auto run = [&] {
     Context context(*this);
     try {
       type_->execute(task_.input, context);
       finish_.result = TaskResult::computed;
-      finish_.subtasks = take_subtasks();
+      if (subtasks_) finish_.subtasks = subtasks_->take();
       submitted_ = finish_.subtasks.tasks.size();
     } catch (const Stopped&) {
-      if (!stop_.stop_requested()) fail(std::current_exception(), false);
+      if (timed_out_) {
+        fail_by_timeout(finish_);
+        span_.status(StatusCode::error, finish_.error);
+        ground_->instrumentation.runner_logger(task_).warning("task " + type_->name.name + " failed: " + finish_.error);
+      } else if (!stop_.stop_requested()) {
+        fail(std::current_exception(), false);
+      }
     } catch (const NonRetryable&) {
       fail(std::current_exception(), true);
     } catch (...) {
@@ -195,13 +149,46 @@ void Attempt::execute() {
   finish_.end = std::max(now(), start_);
 }
 
+std::optional<std::chrono::nanoseconds> Attempt::wait_before_next() const {
+  if (task_.failures >= task_.max_retries) return std::nullopt;
+  return wait_before_retry(task_.backoff ? *task_.backoff : ground_->backoff, task_.failures);
+}
+
+void Attempt::fail_by_timeout(Finish& finish) const {
+  char seconds[32];
+  std::snprintf(seconds, sizeof seconds, "%.3g", std::chrono::duration<double>(task_.timeout).count());
+  finish.result = TaskResult::failed;
+  finish.error_type = "timeout";
+  finish.error = "it ran longer than its timeout of " + std::string(seconds) + " s";
+  finish.retry_after = wait_before_next();
+}
+
+bool Attempt::abandon(bool for_timeout) {
+  if (!begun_.load(std::memory_order_acquire)) return false;
+  Finish finish;
+  finish.task = task_.task;
+  finish.attempt = task_.attempt;
+  finish.end = std::max(now(), start_);
+  if (for_timeout) {
+    fail_by_timeout(finish);
+    finish.error += ", and did not stop when it was asked to";
+    span_.status(StatusCode::error, finish.error);
+    ground_->instrumentation.runner_logger(task_).warning("task " + type_->name.name + " failed, and its thread hangs: " +
+                                                          finish.error);
+  } else {
+    finish.result = TaskResult::released;
+  }
+  abandoned_ = std::move(finish);
+  return true;
+}
+
 void Attempt::fail(const std::exception_ptr& exception, bool for_good) {
   const ExceptionText text = describe(exception);
   finish_.result = TaskResult::failed;
   finish_.error_type = text.type;
   finish_.error = text.message;
-  const bool again = !for_good && task_.failures < task_.max_retries;
-  if (again) finish_.retry_after = wait_before_retry(*backoff_, task_.failures);
+  if (!for_good) finish_.retry_after = wait_before_next();
+  const bool again = finish_.retry_after.has_value();
   span_.record_exception(exception);
   span_.status(StatusCode::error, text.message);
   std::string message = "task " + type_->name.name + " failed";
@@ -210,25 +197,47 @@ void Attempt::fail(const std::exception_ptr& exception, bool for_good) {
     std::snprintf(delay, sizeof delay, "%.3g", std::chrono::duration<double>(*finish_.retry_after).count());
     message += ", tried again in " + std::string(delay) + " s";
   }
-  instrumentation_->runner_logger(task_).exception(message, exception);
+  ground_->instrumentation.runner_logger(task_).exception(message, exception);
 }
 
 void Attempt::conclude(bool accepted, Timestamp deadline) {
-  if (!finish_.started) return;
+  const Finish& end = finish();
+  if (!end.started) return;
   if (!accepted) {
-    instrumentation_->end_attempt(span_, AttemptOutcome::lease_lost, finish_.error_type, 0,
-                                  std::max(start_, std::min(finish_.end, deadline)));
+    ground_->instrumentation.end_attempt(span_, AttemptOutcome::lease_lost, end.error_type, 0,
+                                         std::max(start_, std::min(end.end, deadline)));
     return;
   }
   AttemptOutcome outcome = AttemptOutcome::computed;
-  if (finish_.result == TaskResult::released) outcome = AttemptOutcome::released;
-  if (finish_.result == TaskResult::failed)
-    outcome = finish_.retry_after ? AttemptOutcome::retried : AttemptOutcome::failed;
-  instrumentation_->end_attempt(span_, outcome, finish_.error_type, submitted_, finish_.end);
+  if (end.result == TaskResult::released) outcome = AttemptOutcome::released;
+  if (end.result == TaskResult::failed) outcome = end.retry_after ? AttemptOutcome::retried : AttemptOutcome::failed;
+  ground_->instrumentation.end_attempt(span_, outcome, end.error_type, abandoned_ ? 0 : submitted_, end.end);
+}
+
+std::optional<std::string> Attempt::kept_step(std::string_view name) {
+  return ground_->store->find_step(task_.task, name);
+}
+
+void Attempt::keep_step(std::string_view name, std::string_view result) {
+  if (ground_->store->keep_step(worker_, task_.task, task_.attempt, name, result)) return;
+  throw Error(ErrorCode::closed, "step \"" + std::string(name) + "\" of task " + type_->name.name +
+                                     ": its result was not kept: this attempt is not the task's any more");
+}
+
+void Attempt::display(std::string_view text) {
+  ground_->store->display(worker_, task_.task, task_.attempt, cut_display(text));
+}
+
+std::shared_ptr<const CacheShelf> Attempt::cache() {
+  if (!cache_) {
+    cache_ = std::make_shared<const CacheShelf>(ground_->store, task_.job, ground_->cache_directory,
+                                                ground_->cache_spans ? std::optional(runner_tracer()) : std::nullopt);
+  }
+  return cache_;
 }
 
 const Logger& Attempt::logger() {
-  if (!logger_) logger_ = instrumentation_->task_logger(task_, type_->name);
+  if (!logger_) logger_ = ground_->instrumentation.task_logger(task_, type_->name);
   return *logger_;
 }
 
@@ -244,79 +253,8 @@ std::shared_ptr<ProgressLabel> Attempt::progress(std::string_view label) {
 }
 
 FutureTasks Attempt::submit(const TaskName& name, std::vector<std::string> inputs, const SubtaskOptions& options) {
-  static std::atomic<std::uint64_t> executions{0};
-  if (owner_ == 0) owner_ = ++executions;
-  std::uint32_t dependency = kNone;
-  if (!options.depends_on.empty()) {
-    if (options.depends_on.owner_ != owner_) {
-      throw Error(ErrorCode::invalid_argument, "depends_on of subtask " + name.name +
-                                                   ": names subtasks of another execution: a task can wait only for "
-                                                   "subtasks that it has submitted itself");
-    }
-    std::vector<std::pair<std::uint32_t, std::uint32_t>> key;
-    for (const auto& range : options.depends_on.ranges_) key.emplace_back(range.first, range.last);
-    const auto [it, is_new] =
-        dependency_index_.try_emplace(std::move(key), static_cast<std::uint32_t>(dependencies_.size()));
-    if (is_new) dependencies_.push_back(options.depends_on.ranges_);
-    dependency = it->second;
-  }
-  FutureTasks future;
-  future.owner_ = owner_;
-  const auto first = static_cast<std::uint32_t>(subtasks_.size());
-  for (std::string& input : inputs) {
-    NewTask task;
-    task.name = name;
-    task.input = std::move(input);
-    task.priority = options.priority;
-    task.max_retries = options.max_retries;
-    subtasks_.push_back(std::move(task));
-    dependency_of_.push_back(dependency);
-  }
-  if (!inputs.empty()) future.ranges_.push_back({first, static_cast<std::uint32_t>(subtasks_.size())});
-  return future;
-}
-
-// Subtasks that the same dependency sets name become one group, so that "100 tasks, then 100 tasks" needs one group and
-// 100 references instead of 10,000. Which sets name a subtask is told by the sum of a random number for each.
-NewTasks Attempt::take_subtasks() {
-  NewTasks batch;
-  batch.tasks = std::move(subtasks_);
-  if (dependencies_.empty()) return batch;
-  std::vector<std::uint64_t> sums(batch.tasks.size() + 1);
-  for (std::size_t set = 0; set < dependencies_.size(); ++set) {
-    for (const auto& range : dependencies_[set]) {
-      sums[range.first] += mixed(set);
-      sums[range.last] -= mixed(set);
-    }
-  }
-  std::unordered_map<std::uint64_t, std::uint32_t> groups;
-  std::uint64_t sum = 0;
-  for (std::size_t i = 0; i < batch.tasks.size(); ++i) {
-    sum += sums[i];
-    if (sum == 0) continue;
-    const auto [it, is_new] = groups.try_emplace(sum, static_cast<std::uint32_t>(batch.group_sizes.size()));
-    if (is_new) batch.group_sizes.push_back(0);
-    ++batch.group_sizes[it->second];
-    batch.tasks[i].group = it->second;
-  }
-  std::vector<std::vector<std::uint32_t>> groups_of(dependencies_.size());
-  std::vector<std::uint32_t> sizes(dependencies_.size());
-  std::vector<std::size_t> seen(batch.group_sizes.size(), SIZE_MAX);
-  for (std::size_t set = 0; set < dependencies_.size(); ++set) {
-    for (const auto& range : dependencies_[set]) {
-      sizes[set] += range.last - range.first;
-      for (std::uint32_t i = range.first; i < range.last; ++i) {
-        const std::uint32_t group = batch.tasks[i].group;
-        if (std::exchange(seen[group], set) != set) groups_of[set].push_back(group);
-      }
-    }
-  }
-  for (std::size_t i = 0; i < batch.tasks.size(); ++i) {
-    if (dependency_of_[i] == kNone) continue;
-    batch.tasks[i].after = groups_of[dependency_of_[i]];
-    batch.tasks[i].dependencies = sizes[dependency_of_[i]];
-  }
-  return batch;
+  if (!subtasks_) subtasks_.emplace();
+  return subtasks_->add(name, std::move(inputs), options);
 }
 
 }  // namespace detail

@@ -1,11 +1,13 @@
 // One attempt at one task: what Context stands on while it runs, and what is left of it for the store afterwards.
 //
-// Hides: how subtasks and their dependencies become groups, how progress is gathered, what an exception turns into.
-// Threads: an Attempt is executed by one thread; its stop source and progress may be used by others.
+// Hides: how progress is gathered, what an exception turns into, whose word counts where a thread hangs.
+// Threads: an Attempt is executed by one thread; its stop source and progress may be used by others. Where that thread
+//   does not come back, the runner's loop abandons it: the attempt then is what the loop says, whatever the thread does.
 // Failure: whatever the task throws becomes a failed Finish.
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
@@ -16,6 +18,8 @@
 #include <vector>
 
 #include "instrumentation.h"
+#include "job_cache.h"
+#include "task_batch.h"
 #include "waymark/config.h"
 #include "waymark/context.h"
 #include "waymark/store.h"
@@ -49,17 +53,36 @@ class ProgressBoard {
   std::vector<std::shared_ptr<ProgressLabel>> changes_;
 };
 
+// What the attempts of one runner stand on.
+struct AttemptGround {
+  std::shared_ptr<Store> store;
+  Instrumentation instrumentation;
+  RetryConfig backoff;
+  std::string cache_directory;  // empty: job caches are in the store
+  bool cache_spans = false;
+  std::vector<TaskType> types;
+};
+
 class Attempt {
  public:
-  Attempt(ClaimedTask task, const TaskType& type, const Instrumentation& instrumentation, const RetryConfig& backoff,
+  Attempt(ClaimedTask task, std::shared_ptr<const AttemptGround> ground, WorkerId worker,
           std::shared_ptr<ProgressBoard> board);
 
   // Runs the task on the calling thread. Its span stays open, for what the store will say.
   void execute();
+  // Of the whole attempt, that is from execute()'s start; 0: none.
+  [[nodiscard]] std::chrono::nanoseconds timeout() const noexcept { return task_.timeout; }
+  // Its time is up: if it stops now, it has failed by that. To be followed by a stop request.
+  void time_out() noexcept { timed_out_ = true; }
+  [[nodiscard]] bool timed_out() const noexcept { return timed_out_; }
+  // Its thread is given up: it has failed by its timeout, or else is given back. False where it has not yet begun.
+  // Under the runner's lock, as is abandoned().
+  bool abandon(bool for_timeout);
+  [[nodiscard]] bool abandoned() const noexcept { return abandoned_.has_value(); }
   [[nodiscard]] std::stop_source stop_source() const noexcept { return stop_; }
 
   [[nodiscard]] const ClaimedTask& task() const noexcept { return task_; }
-  [[nodiscard]] Finish& finish() noexcept { return finish_; }
+  [[nodiscard]] Finish& finish() noexcept { return abandoned_ ? *abandoned_ : finish_; }
   // Said and asked under the runner's lock: its lease ended at `deadline`, while it ran.
   void lose_lease(Timestamp deadline) noexcept { lease_lost_ = deadline; }
   [[nodiscard]] std::optional<Timestamp> lease_lost() const noexcept { return lease_lost_; }
@@ -71,20 +94,26 @@ class Attempt {
   // For Context.
   FutureTasks submit(const TaskName& name, std::vector<std::string> inputs, const SubtaskOptions& options);
   [[nodiscard]] const Logger& logger();
-  [[nodiscard]] const Tracer& tracer() const noexcept { return instrumentation_->task_tracer(); }
+  [[nodiscard]] const Tracer& tracer() const noexcept { return ground_->instrumentation.task_tracer(); }
+  [[nodiscard]] const Tracer& runner_tracer() const noexcept { return ground_->instrumentation.runner_tracer(); }
+  [[nodiscard]] std::optional<std::string> kept_step(std::string_view name);
+  void keep_step(std::string_view name, std::string_view result);
+  void display(std::string_view text);
+  [[nodiscard]] std::shared_ptr<const CacheShelf> cache();
   [[nodiscard]] std::shared_ptr<ProgressLabel> progress(std::string_view label);
   [[nodiscard]] const Context::JobRef& job() const noexcept { return job_; }
   [[nodiscard]] const std::string& id() const noexcept { return id_; }
   [[nodiscard]] std::stop_token stop_token() const noexcept { return stop_.get_token(); }
 
  private:
-  [[nodiscard]] NewTasks take_subtasks();
   void fail(const std::exception_ptr& exception, bool for_good);
+  void fail_by_timeout(Finish& finish) const;
+  [[nodiscard]] std::optional<std::chrono::nanoseconds> wait_before_next() const;
 
   ClaimedTask task_;
+  std::shared_ptr<const AttemptGround> ground_;
   const TaskType* type_;
-  const Instrumentation* instrumentation_;
-  const RetryConfig* backoff_;
+  WorkerId worker_;
   std::shared_ptr<ProgressBoard> board_;
   Context::JobRef job_;
   std::string id_;
@@ -96,12 +125,11 @@ class Attempt {
   Finish finish_;
   std::size_t submitted_ = 0;
   std::map<std::string, std::shared_ptr<ProgressLabel>, std::less<>> progress_;
-
-  std::uint64_t owner_ = 0;  // of the futures it hands out
-  std::vector<NewTask> subtasks_;
-  std::vector<std::vector<FutureTasks::Range>> dependencies_;                 // each set once
-  std::map<std::vector<std::pair<std::uint32_t, std::uint32_t>>, std::uint32_t> dependency_index_;
-  std::vector<std::uint32_t> dependency_of_;                                  // for each subtask; kNone: on nothing
+  std::optional<TaskBatch> subtasks_;
+  std::shared_ptr<const CacheShelf> cache_;
+  std::atomic<bool> begun_{false};  // its span is there
+  std::atomic<bool> timed_out_{false};
+  std::optional<Finish> abandoned_;
 };
 
 }  // namespace waymark::detail

@@ -122,6 +122,7 @@ void Instrumentation::record(const EnclosingSpan& enclosing) const {
     options.trace_id = job.span.trace_id;
   }
   if (enclosing.submitter.valid()) options.links.push_back({enclosing.submitter, {}});
+  if (enclosing.first.valid()) options.links.push_back({in_trace_of(job, enclosing.first), {}});
   std::string name(enclosing.task ? names::kSubtasks : names::kJob);
   name += enclosing.task ? enclosing.name.name : job.name;
   DetachedSpan span = runner_tracer_.start_span(name, {}, options);

@@ -27,6 +27,8 @@ inline constexpr std::string_view kSubmit = "submit/";      // PRODUCER; in the 
 inline constexpr std::string_view kJob = "job/";            // submitted .. finished; root of the job's trace
 inline constexpr std::string_view kTask = "task/";          // one attempt
 inline constexpr std::string_view kSubtasks = "subtasks/";  // from a task's end until its whole subtree is done
+inline constexpr std::string_view kStep = "step/";          // a step's work, within its attempt
+inline constexpr std::string_view kCache = "cache/";        // get, set, remove; where ClientOptions::cache_spans asks for it
 // As in Tilebox.
 inline constexpr std::string_view kTaskId = "task_id";
 inline constexpr std::string_view kIdentifierName = "identifier.name";
@@ -53,6 +55,10 @@ inline constexpr std::string_view kLeaseLost = "workflow.lease_lost";        // 
 // Of attempts: computed, retried, failed, released, lease_lost. Of jobs and subtrees: completed, failed, canceled.
 inline constexpr std::string_view kOutcome = "workflow.outcome";
 inline constexpr std::string_view kErrorType = "error.type";
+// Of cache/.
+inline constexpr std::string_view kCacheKey = "workflow.cache.key";          // with its groups
+inline constexpr std::string_view kCacheHit = "workflow.cache.hit";
+inline constexpr std::string_view kCacheSize = "workflow.cache.size";        // bytes
 }  // namespace names
 
 // What the store said about an attempt's end.
@@ -73,6 +79,7 @@ class Instrumentation {
   [[nodiscard]] Logger runner_logger(const ClaimedTask& task) const;
   [[nodiscard]] Logger task_logger(const ClaimedTask& task, const TaskName& name) const;
   [[nodiscard]] const Tracer& task_tracer() const noexcept { return task_tracer_; }
+  [[nodiscard]] const Tracer& runner_tracer() const noexcept { return runner_tracer_; }
   [[nodiscard]] const Logger& logger() const noexcept { return runner_logger_; }
 
  private:

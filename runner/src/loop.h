@@ -17,13 +17,14 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <stop_token>
 #include <string>
 #include <thread>
-#include <unordered_set>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -42,33 +43,47 @@ struct LoopOptions {
   std::string cluster;
   std::vector<TaskType> tasks;
   RunnerOptions runner;
+  std::string cache_directory;
+  bool cache_spans = false;
 };
 
-class RunnerLoop {
+// Threads that hang in a task keep it alive.
+class RunnerLoop : public std::enable_shared_from_this<RunnerLoop> {
  public:
   explicit RunnerLoop(LoopOptions options);
   RunnerLoop(const RunnerLoop&) = delete;
   RunnerLoop& operator=(const RunnerLoop&) = delete;
 
-  // Until stop is requested or, if so asked, until nothing is left to do.
-  void run(const std::stop_token& stop, bool until_idle);
+  // Until stop is requested or, if so asked, until nothing is left to do. From the request on, tasks have `grace`.
+  void run(const std::stop_token& stop, bool until_idle, std::optional<std::chrono::nanoseconds> grace = {});
+  StopReason run_forever(const RunOptions& options);
+  [[nodiscard]] std::size_t hanging() const noexcept { return hanging_; }
   // A dead process was found, and these attempts were open in it.
   void recovered(const std::vector<LostRunner>& lost);
   [[nodiscard]] const std::string& id() const noexcept { return id_; }
 
  private:
   using Clock = std::chrono::steady_clock;
+  struct Active {
+    std::shared_ptr<Attempt> attempt;
+    std::uint32_t thread = 0;
+  };
 
   void join_store();
   void start_threads();
   void stop_threads() noexcept;
+  void start_thread();
   void execute_tasks(std::uint32_t number);
+  void watch_time(std::unique_lock<std::mutex>& lock);
+  bool abandon(Attempt* attempt, bool for_timeout);
+  void abandon_all();
+  void prune();
   void keep_lease();
   bool step(std::unique_lock<std::mutex>& lock, bool stopping);
   void wait(std::unique_lock<std::mutex>& lock, bool stopping);
   template <class Call>
   auto patiently(Call call);
-  void lose_lease(std::unique_lock<std::mutex>& lock, std::vector<std::unique_ptr<Attempt>> finished);
+  void lose_lease(std::unique_lock<std::mutex>& lock, std::vector<std::shared_ptr<Attempt>> finished);
   void release_dead(std::unique_lock<std::mutex>& lock);
   void record(const std::vector<EnclosingSpan>& spans);
   [[nodiscard]] std::size_t room() const noexcept;
@@ -82,7 +97,8 @@ class RunnerLoop {
 
   LoopOptions options_;
   std::string id_;
-  Instrumentation instrumentation_;
+  std::shared_ptr<const AttemptGround> ground_;
+  const Instrumentation& instrumentation_;
 
   std::mutex mutex_;
   std::condition_variable wake_loop_;
@@ -96,9 +112,10 @@ class RunnerLoop {
   bool changed_ = false;  // somebody else did something
   bool more_ = false;  // the last claim got all it wanted
   bool progress_changed_ = false;
-  std::deque<std::unique_ptr<Attempt>> queue_;  // claimed, not started
-  std::unordered_set<Attempt*> active_;  // executing
-  std::vector<std::unique_ptr<Attempt>> finished_;  // executed or given back, not committed
+  std::deque<std::shared_ptr<Attempt>> queue_;  // claimed, not started
+  std::unordered_map<Attempt*, Active> active_;  // executing
+  std::multimap<Clock::time_point, Attempt*> timers_;  // of those with a timeout: when to look at them
+  std::vector<std::shared_ptr<Attempt>> finished_;  // executed or given back, not committed
   std::vector<std::int64_t> recorded_;  // outbox rows that may go
   std::vector<LostRunner> lost_;
   std::optional<Clock::time_point> due_;  // when the store's next scheduled task is
@@ -106,7 +123,11 @@ class RunnerLoop {
   Clock::time_point last_progress_;
   double seconds_per_task_ = 1;  // moving average; decides how much to prefetch
   std::shared_ptr<ProgressBoard> board_;
-  std::vector<std::thread> threads_;
+  std::map<std::uint32_t, std::thread> threads_;  // for tasks
+  std::uint32_t last_thread_ = 0;
+  std::thread lease_thread_;
+  std::optional<Clock::time_point> give_up_;  // tasks that were asked to stop
+  std::atomic<std::size_t> hanging_{0};
 };
 
 }  // namespace waymark::detail

@@ -1,12 +1,14 @@
 #include "waymark/runner.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <utility>
 
 #include "loop.h"
+#include "signals.h"
 #include "waymark/error.h"
 
 namespace waymark {
@@ -17,6 +19,7 @@ namespace {
 constexpr auto kQueuePatience = std::chrono::milliseconds(10);
 constexpr std::size_t kMostPrefetched = 64;
 constexpr double kPrefetchedWork = 0.005;  // seconds of it, at most
+constexpr auto kLookAgain = std::chrono::milliseconds(10);  // at a thread that was just about to begin
 constexpr auto kProgressInterval = std::chrono::milliseconds(100);
 
 std::string host_name() {
@@ -32,16 +35,25 @@ void name_thread(const std::string& name) { pthread_setname_np(pthread_self(), n
 RunnerLoop::RunnerLoop(LoopOptions options)
     : options_(std::move(options)),
       id_(SpanId::random().hex()),
-      instrumentation_(*options_.telemetry, id_, options_.name, options_.cluster) {
+      ground_(std::make_shared<AttemptGround>(
+          AttemptGround{.store = options_.store,
+                        .instrumentation = Instrumentation(*options_.telemetry, id_, options_.name, options_.cluster),
+                        .backoff = options_.runner.backoff,
+                        .cache_directory = options_.cache_directory,
+                        .cache_spans = options_.cache_spans,
+                        .types = options_.tasks})),
+      instrumentation_(ground_->instrumentation) {
   RunnerOptions& runner = options_.runner;
   if (runner.lease < std::chrono::milliseconds(50) || runner.lease > std::chrono::hours(24)) {
     throw Error(ErrorCode::invalid_argument, "RunnerOptions::lease: expected 50 ms to 1 day");
   }
   if (runner.max_lost == 0) throw Error(ErrorCode::invalid_argument, "RunnerOptions::max_lost: expected at least 1");
-  if (runner.backoff.initial.count() < 0 || runner.backoff.maximum < runner.backoff.initial ||
-      !(runner.backoff.multiplier >= 1) || !(runner.backoff.jitter >= 0 && runner.backoff.jitter <= 1)) {
-    throw Error(ErrorCode::invalid_argument,
-                "RunnerOptions::backoff: expected 0 <= initial <= maximum, a multiplier of at least 1, and a jitter of 0 to 1");
+  check_backoff(runner.backoff, "RunnerOptions::backoff");
+  if (runner.timeout_grace.count() < 0) {
+    throw Error(ErrorCode::invalid_argument, "RunnerOptions::timeout_grace: expected 0 or more");
+  }
+  if (runner.keep_jobs_for.count() < 0) {
+    throw Error(ErrorCode::invalid_argument, "RunnerOptions::keep_jobs_for: expected 0 or more");
   }
   if (runner.concurrency == 0) runner.concurrency = std::max(1u, std::thread::hardware_concurrency());
   for (std::size_t i = 0; i < options_.tasks.size(); ++i) {
@@ -82,12 +94,17 @@ void RunnerLoop::start_threads() {
       if (loop_waits_) wake_loop_.notify_one();
     });
   }
-  for (std::uint32_t i = 0; i < options_.runner.concurrency; ++i)
-    threads_.emplace_back([this, i] { execute_tasks(i + 1); });
-  threads_.emplace_back([this] { keep_lease(); });
+  give_up_.reset();
+  for (std::uint32_t i = 0; i < options_.runner.concurrency; ++i) start_thread();
+  lease_thread_ = std::thread([this] { keep_lease(); });
 }
 
-// Waits for tasks that are still executing.
+void RunnerLoop::start_thread() {
+  const std::uint32_t number = ++last_thread_;
+  threads_.emplace(number, std::thread([self = shared_from_this(), number] { self->execute_tasks(number); }));
+}
+
+// Waits for tasks that are still executing and were not given up.
 void RunnerLoop::stop_threads() noexcept {
   {
     const std::scoped_lock lock(mutex_);
@@ -95,8 +112,10 @@ void RunnerLoop::stop_threads() noexcept {
     wake_tasks_.notify_all();
     wake_lease_.notify_all();
   }
-  for (std::thread& thread : threads_) thread.join();
+  for (auto& [number, thread] : threads_) thread.join();
   threads_.clear();
+  lease_thread_.join();
+  timers_.clear();
   if (board_) board_->close();
 }
 
@@ -106,17 +125,29 @@ void RunnerLoop::execute_tasks(std::uint32_t number) {
   for (;;) {
     wake_tasks_.wait(lock, [&] { return !running_threads_ || !queue_.empty(); });
     if (!running_threads_) return;
-    std::unique_ptr<Attempt> attempt = std::move(queue_.front());
+    std::shared_ptr<Attempt> attempt = std::move(queue_.front());
     queue_.pop_front();
-    active_.insert(attempt.get());
+    active_.emplace(attempt.get(), Active{attempt, number});
     last_start_ = Clock::now();
+    if (attempt->timeout().count() > 0) {
+      timers_.emplace(last_start_ + attempt->timeout(), attempt.get());
+      if (loop_waits_) wake_loop_.notify_one();
+    }
     lock.unlock();
     const auto start = Clock::now();
     attempt->execute();
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
     lock.lock();
+    if (attempt->abandoned()) {  // another thread has taken this one's place
+      --hanging_;
+      lock.unlock();
+      return;
+    }
     seconds_per_task_ += (seconds - seconds_per_task_) / 8;
     active_.erase(attempt.get());
+    if (attempt->timeout().count() > 0) {
+      std::erase_if(timers_, [&](const auto& timer) { return timer.second == attempt.get(); });
+    }
     if (const auto deadline = attempt->lease_lost()) {
       lock.unlock();
       attempt->conclude(false, *deadline);
@@ -126,6 +157,80 @@ void RunnerLoop::execute_tasks(std::uint32_t number) {
       finished_.push_back(std::move(attempt));
     }
     if (loop_waits_) wake_loop_.notify_one();
+  }
+}
+
+// The first time its timeout is over, an attempt is asked to stop; the second time, its thread is given up.
+void RunnerLoop::watch_time(std::unique_lock<std::mutex>& lock) {
+  const auto now = Clock::now();
+  std::vector<std::stop_source> sources;
+  while (!timers_.empty() && timers_.begin()->first <= now) {
+    Attempt* attempt = timers_.begin()->second;
+    timers_.erase(timers_.begin());
+    std::stop_source source = attempt->stop_source();
+    if (!attempt->timed_out()) {
+      attempt->time_out();
+      sources.push_back(source);
+      timers_.emplace(now + options_.runner.timeout_grace, attempt);
+    } else if (!abandon(attempt, true)) {
+      timers_.emplace(now + kLookAgain, attempt);
+    }
+  }
+  if (give_up_ && now >= *give_up_) abandon_all();
+  if (sources.empty()) return;
+  lock.unlock();
+  for (std::stop_source& source : sources) source.request_stop();
+  lock.lock();
+}
+
+bool RunnerLoop::abandon(Attempt* attempt, bool for_timeout) {
+  const auto it = active_.find(attempt);
+  if (it == active_.end()) return true;
+  if (!attempt->abandon(for_timeout)) return false;
+  Active active = std::move(it->second);
+  active_.erase(it);
+  ++hanging_;
+  if (const auto thread = threads_.find(active.thread); thread != threads_.end()) {
+    thread->second.detach();
+    threads_.erase(thread);
+    if (running_threads_ && !give_up_) start_thread();
+  }
+  if (!active.attempt->lease_lost()) {
+    finished_.push_back(std::move(active.attempt));
+  } else {
+    active.attempt->conclude(false, *active.attempt->lease_lost());
+  }
+  return true;
+}
+
+void RunnerLoop::abandon_all() {
+  std::vector<Attempt*> attempts;
+  for (const auto& [attempt, active] : active_) attempts.push_back(attempt);
+  bool all = true;
+  for (Attempt* attempt : attempts) {
+    std::erase_if(timers_, [&](const auto& timer) { return timer.second == attempt; });
+    all &= abandon(attempt, false);
+  }
+  if (!attempts.empty()) {
+    instrumentation_.logger().warning("tasks did not stop when they were asked to, and were given back",
+                                      {{"tasks", attempts.size()}});
+  }
+  if (!all) give_up_ = Clock::now() + kLookAgain;
+}
+
+// A few steps, so that leases are never kept waiting.
+void RunnerLoop::prune() {
+  constexpr int kSteps = 20;
+  constexpr std::size_t kRows = 1000;
+  const Retention retention{.age = options_.runner.keep_jobs_for, .jobs = options_.runner.keep_jobs};
+  if (retention.age.count() == 0 && retention.jobs == 0) return;
+  for (int step = 0; step < kSteps; ++step) {
+    const Pruned pruned = options_.store->prune(retention, kRows);
+    if (!options_.cache_directory.empty()) {
+      for (const std::string& job : pruned.jobs) remove_cache(options_.cache_directory, job);
+    }
+    const std::scoped_lock lock(mutex_);
+    if (!pruned.more || !running_threads_) return;
   }
 }
 
@@ -141,7 +246,10 @@ void RunnerLoop::keep_lease() {
     try {
       deadline = options_.store->renew(worker);
       reached = true;
-      if (deadline) released = options_.store->sweep(worker, options_.runner.max_lost);
+      if (deadline) {
+        released = options_.store->sweep(worker, options_.runner.max_lost);
+        prune();
+      }
     } catch (const Error& e) {
       instrumentation_.logger().warning("the store could not be reached to renew the lease", {{"error", e.what()}});
     }
@@ -201,7 +309,7 @@ void RunnerLoop::give_back_queue() {
 // Stop callbacks are the user's code: not under our lock.
 void RunnerLoop::stop_all(std::unique_lock<std::mutex>& lock) {
   std::vector<std::stop_source> sources;
-  for (const Attempt* attempt : active_) sources.push_back(attempt->stop_source());
+  for (const auto& [attempt, active] : active_) sources.push_back(attempt->stop_source());
   lock.unlock();
   for (std::stop_source& source : sources) source.request_stop();
   lock.lock();
@@ -211,8 +319,8 @@ void RunnerLoop::stop_some(std::unique_lock<std::mutex>& lock, const std::vector
   std::vector<std::stop_source> sources;
   for (const std::int64_t task : tasks) {
     const auto is_it = [&](const auto& attempt) { return attempt->task().task == task; };
-    if (const auto it = std::find_if(active_.begin(), active_.end(), is_it); it != active_.end()) {
-      sources.push_back((*it)->stop_source());
+    for (const auto& [attempt, active] : active_) {
+      if (is_it(attempt)) sources.push_back(attempt->stop_source());
     }
     if (const auto it = std::find_if(queue_.begin(), queue_.end(), is_it); it != queue_.end()) {
       finished_.push_back(std::move(*it));
@@ -242,10 +350,10 @@ auto RunnerLoop::patiently(Call call) {
 }
 
 // What was executed and not committed is lost; what is being executed is told.
-void RunnerLoop::lose_lease(std::unique_lock<std::mutex>& lock, std::vector<std::unique_ptr<Attempt>> finished) {
+void RunnerLoop::lose_lease(std::unique_lock<std::mutex>& lock, std::vector<std::shared_ptr<Attempt>> finished) {
   lease_lost_ = false;
   const Timestamp deadline = deadline_;
-  for (Attempt* attempt : active_) attempt->lose_lease(deadline);
+  for (const auto& [attempt, active] : active_) attempt->lose_lease(deadline);
   const std::size_t lost = active_.size() + finished.size() + finished_.size();
   queue_.clear();
   for (auto& attempt : finished_) finished.push_back(std::move(attempt));
@@ -286,6 +394,9 @@ bool RunnerLoop::step(std::unique_lock<std::mutex>& lock, bool stopping) {
     release_dead(lock);
     return true;
   }
+  if ((!timers_.empty() && timers_.begin()->first <= Clock::now()) || (give_up_ && *give_up_ <= Clock::now())) {
+    watch_time(lock);
+  }
   const auto now = Clock::now();
   if (stopping || (!queue_.empty() && now - last_start_ >= kQueuePatience)) {
     if (!queue_.empty()) seconds_per_task_ = std::max(seconds_per_task_, 1.0);
@@ -297,8 +408,9 @@ bool RunnerLoop::step(std::unique_lock<std::mutex>& lock, bool stopping) {
   const bool more = more_ && want > 0;
   if (finished_.empty() && recorded_.empty() && !changed_ && !more && !due && !report) return false;
 
-  std::vector<std::unique_ptr<Attempt>> finished = std::exchange(finished_, {});
+  std::vector<std::shared_ptr<Attempt>> finished = std::exchange(finished_, {});
   const std::vector<std::int64_t> recorded = std::exchange(recorded_, {});
+  const WorkerId worker = worker_;
   changed_ = false;
   if (want > 0) more_ = false;
   if (due) due_.reset();
@@ -316,7 +428,7 @@ bool RunnerLoop::step(std::unique_lock<std::mutex>& lock, bool stopping) {
   Exchanged result;
   const auto ask = [&] {
     return options_.store->exchange(
-        {.worker = worker_, .finishes = finishes, .progress = progress, .recorded = recorded, .want = want});
+        {.worker = worker, .finishes = finishes, .progress = progress, .recorded = recorded, .want = want});
   };
   try {
     result = patiently(ask);
@@ -343,12 +455,10 @@ bool RunnerLoop::step(std::unique_lock<std::mutex>& lock, bool stopping) {
   }
   finished.clear();
   record(result.closed);
-  std::vector<std::unique_ptr<Attempt>> claimed;
+  std::vector<std::shared_ptr<Attempt>> claimed;
   claimed.reserve(result.claimed.size());
   for (ClaimedTask& task : result.claimed) {
-    const TaskType& type = options_.tasks[task.type];
-    claimed.push_back(
-        std::make_unique<Attempt>(std::move(task), type, instrumentation_, options_.runner.backoff, board_));
+    claimed.push_back(std::make_shared<Attempt>(std::move(task), ground_, worker, board_));
   }
   lock.lock();
   if (!claimed.empty()) {
@@ -373,6 +483,8 @@ void RunnerLoop::wait(std::unique_lock<std::mutex>& lock, bool stopping) {
   if (due_ && !stopping && room() > 0) until = *due_;
   if (!queue_.empty()) until = std::min(until, last_start_ + kQueuePatience);
   if (progress_changed_) until = std::min(until, last_progress_ + kProgressInterval);
+  if (!timers_.empty()) until = std::min(until, timers_.begin()->first);
+  if (give_up_ && !active_.empty()) until = std::min(until, *give_up_);
   loop_waits_ = true;
   if (until == Clock::time_point::max()) {
     wake_loop_.wait(lock);
@@ -382,7 +494,7 @@ void RunnerLoop::wait(std::unique_lock<std::mutex>& lock, bool stopping) {
   loop_waits_ = false;
 }
 
-void RunnerLoop::run(const std::stop_token& stop, bool until_idle) {
+void RunnerLoop::run(const std::stop_token& stop, bool until_idle, std::optional<std::chrono::nanoseconds> grace) {
   join_store();
   const auto watch = options_.store->watch([this] { changed(); });
   const std::stop_callback on_stop(stop, [this] {
@@ -397,6 +509,7 @@ void RunnerLoop::run(const std::stop_token& stop, bool until_idle) {
       const bool stopping = stop.stop_requested();
       if (stopping && !asked) {
         asked = true;
+        if (grace) give_up_ = Clock::now() + *grace;
         give_back_queue();
         stop_all(lock);
       }
@@ -435,12 +548,47 @@ void RunnerLoop::run(const std::stop_token& stop, bool until_idle) {
   }
 }
 
+StopReason RunnerLoop::run_forever(const RunOptions& options) {
+  if (options.grace && options.grace->count() < 0) {
+    throw Error(ErrorCode::invalid_argument, "RunOptions::grace: expected 0 or more");
+  }
+  if (!options.handle_signals) {
+    run(options.stop, false, options.grace);
+    return StopReason::requested;
+  }
+  constexpr auto kGrace = std::chrono::seconds(3);
+  constexpr auto kFlush = std::chrono::seconds(1);  // more is left to the process's end
+  std::stop_source both;
+  std::atomic<int> signal{0};
+  const std::stop_callback pass_on(options.stop, [&] { both.request_stop(); });
+  {
+    const SignalWatch watch([&](int arrived) {
+      signal = arrived;
+      both.request_stop();
+    });
+    run(both.get_token(), false, options.grace.value_or(kGrace));
+  }
+  options_.telemetry->force_flush(kFlush);
+  return signal == SIGINT ? StopReason::interrupted : signal == SIGTERM ? StopReason::terminated : StopReason::requested;
+}
+
 }  // namespace detail
+
+int exit_code(StopReason reason) noexcept {
+  switch (reason) {
+    case StopReason::interrupted: return 128 + SIGINT;
+    case StopReason::terminated: return 128 + SIGTERM;
+    case StopReason::requested: break;
+  }
+  return 0;
+}
 
 Runner::Runner(std::shared_ptr<detail::RunnerLoop> loop) : loop_(std::move(loop)) {}
 
 void Runner::run_all() { loop_->run({}, true); }
-void Runner::run_forever(std::stop_token stop) { loop_->run(stop, false); }
+StopReason Runner::run_forever(const RunOptions& options) { return loop_->run_forever(options); }
+StopReason Runner::run_forever(std::stop_token stop) { return loop_->run_forever({.stop = std::move(stop)}); }
+std::size_t Runner::hanging_threads() const noexcept { return loop_->hanging(); }
 const std::string& Runner::id() const noexcept { return loop_->id(); }
 
 }  // namespace waymark

@@ -2,6 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <signal.h>
+#include <unistd.h>
+
 #include <stop_token>
 #include <thread>
 
@@ -52,6 +55,90 @@ struct Resample {
     if (context.job().name.empty()) throw waymark::NonRetryable("a job without a name is never going to work");
   }
 };
+
+struct Download {
+  std::string scene_id;
+  NLOHMANN_DEFINE_TYPE_INTRUSIVE(Download, scene_id)
+
+  void execute(waymark::Context& context) {
+    // Runs once, whatever becomes of this attempt: a later one finds the result.
+    const auto bytes = context.step("download", [&] { return std::string(1000, 'x'); });
+    context.job_cache().group(scene_id).set("bands", bytes);   // for the other tasks of the job
+    context.display("scene " + scene_id);
+  }
+};
+
+struct Preview {
+  std::string scene_id;
+  NLOHMANN_DEFINE_TYPE_INTRUSIVE(Preview, scene_id)
+
+  void execute(waymark::Context& context) {
+    const std::string bytes = context.job_cache().group(scene_id).get("bands");   // not_found where it is not there
+    throw std::runtime_error("no preview of " + std::to_string(bytes.size()) + " bytes");
+  }
+};
+
+struct Publish {
+  void execute(waymark::Context& context) { context.logger().info("published"); }
+};
+
+TEST(RunnerPage, RunsAJobOfSeveralRoots) {
+  const testing::TemporaryDirectory directory;
+  waymark::Client client({.name = "acme", .store = directory.path() + "/store.db"});
+
+  waymark::TaskSet roots;
+  auto scenes = roots.add(std::vector<Download>{{"S2A_1"}, {"S2A_2"}},
+                          {.max_retries = 3, .timeout = std::chrono::minutes(10), .limit_key = "archive"});
+  auto preview = roots.add(Preview{"S2A_1"}, {.depends_on = scenes, .optional = true});   // may fail
+  roots.add(Publish{}, {.depends_on = preview});
+  client.limit({.key = "archive", .max_running = 4, .rate = 10, .per = std::chrono::seconds(1)});
+  waymark::Job job = client.jobs().submit("daily", std::move(roots), {.key = "daily 2026-01-01"});   // once a day
+
+  client.runner<Download, Preview, Publish>().run_all();
+  job = client.jobs().find(job.id);
+  EXPECT_EQ(job.state, waymark::JobState::completed);
+  const auto tasks = client.jobs().tasks(job.id);
+  EXPECT_EQ(tasks.at(0).display, "scene S2A_1");
+  EXPECT_EQ(tasks.at(2).state, waymark::TaskState::failed_optional);
+  EXPECT_EQ(tasks.at(3).state, waymark::TaskState::completed);
+  EXPECT_EQ(client.jobs().submit("daily", Publish{}, {.key = "daily 2026-01-01"}).id, job.id);
+}
+
+TEST(RunnerPage, OperatesJobs) {
+  const testing::TemporaryDirectory directory;
+  waymark::Client client({.name = "acme", .store = directory.path() + "/store.db"});
+  const std::string id = client.jobs().submit("publish", Publish{}).id;
+
+  client.jobs().cancel(id);   // nothing of it starts any more; what runs is asked to stop, within a second
+  client.jobs().retry(id);    // what failed, was stopped or skipped runs again; what was computed is kept
+
+  waymark::JobFilter filter{.states = {waymark::JobState::failed}, .name = "scene", .limit = 50};
+  waymark::JobPage page = client.jobs().query(filter);   // newest first
+  for (; !page.next.empty(); page = client.jobs().query(filter)) filter.cursor = page.next;
+
+  client.pause("default");   // hands out no tasks, until client.resume("default")
+  EXPECT_EQ(client.jobs().find(id).retries, 1u);
+  EXPECT_TRUE(client.clusters().at(0).paused);
+}
+
+int serve(waymark::Client& client) {
+  auto runner = client.runner<Resample>();
+  return waymark::exit_code(runner.run_forever({.handle_signals = true}));   // 130 after SIGINT, 143 after SIGTERM
+}
+
+TEST(RunnerPage, EndsForASignal) {
+  const testing::TemporaryDirectory directory;
+  waymark::Client client({.name = "acme", .store = directory.path() + "/store.db"});
+  client.jobs().submit("resample", Resample{});
+  std::thread other([&] {
+    // Once its job is done, it serves, so that its signals are handled.
+    const waymark::JobPage page = client.jobs().query();
+    client.jobs().wait(page.jobs.at(0).id);
+    kill(getpid(), SIGTERM);
+  });
+  EXPECT_EQ(serve(client), 128 + SIGTERM);
+  other.join();
+}
 
 TEST(RunnerPage, RunsAJob) {
   const testing::TemporaryDirectory directory;

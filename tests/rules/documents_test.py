@@ -138,6 +138,22 @@ class DocumentsTest(unittest.TestCase):
         documented = [re.sub("<.*>", "", code(row[0])[0]) for row in rows("docs/runner.md", "## Names")]
         self.assertEqual(sorted(documented), sorted(known))
 
+    def test_the_runners_states_and_tables_are_the_codes(self):
+        enum = re.search(r"enum class TaskState .*?{(.*?)};", read("runner/include/waymark/job.h"), re.DOTALL).group(1)
+        states = re.findall(r"^  (\w+),", enum, re.MULTILINE)
+        self.assertEqual(sorted(code(row[0])[0] for row in rows("docs/runner.md", "## States")), sorted(states))
+        tables = re.findall(r"CREATE TABLE (\w+)\(", read("runner/src/store/schema.h"))
+        self.assertEqual(sorted(code(row[0])[0] for row in rows("docs/runner.md", "## The store")), sorted(tables))
+
+    def test_what_the_runner_guarantees_is_tested(self):
+        tests = sources("tests/**/*.cpp")
+        guarantees = rows("docs/runner.md", "## What holds, and by what")
+        self.assertGreater(len(guarantees), 10)
+        for guarantee, _, shown_by in guarantees:
+            self.assertTrue(code(shown_by), guarantee)
+            for test in code(shown_by):
+                self.assertRegex(tests, r"TEST(_[FP])?\(" + test.replace(".", ", ") + r"\)", guarantee)
+
     def test_every_thread_is_documented(self):
         known = set(re.findall(r'"(wm-[a-z-]*)"', sources("sdk/src/**/*.cpp", "runner/src/**/*.cpp")))
         # A destination's thread has its signal's name.

@@ -18,8 +18,10 @@
 #include <thread>
 #include <vector>
 
+#include "runner/engines.h"
 #include "runner/temporary_directory.h"
 #include "store/database.h"
+#include "store/schema.h"
 #include "store/sqlite.h"
 #include "store/wake.h"
 #include "waymark/error.h"
@@ -37,20 +39,8 @@ using ::testing::UnorderedElementsAre;
 const TaskName kRoot{"Root", "v0.0"};
 const TaskName kChild{"Child", "v0.0"};
 
-class TestClock {
- public:
-  void advance(std::chrono::nanoseconds by) { now_ += by.count(); }
-  [[nodiscard]] Timestamp now() const { return Timestamp(std::chrono::nanoseconds(now_.load())); }
-
- private:
-  std::atomic<std::int64_t> now_{1'800'000'000'000'000'000};
-};
-
-// One engine: how to open the store at a place, again and again.
-struct Engine {
-  const char* name;
-  std::function<std::shared_ptr<Store>(const std::string& directory, std::function<Timestamp()> clock)> open;
-};
+using testing::Engine;
+using testing::TestClock;
 
 class StoreTest : public ::testing::TestWithParam<Engine> {
  protected:
@@ -319,7 +309,7 @@ TEST_P(StoreTest, FailsTheJobAndSkipsTheRest) {
   EXPECT_THAT(after.stopping, ElementsAre(e.claimed[1].task));
   EXPECT_EQ(state_of(j), JobState::running) << "until the last of its tasks has ended";
   clock_.advance(1s);
-  // What that one still wanted to submit is not written.
+  // What that one still wanted to submit never starts, either.
   const Exchanged last = send(worker, {computed(e.claimed[1], {{child()}, {}})});
   ASSERT_THAT(last.closed, SizeIs(2));
   EXPECT_EQ(last.closed[0].outcome, TaskState::failed);
@@ -330,12 +320,12 @@ TEST_P(StoreTest, FailsTheJobAndSkipsTheRest) {
   EXPECT_EQ(found.state, JobState::failed);
   EXPECT_EQ(found.error, "no luck");
   EXPECT_EQ(found.failed_task, std::to_string(e.claimed[0].task));
-  EXPECT_EQ(found.tasks, 5u);
-  EXPECT_EQ(found.tasks_done, 5u);
+  EXPECT_EQ(found.tasks, 6u);
+  EXPECT_EQ(found.tasks_done, 6u);
   std::vector<TaskState> states;
   for (const TaskInfo& t : store_->tasks(j.id)) states.push_back(t.state);
-  EXPECT_THAT(states, ElementsAre(TaskState::computed, TaskState::failed, TaskState::completed, TaskState::skipped,
-                                  TaskState::skipped));
+  EXPECT_THAT(states, ElementsAre(TaskState::computed, TaskState::failed, TaskState::computed, TaskState::skipped,
+                                  TaskState::skipped, TaskState::skipped));
   EXPECT_TRUE(store_->idle(worker));
 }
 
@@ -651,12 +641,558 @@ TEST_P(StoreTest, KeepsItsCountsUnderManyThreads) {
   for (const Job& j : jobs) EXPECT_EQ(state_of(j), JobState::completed);
 }
 
-INSTANTIATE_TEST_SUITE_P(Sqlite, StoreTest,
-                         ::testing::Values(Engine{"Sqlite",
-                                                  [](const std::string& directory, std::function<Timestamp()> clock) {
-                                                    return store::open_sqlite(
-                                                        {.path = directory + "/store.db", .clock = std::move(clock)});
-                                                  }}),
+// ------ stopping and retrying jobs
+
+TEST_P(StoreTest, CancelsAJobAtOnceWhereNothingRuns) {
+  const Job j = store_->submit(job("scene"));
+  const WorkerId worker = join(*store_);
+  store_->cancel(j.id);
+  const Job found = store_->find(j.id).value();
+  EXPECT_EQ(found.state, JobState::canceled);
+  EXPECT_TRUE(found.finished());
+  EXPECT_EQ(found.tasks_done, 1u);
+  EXPECT_THAT(claim(worker).claimed, IsEmpty());
+  const Released left = store_->sweep(worker, 3);
+  ASSERT_THAT(left.spans, SizeIs(1)) << "a runner records its span";
+  EXPECT_EQ(left.spans[0].outcome, TaskState::canceled);
+  store_->cancel(j.id);
+  store_->cancel("nowhere");
+  EXPECT_EQ(store_->find(j.id)->finished_at, found.finished_at);
+}
+
+TEST_P(StoreTest, CancelsARunningJobWhenItsTasksHaveStopped) {
+  const Job j = store_->submit(job("scene"));
+  const WorkerId worker = join(*store_);
+  const ClaimedTask root = claim_one(worker);
+  const Exchanged e = send(worker, {computed(root, {{child(), child()}, {}})}, 1);
+  ASSERT_THAT(e.claimed, SizeIs(1));
+  store_->cancel(j.id);
+  EXPECT_EQ(state_of(j), JobState::running);
+  EXPECT_THAT(claim(worker).stopping, ElementsAre(e.claimed[0].task));
+  Finish stopped = computed(e.claimed[0]);
+  stopped.result = TaskResult::released;
+  EXPECT_THAT(send(worker, {stopped}).closed, SizeIs(2));
+  EXPECT_EQ(state_of(j), JobState::canceled);
+  EXPECT_EQ(state_of(j, e.claimed[0].task), TaskState::canceled);
+}
+
+TEST_P(StoreTest, CallsAJobCompletedThatWasDoneBeforeItCouldBeStopped) {
+  const Job j = store_->submit(job("scene"));
+  const WorkerId worker = join(*store_);
+  const ClaimedTask root = claim_one(worker);
+  store_->cancel(j.id);
+  send(worker, {computed(root)});
+  EXPECT_EQ(state_of(j), JobState::completed);
+}
+
+TEST_P(StoreTest, RetriesWhatFailedAndKeepsWhatWasComputed) {
+  const NewJob submitted = job("scene");
+  const Job j = store_->submit(submitted);
+  const WorkerId worker = join(*store_);
+  const ClaimedTask root = claim_one(worker);
+  // Two members of a group, and one that waits for both.
+  const Exchanged e = send(worker, {computed(root, {{child(0), child(0), child(NewTask::kNoGroup, {0})}, {2}})});
+  ASSERT_THAT(e.claimed, SizeIs(2));
+  clock_.advance(1s);
+  const Exchanged failed_job = send(worker, {computed(e.claimed[0]), failed(e.claimed[1])});
+  EXPECT_THAT(failed_job.closed, SizeIs(2));
+  EXPECT_EQ(state_of(j), JobState::failed);
+  clock_.advance(1h);
+  const Timestamp retried_at = clock_.now();
+  EXPECT_EQ(store_->retry(j.id), 2u);
+  EXPECT_EQ(store_->retry(j.id), 0u) << "it is under way";
+  Job again = store_->find(j.id).value();
+  EXPECT_EQ(again.state, JobState::running);
+  EXPECT_FALSE(again.finished());
+  EXPECT_EQ(again.error, "");
+  EXPECT_EQ(again.failed_task, "");
+  EXPECT_EQ(again.retries, 1u);
+  EXPECT_EQ(again.tasks_done, 2u);
+  const ClaimedTask second = claim_one(worker);
+  EXPECT_EQ(second.task, e.claimed[1].task);
+  EXPECT_EQ(second.attempt, 2u);
+  EXPECT_EQ(second.failures, 0u);
+  EXPECT_EQ(second.previous_attempt, e.claimed[1].span);
+  EXPECT_EQ(second.not_before, retried_at);
+  EXPECT_NE(second.parent_span, e.claimed[1].parent_span) << "the old subtasks/ span is over";
+  clock_.advance(1s);
+  const Exchanged last = send(worker, {computed(second)});
+  ASSERT_THAT(last.claimed, SizeIs(1)) << "what was skipped, once all it waits for is done";
+  EXPECT_EQ(last.claimed[0].parent_span, second.parent_span);
+  const Exchanged end = send(worker, {computed(last.claimed[0])});
+  ASSERT_THAT(end.closed, SizeIs(2));
+  EXPECT_EQ(end.closed[0].span, second.parent_span);
+  EXPECT_EQ(end.closed[0].start, retried_at);
+  EXPECT_EQ(end.closed[0].outcome, TaskState::completed);
+  EXPECT_EQ(end.closed[1].task, 0);
+  EXPECT_NE(end.closed[1].span, submitted.span.span_id);
+  EXPECT_EQ(end.closed[0].parent, end.closed[1].span);
+  EXPECT_EQ(end.closed[1].first, submitted.span.span_id);
+  EXPECT_EQ(end.closed[1].start, retried_at);
+  EXPECT_FALSE(end.closed[1].parent.valid());
+  again = store_->find(j.id).value();
+  EXPECT_EQ(again.state, JobState::completed);
+  EXPECT_EQ(again.tasks_done, 4u);
+  EXPECT_EQ(store_->retry(j.id), 0u);
+  EXPECT_EQ(store_->retry("nowhere"), 0u);
+}
+
+TEST_P(StoreTest, RunsSubtasksThatAStoppedJobHadNotStarted) {
+  const Job j = store_->submit(job("scene"));
+  const WorkerId worker = join(*store_);
+  const ClaimedTask root = claim_one(worker);
+  store_->cancel(j.id);
+  send(worker, {computed(root, {{child(0), child(NewTask::kNoGroup, {0})}, {1}})});
+  EXPECT_EQ(state_of(j), JobState::canceled);
+  EXPECT_EQ(store_->find(j.id)->tasks_done, 3u);
+  EXPECT_EQ(store_->retry(j.id), 2u);
+  const ClaimedTask first = claim_one(worker);
+  EXPECT_THAT(claim(worker).claimed, IsEmpty());
+  const Exchanged e = send(worker, {computed(first)});
+  ASSERT_THAT(e.claimed, SizeIs(1));
+  EXPECT_THAT(send(worker, {computed(e.claimed[0])}).closed, SizeIs(2));
+  EXPECT_EQ(state_of(j), JobState::completed);
+  EXPECT_EQ(state_of(j, root.task), TaskState::completed);
+}
+
+// ------ optional subtrees
+
+NewTask optional(NewTask task) {
+  task.settings = std::make_shared<const TaskSettings>(TaskSettings{.optional = true});
+  return task;
+}
+
+TEST_P(StoreTest, GoesOnWithoutAnOptionalTask) {
+  const Job j = store_->submit(job("scene"));
+  const WorkerId worker = join(*store_);
+  const ClaimedTask root = claim_one(worker);
+  const Exchanged e = send(worker, {computed(root, {{optional(child(0)), child(NewTask::kNoGroup, {0})}, {1}})});
+  ASSERT_THAT(e.claimed, SizeIs(1));
+  const Exchanged after = send(worker, {failed(e.claimed[0])});
+  EXPECT_EQ(state_of(j, e.claimed[0].task), TaskState::failed_optional);
+  ASSERT_THAT(after.claimed, SizeIs(1)) << "what waits for it runs";
+  const Exchanged end = send(worker, {computed(after.claimed[0])});
+  ASSERT_THAT(end.closed, SizeIs(2));
+  EXPECT_EQ(end.closed[0].outcome, TaskState::completed);
+  EXPECT_EQ(state_of(j), JobState::completed);
+  EXPECT_EQ(state_of(j, root.task), TaskState::completed);
+}
+
+TEST_P(StoreTest, SkipsTheRestOfAnOptionalSubtreeOnly) {
+  const Job j = store_->submit(job("scene"));
+  const WorkerId worker = join(*store_);
+  const ClaimedTask root = claim_one(worker);
+  const Exchanged e = send(worker, {computed(root, {{optional(child(0)), child(NewTask::kNoGroup, {0})}, {1}})});
+  // Below the optional one: one that fails, one that runs, one that waits for both, one nobody has claimed yet.
+  const Exchanged below = send(
+      worker,
+      {computed(e.claimed[0], {{child(0), child(0), child(NewTask::kNoGroup, {0}), optional(child())}, {2}})}, 2);
+  ASSERT_THAT(below.claimed, SizeIs(2));
+  clock_.advance(1s);
+  const Exchanged after = send(worker, {failed(below.claimed[0])});
+  EXPECT_THAT(after.claimed, IsEmpty());
+  EXPECT_EQ(state_of(j), JobState::running);
+  // The other's retry and subtasks are not: the subtree is lost.
+  clock_.advance(1s);
+  const Exchanged late = send(worker, {computed(below.claimed[1], {{child()}, {}})});
+  ASSERT_THAT(late.closed, SizeIs(1));
+  EXPECT_EQ(late.closed[0].task, e.claimed[0].task);
+  EXPECT_EQ(late.closed[0].outcome, TaskState::failed);
+  ASSERT_THAT(late.claimed, SizeIs(1));
+  EXPECT_THAT(send(worker, {computed(late.claimed[0])}).closed, SizeIs(2));
+  std::vector<TaskState> states;
+  for (const TaskInfo& t : store_->tasks(j.id)) states.push_back(t.state);
+  EXPECT_THAT(states, ElementsAre(TaskState::completed, TaskState::computed, TaskState::completed,
+                                  TaskState::failed_optional, TaskState::computed, TaskState::skipped,
+                                  TaskState::skipped, TaskState::skipped));
+  const Job found = store_->find(j.id).value();
+  EXPECT_EQ(found.state, JobState::completed);
+  EXPECT_EQ(found.tasks, 8u);
+  EXPECT_EQ(found.tasks_done, 8u);
+}
+
+TEST_P(StoreTest, KeepsAFailureWithinTheNearestOptionalSubtree) {
+  const Job j = store_->submit(job("scene"));
+  const WorkerId worker = join(*store_);
+  const ClaimedTask root = claim_one(worker);
+  const Exchanged outer = send(worker, {computed(root, {{optional(child())}, {}})});
+  const Exchanged inner = send(worker, {computed(outer.claimed[0], {{optional(child()), child()}, {}})});
+  ASSERT_THAT(inner.claimed, SizeIs(2));
+  const Exchanged leaf = send(worker, {computed(inner.claimed[0], {{child(NewTask::kNoGroup, {}, 3)}, {}})});
+  ASSERT_THAT(leaf.claimed, SizeIs(1));
+  send(worker, {failed(leaf.claimed[0])});
+  EXPECT_EQ(state_of(j, leaf.claimed[0].task), TaskState::failed_optional);
+  EXPECT_EQ(state_of(j, inner.claimed[1].task), TaskState::running) << "it is of the outer one";
+  send(worker, {computed(inner.claimed[1])});
+  EXPECT_EQ(state_of(j, outer.claimed[0].task), TaskState::completed);
+  EXPECT_EQ(state_of(j), JobState::completed);
+}
+
+TEST_P(StoreTest, LeavesLostOptionalSubtreesAloneWhenAJobIsRetried) {
+  const Job j = store_->submit(job("scene"));
+  const WorkerId worker = join(*store_);
+  const ClaimedTask root = claim_one(worker);
+  const Exchanged e = send(worker, {computed(root, {{optional(child()), child()}, {}})});
+  const Exchanged below = send(worker, {computed(e.claimed[0], {{child(), child()}, {}})}, 1);
+  send(worker, {failed(below.claimed[0]), failed(e.claimed[1])}, 0);
+  EXPECT_EQ(state_of(j), JobState::failed);
+  EXPECT_EQ(store_->retry(j.id), 1u);
+  EXPECT_EQ(claim_one(worker).task, e.claimed[1].task);
+  EXPECT_THAT(claim(worker).claimed, IsEmpty());
+}
+
+TEST_P(StoreTest, FailsAnOptionalTaskThatWasLostTooOften) {
+  const Job j = store_->submit(job("scene"));
+  const WorkerId alive = join(*store_, "alive", {});
+  const WorkerId dead = join(*store_, "dead");
+  const ClaimedTask root = claim_one(dead);
+  ASSERT_THAT(send(dead, {computed(root, {{optional(child())}, {}})}).claimed, SizeIs(1));
+  clock_.advance(9s);
+  ASSERT_TRUE(store_->renew(alive));
+  clock_.advance(2s);
+  EXPECT_EQ(store_->sweep(alive, 1).failed, 1u);
+  EXPECT_EQ(state_of(j), JobState::completed);
+}
+
+// ------ when tasks may start
+
+TEST_P(StoreTest, StartsDelayedTasksWhenTheyAreDue) {
+  NewJob delayed = job("delayed");
+  delayed.roots.tasks[0].settings = std::make_shared<const TaskSettings>(TaskSettings{.delay = 5s});
+  const Job j = store_->submit(delayed);
+  NewJob later = job("later");
+  later.roots.tasks[0].settings =
+      std::make_shared<const TaskSettings>(TaskSettings{.not_before = clock_.now() + 7s});
+  store_->submit(later);
+  const WorkerId worker = join(*store_);
+  const Exchanged e = claim(worker);
+  EXPECT_THAT(e.claimed, IsEmpty());
+  EXPECT_EQ(e.due, 5s);
+  EXPECT_FALSE(store_->idle(worker));
+  EXPECT_EQ(store_->tasks(j.id)[0].state, TaskState::scheduled);
+  EXPECT_EQ(store_->tasks(j.id)[0].due_at, clock_.now() + 5s);
+  clock_.advance(5s);
+  EXPECT_EQ(claim_one(worker).job->name, "delayed");
+  clock_.advance(2s);
+  EXPECT_EQ(claim_one(worker).job->name, "later");
+}
+
+TEST_P(StoreTest, HoldsADelayedDependantUntilBothAreOver) {
+  store_->submit(job("scene"));
+  const WorkerId worker = join(*store_);
+  const ClaimedTask root = claim_one(worker);
+  NewTask delayed = child(NewTask::kNoGroup, {0});
+  delayed.settings = std::make_shared<const TaskSettings>(TaskSettings{.delay = 5s});
+  const Exchanged e = send(worker, {computed(root, {{child(0), delayed}, {1}})});
+  clock_.advance(1s);
+  const Exchanged after = send(worker, {computed(e.claimed[0])});
+  EXPECT_THAT(after.claimed, IsEmpty());
+  EXPECT_EQ(after.due, 4s);
+  clock_.advance(4s);
+  EXPECT_THAT(claim(worker).claimed, SizeIs(1));
+}
+
+TEST_P(StoreTest, HandsOutNothingOfAPausedCluster) {
+  const Job j = store_->submit(job("scene"));
+  const WorkerId worker = join(*store_);
+  store_->pause("default", true);
+  EXPECT_THAT(claim(worker).claimed, IsEmpty());
+  EXPECT_FALSE(store_->idle(worker)) << "it may be resumed";
+  ASSERT_THAT(store_->clusters(), SizeIs(1));
+  EXPECT_TRUE(store_->clusters()[0].paused);
+  store_->pause("default", false);
+  const ClaimedTask root = claim_one(worker);
+  store_->pause("default", true);
+  EXPECT_THAT(send(worker, {computed(root)}).accepted, ElementsAre(true)) << "what runs goes on";
+  EXPECT_EQ(state_of(j), JobState::completed);
+}
+
+TEST_P(StoreTest, RunsATaskInTheClusterThatItNames) {
+  store_->submit(job("scene"));
+  const WorkerId worker = join(*store_);
+  const WorkerId other = store_->join({.runner = "other", .name = {}, .host = {}, .cluster = "gpu", .tasks = {kChild}});
+  NewTask there = child(0);
+  there.settings = std::make_shared<const TaskSettings>(TaskSettings{.cluster = "gpu"});
+  const Exchanged e = send(worker, {computed(claim_one(worker), {{there, child(NewTask::kNoGroup, {0})}, {1}})});
+  EXPECT_THAT(e.claimed, IsEmpty());
+  const Exchanged gpu = claim(other);
+  ASSERT_THAT(gpu.claimed, SizeIs(1));
+  EXPECT_THAT(send(other, {computed(gpu.claimed[0])}).claimed, IsEmpty());
+  EXPECT_THAT(claim(worker).claimed, SizeIs(1)) << "dependencies cross clusters";
+}
+
+TEST_P(StoreTest, LimitsHowManyTasksOfANameRunOverAllRunners) {
+  store_->limit({.task = "Root", .max_running = 3});
+  for (int i = 0; i < 5; ++i) store_->submit(job("scene"));
+  const auto other = open();
+  const WorkerId one = join(*store_), two = join(*other);
+  const Exchanged e = claim(one, 2);
+  ASSERT_THAT(e.claimed, SizeIs(2));
+  EXPECT_THAT(other->exchange({.worker = two, .want = 10}).claimed, SizeIs(1));
+  EXPECT_THAT(claim(one).claimed, IsEmpty());
+  EXPECT_FALSE(store_->idle(one));
+  EXPECT_THAT(send(one, {computed(e.claimed[0])}).claimed, SizeIs(1)) << "the place of the one that ended";
+  store_->limit({.task = "Root"});
+  EXPECT_THAT(store_->limits(), IsEmpty());
+  EXPECT_THAT(other->exchange({.worker = two, .want = 10}).claimed, SizeIs(1)) << "the limit is gone for everybody";
+}
+
+TEST_P(StoreTest, LimitsTheTasksOfEachKeyByThemselves) {
+  store_->limit({.key = "*", .max_running = 1});
+  store_->limit({.key = "b", .max_running = 2});
+  const auto keyed = [&](std::string key, int priority) {
+    NewJob j = job(key);
+    j.roots.tasks[0].priority = priority;
+    j.roots.tasks[0].settings = std::make_shared<const TaskSettings>(TaskSettings{.limit_key = std::move(key)});
+    store_->submit(j);
+  };
+  for (const char* key : {"a", "a", "b", "b", "c"}) keyed(key, key[0] == 'c' ? 5 : 0);
+  store_->submit(job("free"));
+  const WorkerId worker = join(*store_);
+  const Exchanged e = claim(worker);
+  std::vector<std::string> names;
+  for (const ClaimedTask& task : e.claimed) names.push_back(task.job->name);
+  EXPECT_THAT(names, ElementsAre("c", "a", "b", "free")) << "all limits that fit a task hold";
+  EXPECT_THAT(claim(worker).claimed, IsEmpty());
+  const Exchanged next = send(worker, {computed(e.claimed[1])});
+  ASSERT_THAT(next.claimed, SizeIs(1));
+  EXPECT_EQ(next.claimed[0].job->name, "a");
+}
+
+TEST_P(StoreTest, TakesKeysInTurnWhereThereAreVeryMany) {
+  store_->limit({.key = "*", .max_running = 1});
+  NewJob many = job("many");
+  many.roots.tasks.clear();
+  for (int i = 0; i < 1000; ++i) {
+    NewTask task;
+    task.name = kRoot;
+    task.settings = std::make_shared<const TaskSettings>(TaskSettings{.limit_key = "key" + std::to_string(i / 2)});
+    many.roots.tasks.push_back(std::move(task));
+  }
+  const Job j = store_->submit(many);
+  const WorkerId worker = join(*store_);
+  std::vector<Finish> finishes;
+  std::size_t done = 0;
+  for (int round = 0; round < 10'000 && done < 1000; ++round) {
+    const Exchanged e = send(worker, finishes, 7);
+    done += finishes.size();
+    finishes.clear();
+    for (const ClaimedTask& task : e.claimed) finishes.push_back(computed(task));
+  }
+  EXPECT_EQ(done, 1000u);
+  EXPECT_EQ(state_of(j), JobState::completed);
+}
+
+TEST_P(StoreTest, LimitsHowManyTasksStartInAPeriod) {
+  store_->limit({.task = "Root", .rate = 2, .per = 10s});
+  for (int i = 0; i < 5; ++i) store_->submit(job("scene"));
+  const WorkerId worker = join(*store_);
+  const Exchanged e = claim(worker);
+  EXPECT_THAT(e.claimed, SizeIs(2));
+  ASSERT_TRUE(e.due);
+  EXPECT_NEAR(static_cast<double>(e.due->count()), 5e9, 1e3) << "two in ten seconds: one in five";
+  clock_.advance(4s);
+  EXPECT_THAT(claim(worker).claimed, IsEmpty());
+  clock_.advance(2s);
+  ASSERT_TRUE(store_->renew(worker));
+  EXPECT_THAT(claim(worker).claimed, SizeIs(1));
+  clock_.advance(100s);
+  const WorkerId fresh = join(*store_);
+  EXPECT_THAT(claim(fresh).claimed, SizeIs(2)) << "what was not used is not saved beyond one period";
+}
+
+TEST_P(StoreTest, RefusesALimitWithoutAPeriod) {
+  EXPECT_THROW(store_->limit({.task = "Root", .rate = 2, .per = 0s}), Error);
+}
+
+// ------ what a task brings along
+
+TEST_P(StoreTest, CarriesATasksSettingsToItsRunner) {
+  const RetryConfig backoff{.initial = 3s, .maximum = 4s, .multiplier = 1.5, .jitter = 0.25};
+  NewJob j = job("scene");
+  j.roots.tasks[0].settings = std::make_shared<const TaskSettings>(
+      TaskSettings{.optional = false, .backoff = backoff, .timeout = 7s, .display = "the scene of today"});
+  const Job submitted = store_->submit(j);
+  store_->submit(job("plain"));
+  const WorkerId worker = join(*store_);
+  const Exchanged e = claim(worker);
+  ASSERT_THAT(e.claimed, SizeIs(2));
+  EXPECT_EQ(e.claimed[0].timeout, 7s);
+  ASSERT_TRUE(e.claimed[0].backoff);
+  EXPECT_EQ(e.claimed[0].backoff->initial, 3s);
+  EXPECT_EQ(e.claimed[0].backoff->maximum, 4s);
+  EXPECT_EQ(e.claimed[0].backoff->multiplier, 1.5);
+  EXPECT_EQ(e.claimed[0].backoff->jitter, 0.25);
+  EXPECT_EQ(e.claimed[1].timeout, 0s);
+  EXPECT_FALSE(e.claimed[1].backoff);
+  EXPECT_EQ(store_->tasks(submitted.id)[0].display, "the scene of today");
+  store_->display(worker, e.claimed[0].task, 1, "half done");
+  store_->display(worker, e.claimed[0].task, 9, "of another attempt");
+  EXPECT_EQ(store_->tasks(submitted.id)[0].display, "half done");
+}
+
+TEST_P(StoreTest, SubmitsAKeyOnce) {
+  NewJob one = job("one"), two = job("two"), other = job("other");
+  one.key = two.key = "today";
+  other.key = "tomorrow";
+  EXPECT_EQ(store_->submit(one).id, one.id);
+  EXPECT_EQ(store_->submit(two).id, one.id);
+  EXPECT_EQ(store_->submit(other).id, other.id);
+  const WorkerId worker = join(*store_);
+  const Exchanged e = claim(worker);
+  ASSERT_THAT(e.claimed, SizeIs(2));
+  send(worker, {computed(e.claimed[0])});
+  const Job same = store_->submit(two);
+  EXPECT_EQ(same.id, one.id) << "also when it is finished";
+  EXPECT_EQ(same.state, JobState::completed);
+  EXPECT_EQ(same.key, "today");
+  EXPECT_EQ(store_->find(two.id), std::nullopt);
+}
+
+TEST_P(StoreTest, KeepsStepsForLaterAttempts) {
+  store_->submit(job("scene", 3));
+  const WorkerId worker = join(*store_);
+  const ClaimedTask first = claim_one(worker);
+  EXPECT_EQ(store_->find_step(first.task, "download"), std::nullopt);
+  EXPECT_TRUE(store_->keep_step(worker, first.task, first.attempt, "download", "[1,2]"));
+  EXPECT_FALSE(store_->keep_step(worker, first.task, 2, "unpack", "7"));
+  EXPECT_FALSE(store_->keep_step(join(*store_), first.task, first.attempt, "unpack", "7"));
+  send(worker, {failed(first, 0ns)});
+  EXPECT_FALSE(store_->keep_step(worker, first.task, first.attempt, "unpack", "7")) << "that attempt is over";
+  EXPECT_EQ(store_->find_step(first.task, "download"), "[1,2]");
+  EXPECT_EQ(store_->find_step(first.task, "unpack"), std::nullopt);
+}
+
+TEST_P(StoreTest, KeepsBytesByPathAndKeyWithinAJob) {
+  store_->submit(job("one"));
+  store_->submit(job("two"));
+  const Exchanged e = claim(join(*store_));
+  const std::int64_t one = e.claimed[0].job->number, two = e.claimed[1].job->number;
+  const std::string bytes("\0a\xff\0", 4);
+  store_->cache(one, "", "key", bytes);
+  store_->cache(one, "a/b", "key", "other");
+  store_->cache(one, "a/b", "another", "");
+  EXPECT_EQ(store_->cached(one, "", "key"), bytes);
+  EXPECT_EQ(store_->cached(one, "a/b", "key"), "other");
+  EXPECT_EQ(store_->cached(one, "a/b", "another"), "");
+  EXPECT_EQ(store_->cached(one, "a", "key"), std::nullopt);
+  EXPECT_EQ(store_->cached(two, "", "key"), std::nullopt);
+  EXPECT_THAT(store_->cached_keys(one, "a/b"), ElementsAre("another", "key"));
+  store_->cache(one, "a/b", "key", "new");
+  EXPECT_EQ(store_->cached(one, "a/b", "key"), "new");
+  store_->cache(one, "a/b", "key", std::nullopt);
+  EXPECT_THAT(store_->cached_keys(one, "a/b"), ElementsAre("another"));
+}
+
+// ------ many jobs
+
+TEST_P(StoreTest, ListsJobsNewestFirstInPages) {
+  std::vector<std::string> ids;
+  for (int i = 0; i < 7; ++i) {
+    if (i % 2) clock_.advance(1s);  // some at the same instant
+    ids.push_back(store_->submit(job("job")).id);
+  }
+  std::reverse(ids.begin(), ids.end());
+  std::vector<std::string> found;
+  JobFilter filter{.limit = 3};
+  std::vector<std::size_t> sizes;
+  do {
+    const JobPage page = store_->query(filter);
+    sizes.push_back(page.jobs.size());
+    for (const Job& j : page.jobs) found.push_back(j.id);
+    filter.cursor = page.next;
+    store_->submit(job("newer"));  // what comes meanwhile moves nothing
+  } while (!filter.cursor.empty());
+  EXPECT_EQ(found, ids);
+  EXPECT_THAT(sizes, ElementsAre(3, 3, 1));
+}
+
+TEST_P(StoreTest, ListsTheJobsThatFitEveryWord) {
+  const Timestamp start = clock_.now();
+  store_->submit(job("Scene S2A"));
+  clock_.advance(1s);
+  NewJob elsewhere = job("scene s2b");
+  elsewhere.cluster = "gpu";
+  store_->submit(elsewhere);
+  clock_.advance(1s);
+  const Job done = store_->submit(job("mosaic"));
+  store_->cancel(done.id);
+  const auto names = [&](const JobFilter& filter) {
+    std::vector<std::string> list;
+    for (const Job& j : store_->query(filter).jobs) list.push_back(j.name);
+    return list;
+  };
+  EXPECT_THAT(names({}), ElementsAre("mosaic", "scene s2b", "Scene S2A"));
+  EXPECT_THAT(names({.name = "SCENE"}), ElementsAre("scene s2b", "Scene S2A"));
+  EXPECT_THAT(names({.states = {JobState::canceled, JobState::failed}}), ElementsAre("mosaic"));
+  EXPECT_THAT(names({.cluster = "gpu"}), ElementsAre("scene s2b"));
+  EXPECT_THAT(names({.cluster = "nowhere"}), IsEmpty());
+  EXPECT_THAT(names({.submitted_after = start + 1s, .submitted_before = start + 2s}), ElementsAre("scene s2b"));
+  EXPECT_THAT(names({.name = "scene", .cluster = "default"}), ElementsAre("Scene S2A"));
+  EXPECT_EQ(store_->query({}).jobs[1].cluster, "gpu");
+}
+
+TEST_P(StoreTest, RefusesAPageThatIsNone) {
+  for (const char* cursor : {"x", "1", "1.", ".1", "1.2.3", "1.2 "}) {
+    EXPECT_THROW((void)store_->query({.cursor = cursor}), Error) << cursor;
+  }
+  EXPECT_THROW((void)store_->query({.limit = 0}), Error);
+  EXPECT_THROW((void)store_->query({.limit = 10'001}), Error);
+}
+
+TEST_P(StoreTest, RemovesOldFinishedJobsInSmallSteps) {
+  const WorkerId worker = join(*store_, "runner");
+  const auto run = [&](const Job& j) {
+    const ClaimedTask root = claim_one(worker);
+    NewTasks children{{}, {5}};
+    for (int i = 0; i < 5; ++i) children.tasks.push_back(child(0));
+    children.tasks.push_back(child(NewTask::kNoGroup, {0}));
+    store_->cache(root.job->number, "", "key", "value");
+    EXPECT_TRUE(store_->keep_step(worker, root.task, 1, "step", "1"));
+    std::vector<Finish> finishes = {computed(root, children)};
+    std::vector<std::int64_t> recorded;
+    while (!finishes.empty() || !recorded.empty()) {
+      const Exchanged e =
+          store_->exchange({.worker = worker, .finishes = finishes, .recorded = recorded, .want = 10});
+      finishes.clear();
+      recorded.clear();
+      for (const ClaimedTask& task : e.claimed) finishes.push_back(computed(task));
+      for (const EnclosingSpan& span : e.closed) recorded.push_back(span.id);
+    }
+    EXPECT_EQ(state_of(j), JobState::completed);
+  };
+  NewJob keyed = job("old");
+  keyed.key = "key";
+  const Job old = store_->submit(keyed);
+  run(old);
+  clock_.advance(5s);
+  ASSERT_TRUE(store_->renew(worker));
+  const Job recent = store_->submit(job("recent"));
+  run(recent);
+  const Job open = store_->submit(job("open"));
+  clock_.advance(5s);
+  ASSERT_TRUE(store_->renew(worker));
+  EXPECT_THAT(store_->prune({}, 100).jobs, IsEmpty());
+  EXPECT_THAT(store_->prune({.age = 11s}, 100).jobs, IsEmpty());
+  std::vector<std::string> removed;
+  int steps = 0;
+  for (bool more = true; more && steps < 100; ++steps) {
+    const Pruned pruned = store_->prune({.age = 7s}, 3);
+    EXPECT_EQ(store_->find(old.id), std::nullopt) << "from the first step on";
+    removed.insert(removed.end(), pruned.jobs.begin(), pruned.jobs.end());
+    more = pruned.more;
+  }
+  EXPECT_GT(steps, 2);
+  EXPECT_THAT(removed, ElementsAre(old.id));
+  EXPECT_THAT(store_->tasks(old.id), IsEmpty());
+  EXPECT_THAT(store_->tasks(recent.id), SizeIs(7));
+  EXPECT_NE(store_->submit(keyed).id, "") << "its key is free again";
+  removed = store_->prune({.jobs = 1}, 1000).jobs;
+  EXPECT_THAT(removed, IsEmpty()) << "one finished job may stay";
+  EXPECT_EQ(state_of(open), JobState::submitted);
+}
+
+INSTANTIATE_TEST_SUITE_P(Engines, StoreTest, ::testing::ValuesIn(testing::engines()),
                          [](const auto& engine) { return engine.param.name; });
 
 // ------ what is SQLite's alone
@@ -684,7 +1220,7 @@ TEST(SqliteStoreTest, ClaimsAlongOneIndexAlsoAfterAnalyze) {
   store->submit(job);
   store::Database(path).execute("ANALYZE");
   const std::string text = plan(path, store::claim_statement());
-  EXPECT_THAT(text, HasSubstr("USING COVERING INDEX task_ready (state=? AND cluster=? AND kind=?)"));
+  EXPECT_THAT(text, HasSubstr("USING COVERING INDEX task_ready (state=? AND cluster=? AND kind=? AND limit_key=?)"));
   EXPECT_THAT(text, ::testing::Not(HasSubstr("TEMP B-TREE")));
 }
 
@@ -701,6 +1237,56 @@ TEST(SqliteStoreTest, RefusesAFileOfANewerProgram) {
     EXPECT_THAT(e.what(), HasSubstr("version 99"));
     EXPECT_THAT(e.what(), HasSubstr(path));
   }
+}
+
+// A file as version 0.1 wrote it: a job whose root has computed, with two subtasks to go.
+TEST(SqliteStoreTest, BringsAnOlderFileUpToDateAndGoesOnWithItsJobs) {
+  const testing::TemporaryDirectory directory;
+  const std::string path = directory.path() + "/store.db";
+  {
+    store::Database old(path);
+    old.execute(store::kSchema1);
+    old.execute(
+        "INSERT INTO schema_version VALUES (1, 0);"
+        "INSERT INTO cluster(name) VALUES ('default');"
+        "INSERT INTO kind(name, major, minor) VALUES ('Root', 0, 0), ('Child', 0, 0);"
+        "INSERT INTO job(uid, name, state, open_roots, tasks, tasks_done, submitted_at, started_at, traceparent) VALUES "
+        "('old', 'scene', 1, 1, 3, 1, 5, 6, '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01');"
+        "INSERT INTO task(job, depth, cluster, kind, state, open_children, attempt, input, parent_span, subtasks_span, "
+        "created_at, ended_at) VALUES (1, 0, 1, 1, 3, 2, 1, '{}', 1, 2, 5, 6);"
+        "INSERT INTO task(job, parent, depth, cluster, kind, state, input, parent_span, created_at, ready_at) VALUES "
+        "(1, 1, 1, 1, 2, 1, '{}', 2, 6, 6), (1, 1, 1, 1, 2, 1, '{}', 2, 6, 6);");
+  }
+  const auto store = store::open_sqlite({.path = path, .clock = {}});
+  EXPECT_EQ(store->find("old")->cluster, "default");
+  const WorkerId worker = store->join({.runner = "a", .name = {}, .host = {}, .tasks = {kRoot, kChild}});
+  const Exchanged e = store->exchange({.worker = worker, .want = 5});
+  ASSERT_THAT(e.claimed, SizeIs(2));
+  std::vector<Finish> finishes(2);
+  for (std::size_t i = 0; i < 2; ++i) {
+    finishes[i].task = e.claimed[i].task;
+    finishes[i].attempt = 1;
+  }
+  EXPECT_THAT(store->exchange({.worker = worker, .finishes = finishes}).closed, SizeIs(2));
+  EXPECT_EQ(store->find("old")->state, JobState::completed);
+  store::Database database(path);
+  store::Statement version(database, "SELECT max(version), count(*) FROM schema_version");
+  ASSERT_TRUE(version.step());
+  EXPECT_EQ(version.integer(0), store::kSchemaVersion);
+  EXPECT_EQ(version.integer(1), store::kSchemaVersion);
+  version.reset();
+  // Opening it again changes nothing, and a new file has the same tables.
+  const std::string fresh = directory.path() + "/fresh.db";
+  (void)store::open_sqlite({.path = path, .clock = {}});
+  (void)store::open_sqlite({.path = fresh, .clock = {}});
+  const auto schema = [](const std::string& file) {
+    store::Database db(file);
+    store::Statement s(db, "SELECT sql FROM sqlite_master ORDER BY name");
+    std::string all;
+    while (s.step()) all += std::string(s.text(0)) + "\n";
+    return all;
+  };
+  EXPECT_EQ(schema(path), schema(fresh));
 }
 
 TEST(SqliteStoreTest, SaysWhatIsWrongWithAFile) {

@@ -9,12 +9,14 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "waymark/job.h"
 #include "waymark/runner.h"
+#include "waymark/subtasks.h"
 #include "waymark/task.h"
 #include "waymark/telemetry.h"
 
@@ -28,11 +30,25 @@ struct ClientOptions {
   std::string store = {};
   std::string cluster = "default";   // where its jobs go, and where its runners take work from
   Telemetry* telemetry = nullptr;    // default: the process's; must outlive the client
+  // Where job caches lie, the same for all runners; it is made. Empty: in the store.
+  std::string cache_directory = {};
+  bool cache_spans = false;          // a span for each operation of a job cache
 };
 
 struct JobOptions {
   std::uint32_t max_retries = 0;  // of the job's root task
   std::int32_t priority = 0;      // higher first
+  std::string cluster = {};       // default: the client's
+  // Of the work, not of the attempt to submit it: where the store still has a job with this key, finished or not,
+  // nothing is submitted, and that job returned.
+  std::string key = {};
+  // The rest is of the root task, as in SubtaskOptions.
+  std::optional<RetryConfig> backoff = {};
+  std::chrono::nanoseconds timeout{0};
+  std::chrono::nanoseconds delay{0};
+  Timestamp not_before = {};
+  std::string limit_key = {};
+  std::string display = {};
 };
 
 class Jobs {
@@ -42,11 +58,19 @@ class Jobs {
   Job submit(std::string_view name, const T& task, const JobOptions& options = {}) {
     return submit(name, task_name<T>(), task_input(task), options);
   }
+  // Several roots. They have options of their own: with others than cluster and key, Error(invalid_argument).
+  Job submit(std::string_view name, TaskSet roots, const JobOptions& options = {});
+  // Several of one kind, which all have these options.
+  template <class T>
+  Job submit(std::string_view name, const std::vector<T>& roots, const JobOptions& options = {}) {
+    return submit(name, root_set(task_name<T>(), task_inputs(roots), options), options, false);
+  }
   // Submits, and waits until the job is finished: somebody has to run it meanwhile. Part of the caller's trace.
   template <class T>
   Job run(std::string_view name, const T& task, const JobOptions& options = {}) {
     return run(name, task_name<T>(), task_input(task), options);
   }
+  Job run(std::string_view name, TaskSet roots, const JobOptions& options = {});
   // By name, for tasks of another program; the input is JSON.
   Job submit(std::string_view name, const TaskName& task, std::string input, const JobOptions& options = {});
   Job run(std::string_view name, const TaskName& task, std::string input, const JobOptions& options = {});
@@ -54,6 +78,14 @@ class Jobs {
   [[nodiscard]] Job find(std::string_view id);
   // As it is when it is finished, or when the time is up: see Job::finished().
   Job wait(std::string_view id, std::chrono::nanoseconds timeout = std::chrono::nanoseconds::max());
+  // Newest first, a page at a time. Error(invalid_argument) for a cursor that query() did not give.
+  [[nodiscard]] JobPage query(const JobFilter& filter = {});
+  // Nothing of it starts any more, and running tasks are asked to stop, within a second: it is canceled when the last of
+  // them has ended. As it is then. A finished job stays as it is.
+  Job cancel(std::string_view id);
+  // Failed, canceled and skipped tasks of a failed or canceled job run again; what was computed is kept. How many tasks:
+  // 0 for a job that is neither.
+  std::uint64_t retry(std::string_view id);
   // All tasks of a job, in the order in which they were submitted.
   [[nodiscard]] std::vector<TaskInfo> tasks(std::string_view id);
 
@@ -61,7 +93,8 @@ class Jobs {
   friend class Client;
   struct Shared;
   explicit Jobs(std::shared_ptr<Shared> shared) : shared_(std::move(shared)) {}
-  Job submit(std::string_view name, const TaskName& task, std::string input, const JobOptions& options, bool waits);
+  static TaskSet root_set(const TaskName& task, std::vector<std::string> inputs, const JobOptions& options);
+  Job submit(std::string_view name, TaskSet roots, const JobOptions& options, bool waits);
   std::shared_ptr<Shared> shared_;
 };
 
@@ -78,6 +111,14 @@ class Client {
     return make_runner({task_type<Tasks>()...}, options);
   }
   [[nodiscard]] Runner make_runner(std::vector<TaskType> tasks, const RunnerOptions& options = {});
+
+  // A paused cluster hands out no tasks, to no runner; those that run go on.
+  void pause(std::string_view cluster);
+  void resume(std::string_view cluster);
+  [[nodiscard]] std::vector<Cluster> clusters();
+  // Sets a limit, in place of the one with the same task and key; one that limits nothing is removed.
+  void limit(const Limit& limit);
+  [[nodiscard]] std::vector<Limit> limits();
 
   [[nodiscard]] Store& store() noexcept;
 

@@ -3,20 +3,25 @@
 // Hides: the attempt behind it; what becomes of subtasks before the task has computed (nothing).
 // Threads: a Context belongs to the thread that executes the task. Its logger, tracer, stop token and Progress may be
 //   used by threads that the task starts; such a thread makes current_context() current to record inside the task.
-// Failure: submitting throws Error(invalid_argument) for a dependency that is none of this task's subtasks.
+// Failure: submitting throws Error(invalid_argument) for a dependency that is none of this task's subtasks; steps, the
+//   cache and display() throw Error(store).
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <initializer_list>
 #include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "waymark/job_cache.h"
 #include "waymark/log.h"
+#include "waymark/subtasks.h"
 #include "waymark/task.h"
 #include "waymark/trace.h"
 
@@ -26,40 +31,6 @@ namespace detail {
 class Attempt;
 struct ProgressLabel;
 }  // namespace detail
-
-// Subtasks that were submitted by this execution: one, or a set. Good for as long as the execution that made it.
-class FutureTasks {
- public:
-  struct Range {
-    std::uint32_t first;
-    std::uint32_t last;  // one past
-    friend bool operator==(const Range&, const Range&) = default;
-  };
-
-  FutureTasks() = default;
-  FutureTasks(std::initializer_list<FutureTasks> sets);
-  FutureTasks(const std::vector<FutureTasks>& sets);
-
-  // Adds those of another set.
-  FutureTasks& add(const FutureTasks& other);
-  [[nodiscard]] std::size_t size() const noexcept;
-  [[nodiscard]] bool empty() const noexcept { return ranges_.empty(); }
-  // The n-th of them, in the order in which they were submitted.
-  [[nodiscard]] FutureTasks operator[](std::size_t n) const;
-
- private:
-  friend class Context;
-  friend class detail::Attempt;
-  std::uint64_t owner_ = 0;     // the execution; 0: empty
-  std::vector<Range> ranges_;   // sorted, apart
-};
-using FutureTask = FutureTasks;
-
-struct SubtaskOptions {
-  FutureTasks depends_on = {};    // subtasks of this same task: waits for their whole subtrees
-  std::uint32_t max_retries = 0;  // attempts that may fail before the task does
-  std::int32_t priority = 0;      // higher first
-};
 
 // A named count that whoever looks at the job sees while the task runs. Calls are cheap; what they add up to is written
 // several times a second at most.
@@ -97,24 +68,54 @@ class Context {
   }
   template <class T>
   FutureTasks submit_subtasks(const std::vector<T>& tasks, const SubtaskOptions& options = {}) {
-    std::vector<std::string> inputs;
-    inputs.reserve(tasks.size());
-    for (const T& task : tasks) inputs.push_back(task_input(task));
-    return submit(task_name<T>(), std::move(inputs), options);
+    return submit(task_name<T>(), task_inputs(tasks), options);
   }
   // By name, for tasks of another program; inputs are JSON.
   FutureTasks submit(const TaskName& name, std::vector<std::string> inputs, const SubtaskOptions& options = {});
 
   [[nodiscard]] Progress progress(std::string_view label = {});
 
+  // Runs `work` once for this task, whatever becomes of the attempt: its result (JSON) is in the store when step()
+  // returns, and a later attempt is given it instead. Names are unique within the task. Throws Error(store) where it
+  // can't be kept, Error(closed) where this attempt is not the task's any more.
+  template <class Work>
+  auto step(std::string_view name, Work&& work) -> std::invoke_result_t<Work&> {
+    using Result = std::invoke_result_t<Work&>;
+    if (const auto kept = kept_step(name)) {
+      if constexpr (std::is_void_v<Result>) {
+        return;
+      } else {
+        return nlohmann::json::parse(*kept).template get<Result>();
+      }
+    }
+    const auto span = step_span(name);
+    if constexpr (std::is_void_v<Result>) {
+      work();
+      keep_step(name, "null");
+    } else {
+      Result result = work();
+      keep_step(name, nlohmann::json(result).dump());
+      return result;
+    }
+  }
+
+  // Bytes that the tasks of this job share.
+  [[nodiscard]] JobCache job_cache() const;
+
+  // What people see instead of the task's name, from now on. At most 1,024 bytes are kept.
+  void display(std::string_view text);
+
   [[nodiscard]] std::uint32_t attempt() const noexcept;  // 1 for the first
   [[nodiscard]] const JobRef& job() const noexcept;
   [[nodiscard]] const std::string& task_id() const noexcept;
-  // Asked to stop when the runner stops, when the job is stopped, and when the lease was lost (the result will be
-  // refused).
+  // Asked to stop when the runner stops, when the job has failed or was canceled, when the task's timeout is over, and
+  // when the lease was lost (the result will be refused).
   [[nodiscard]] std::stop_token stop_token() const noexcept;
 
  private:
+  [[nodiscard]] std::optional<std::string> kept_step(std::string_view name);
+  void keep_step(std::string_view name, std::string_view result);
+  [[nodiscard]] Span step_span(std::string_view name) const;
   detail::Attempt* attempt_;
 };
 

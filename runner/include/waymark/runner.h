@@ -8,8 +8,10 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <stop_token>
 #include <string>
 
@@ -26,7 +28,28 @@ struct RunnerOptions {
   RetryConfig backoff = {.initial = std::chrono::seconds(1), .maximum = std::chrono::minutes(5), .multiplier = 2.0};
   // A task with which this many runners were lost fails with error.type=runner_lost.
   std::uint32_t max_lost = 3;
+  // An attempt that has been asked to stop when its timeout was over, and still runs after so long, has failed. Its
+  // thread is given up, and another takes its place.
+  std::chrono::nanoseconds timeout_grace = std::chrono::seconds(5);
+  // Finished jobs older than this, and those beyond so many, are removed, in small steps beside the work. 0: kept.
+  std::chrono::nanoseconds keep_jobs_for = std::chrono::hours(24 * 30);
+  std::uint64_t keep_jobs = 100'000;
 };
+
+struct RunOptions {
+  std::stop_token stop = {};
+  // SIGINT and SIGTERM ask to stop; a second one acts as if Waymark were not there.
+  bool handle_signals = false;
+  // How long running tasks may go on once they were asked to stop; then they are given back, and their threads given up.
+  // Default: 3 s after a signal, so that with the last telemetry all ends in less than the 10 s that container engines
+  // give; else for as long as they need.
+  std::optional<std::chrono::nanoseconds> grace = {};
+};
+
+// Why run_forever() has returned.
+enum class StopReason : std::uint8_t { requested, interrupted, terminated };  // stop token, SIGINT, SIGTERM
+// What a program that ends for this should return: 0, 130, 143.
+[[nodiscard]] int exit_code(StopReason reason) noexcept;
 
 namespace detail {
 class RunnerLoop;
@@ -39,8 +62,13 @@ class Runner {
   // Returns when no task in the store that this runner can run is left unfinished, also those that wait for others, for
   // their next attempt, or run elsewhere.
   void run_all();
-  // Until stop is requested: running tasks are then asked to stop and waited for.
-  void run_forever(std::stop_token stop = {});
+  // Until stop is requested: no new tasks are taken, running ones are asked to stop and waited for, what was not started
+  // goes back. After a signal telemetry is flushed, too.
+  StopReason run_forever(const RunOptions& options = {});
+  StopReason run_forever(std::stop_token stop);
+
+  // Threads that are hanging in tasks that were given up.
+  [[nodiscard]] std::size_t hanging_threads() const noexcept;
 
   // In every attempt's span as workflow.runner.id.
   [[nodiscard]] const std::string& id() const noexcept;

@@ -6,6 +6,8 @@
 //
 //   scheduled --due--> ready --claim--> running --finish--> computed --last subtask done--> completed
 //   waiting --last dependency done--> ready                    running --failed, tries left--> scheduled
+//   running --failed for good--> failed: its job is stopped    (failed_optional: its optional subtree is)
+//   stopped: what has not started is skipped, what runs is asked to stop: canceled; retry() makes all of them ready
 //
 // Hides: the engine, its schema, its transactions, how one process learns that another has written.
 // Threads: any thread may call anything.
@@ -24,6 +26,7 @@
 #include <string_view>
 #include <vector>
 
+#include "waymark/config.h"
 #include "waymark/job.h"
 #include "waymark/propagation.h"
 #include "waymark/task.h"
@@ -39,6 +42,18 @@ struct JobRecord {
   Baggage baggage;
 };
 
+// What few tasks have, and those that do share.
+struct TaskSettings {
+  bool optional = false;
+  std::optional<RetryConfig> backoff = {};
+  std::chrono::nanoseconds timeout{0};  // 0: none
+  std::chrono::nanoseconds delay{0};    // from when it is written, by the store's clock
+  Timestamp not_before = {};            // of that clock, too
+  std::string limit_key = {};
+  std::string cluster = {};             // empty: its parent's, or the job's
+  std::string display = {};
+};
+
 struct NewTask {
   TaskName name;
   std::string input;
@@ -50,6 +65,7 @@ struct NewTask {
   std::uint32_t group = kNoGroup;
   std::vector<std::uint32_t> after = {};
   std::uint32_t dependencies = 0;  // tasks in those groups, in all
+  std::shared_ptr<const TaskSettings> settings = {};  // none: all as by default
 };
 
 // Tasks submitted together; groups are numbered from 0.
@@ -67,6 +83,7 @@ struct NewJob {
   SpanContext submitter;  // the submit/ span, for a link
   Baggage baggage;
   Timestamp not_before;   // its span starts no earlier
+  std::string key = {};   // at most one job of this key is kept; empty: none
   NewTasks roots;
 };
 
@@ -100,6 +117,8 @@ struct ClaimedTask {
   Timestamp not_before;
   std::chrono::nanoseconds dependency_wait{0};
   std::chrono::nanoseconds queue_wait{0};
+  std::chrono::nanoseconds timeout{0};     // 0: none
+  std::optional<RetryConfig> backoff = {}; // its own
 };
 
 enum class TaskResult : std::uint8_t {
@@ -143,6 +162,7 @@ struct EnclosingSpan {
   std::string error_type;
   std::string error;
   SpanContext submitter;    // of a job/ span
+  SpanId first = {};        // of a job/ span: the first one, where the job was retried
   std::uint64_t tasks = 0;  // of a job/ span: in the job; of a subtasks/ span: direct subtasks
 };
 
@@ -160,7 +180,7 @@ struct Exchanged {
   std::vector<ClaimedTask> claimed;
   std::vector<EnclosingSpan> closed;
   std::vector<std::int64_t> stopping;   // tasks of this worker whose job is being stopped
-  std::optional<std::chrono::nanoseconds> due;  // until the next scheduled task is ready
+  std::optional<std::chrono::nanoseconds> due;  // until the next scheduled task is ready, or a rate limit allows one
 };
 
 // An attempt that was lost with its process, as its telemetry tells.
@@ -168,6 +188,17 @@ struct LostAttempt {
   std::int64_t task = 0;
   Timestamp end;            // of its interrupted span
   bool charged = true;      // it may be what ended the process
+};
+
+// Finished jobs that may go: 0 keeps all.
+struct Retention {
+  std::chrono::nanoseconds age{0};  // finished longer ago than this
+  std::uint64_t jobs = 0;           // more than so many finished ones, the oldest first
+};
+
+struct Pruned {
+  std::vector<std::string> jobs;  // ids of those of which nothing is left
+  bool more = false;              // there is more to remove
 };
 
 struct Released {
@@ -180,9 +211,22 @@ class Store {
  public:
   virtual ~Store() = default;
 
+  // The job that was there before, where one has the same key.
   virtual Job submit(const NewJob& job) = 0;
   [[nodiscard]] virtual std::optional<Job> find(std::string_view id) = 0;
+  [[nodiscard]] virtual JobPage query(const JobFilter& filter) = 0;
   [[nodiscard]] virtual std::vector<TaskInfo> tasks(std::string_view id) = 0;
+  // Nothing of it starts any more; what runs is asked to stop. No effect on a job that is finished or stopping, or none.
+  virtual void cancel(std::string_view id) = 0;
+  // Failed, canceled and skipped tasks of a failed or canceled job are to run again: how many. Those that failed within
+  // an optional subtree, and whatever was computed, stay as they are.
+  virtual std::uint64_t retry(std::string_view id) = 0;
+
+  virtual void pause(std::string_view cluster, bool paused) = 0;
+  [[nodiscard]] virtual std::vector<Cluster> clusters() = 0;
+  // In place of the one with the same task and key; one that limits nothing is removed.
+  virtual void limit(const Limit& limit) = 0;
+  [[nodiscard]] virtual std::vector<Limit> limits() = 0;
 
   [[nodiscard]] virtual WorkerId join(const NewWorker& worker) = 0;
   // The lease's new end by the store's clock; nothing if it was lost.
@@ -192,6 +236,24 @@ class Store {
 
   // Results first, then claims: what the results made ready can be among them.
   [[nodiscard]] virtual Exchanged exchange(const Exchange& exchange) = 0;
+
+  // The results of a task's steps. Kept at once; false where the worker does not hold that attempt (any more).
+  [[nodiscard]] virtual std::optional<std::string> find_step(std::int64_t task, std::string_view name) = 0;
+  [[nodiscard]] virtual bool keep_step(WorkerId worker, std::int64_t task, std::uint32_t attempt, std::string_view name,
+                                       std::string_view result) = 0;
+  // A running task's name for people; not where the worker does not hold that attempt.
+  virtual void display(WorkerId worker, std::int64_t task, std::uint32_t attempt, std::string_view text) = 0;
+
+  // Bytes by path and key within a job.
+  [[nodiscard]] virtual std::optional<std::string> cached(std::int64_t job, std::string_view path,
+                                                          std::string_view key) = 0;
+  // None: it is removed.
+  virtual void cache(std::int64_t job, std::string_view path, std::string_view key,
+                     std::optional<std::string_view> bytes) = 0;
+  [[nodiscard]] virtual std::vector<std::string> cached_keys(std::int64_t job, std::string_view path) = 0;
+
+  // Removes about so many rows of finished jobs whose time is up. A job is gone for everybody from the first of them.
+  [[nodiscard]] virtual Pruned prune(const Retention& retention, std::size_t rows) = 0;
 
   // Takes the tasks of workers whose lease has ended, each charged with the loss, and the outbox of workers that are
   // gone.

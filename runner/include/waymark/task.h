@@ -24,6 +24,7 @@
 #include <string_view>
 #include <type_traits>
 #include <typeinfo>
+#include <vector>
 
 #include "waymark/error.h"
 
@@ -106,6 +107,14 @@ template <class T>
       detail::input_not_json(task_name<T>(), e.what());
     }
   }
+}
+
+template <class T>
+[[nodiscard]] std::vector<std::string> task_inputs(const std::vector<T>& tasks) {
+  std::vector<std::string> inputs;
+  inputs.reserve(tasks.size());
+  for (const T& task : tasks) inputs.push_back(task_input(task));
+  return inputs;
 }
 
 template <Task T>

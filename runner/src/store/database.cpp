@@ -1,6 +1,7 @@
 #include "store/database.h"
 
 #include <sqlite3.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include <utility>
@@ -38,10 +39,14 @@ void Statement::reset() noexcept { sqlite3_reset(statement_); }
 
 std::int64_t Statement::integer(int column) const noexcept { return sqlite3_column_int64(statement_, column); }
 
+double Statement::real(int column) const noexcept { return sqlite3_column_double(statement_, column); }
+
 bool Statement::null(int column) const noexcept { return sqlite3_column_type(statement_, column) == SQLITE_NULL; }
 
 std::string_view Statement::text(int column) const noexcept {
-  const auto* data = reinterpret_cast<const char*>(sqlite3_column_text(statement_, column));
+  const auto* data = reinterpret_cast<const char*>(
+      sqlite3_column_type(statement_, column) == SQLITE_BLOB ? sqlite3_column_blob(statement_, column)
+                                                             : sqlite3_column_text(statement_, column));
   if (!data) return {};
   return {data, static_cast<std::size_t>(sqlite3_column_bytes(statement_, column))};
 }
@@ -49,6 +54,17 @@ std::string_view Statement::text(int column) const noexcept {
 void Statement::bind_one(int index, std::int64_t value) {
   const int code = sqlite3_bind_int64(statement_, index, value);
   if (code != SQLITE_OK) database_->fail(code, "bind a number");
+}
+
+void Statement::bind_one(int index, double value) {
+  const int code = sqlite3_bind_double(statement_, index, value);
+  if (code != SQLITE_OK) database_->fail(code, "bind a number");
+}
+
+void Statement::bind_one(int index, Bytes value) {
+  const char* data = value.data.data() ? value.data.data() : "";
+  const int code = sqlite3_bind_blob64(statement_, index, data, value.data.size(), SQLITE_STATIC);
+  if (code != SQLITE_OK) database_->fail(code, "bind bytes");
 }
 
 void Statement::bind_one(int index, std::string_view value) {
@@ -62,10 +78,13 @@ void Statement::bind_one(int index, std::nullptr_t) {
   if (code != SQLITE_OK) database_->fail(code, "bind nothing");
 }
 
-Database::Database(std::string path, std::chrono::milliseconds patience) : path_(std::move(path)), patience_(patience) {
+Database::Database(std::string path, std::chrono::milliseconds patience, Missing missing)
+    : path_(std::move(path)), patience_(patience) {
   // Threads take turns by a mutex of ours.
   const int code = sqlite3_open_v2(path_.c_str(), &handle_,
-                                   SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
+                                   SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX |
+                                       (missing == Missing::create ? SQLITE_OPEN_CREATE : 0),
+                                   nullptr);
   try {
     if (code != SQLITE_OK) fail(code, "open it");
     sqlite3_extended_result_codes(handle_, 1);
@@ -73,10 +92,22 @@ Database::Database(std::string path, std::chrono::milliseconds patience) : path_
     execute(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY;"
         "PRAGMA cache_size = -32768; PRAGMA journal_size_limit = 67108864; PRAGMA wal_autocheckpoint = 4000;");
+    struct stat file {};
+    if (stat(path_.c_str(), &file) != 0) fail(SQLITE_CANTOPEN, "look at it");
+    device_ = file.st_dev;
+    inode_ = file.st_ino;
   } catch (...) {
     sqlite3_close_v2(handle_);
     throw;
   }
+}
+
+void Database::check_present() const {
+  struct stat file {};
+  const bool there = stat(path_.c_str(), &file) == 0;
+  if (there && file.st_dev == device_ && file.st_ino == inode_) return;
+  throw Error(ErrorCode::store, "store " + path_ + ": the file was " + (there ? "replaced" : "removed") +
+                                    " while it was open: put it back, or start the program again");
 }
 
 Database::~Database() { sqlite3_close_v2(handle_); }

@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <sys/types.h>
 
 struct sqlite3;
 struct sqlite3_stmt;
@@ -18,6 +19,11 @@ struct sqlite3_stmt;
 namespace waymark::store {
 
 class Database;
+
+// Bound as a blob.
+struct Bytes {
+  std::string_view data;
+};
 
 // A prepared statement. Binding starts it anew; text and blobs must live until it has been stepped through.
 class Statement {
@@ -50,6 +56,7 @@ class Statement {
   void reset() noexcept;
 
   [[nodiscard]] std::int64_t integer(int column) const noexcept;  // 0 for NULL
+  [[nodiscard]] double real(int column) const noexcept;
   [[nodiscard]] bool null(int column) const noexcept;
   [[nodiscard]] std::string_view text(int column) const noexcept; // good until the next step
 
@@ -59,7 +66,9 @@ class Statement {
   void bind_one(int index, std::int32_t value) { bind_one(index, static_cast<std::int64_t>(value)); }
   void bind_one(int index, std::uint32_t value) { bind_one(index, static_cast<std::int64_t>(value)); }
   void bind_one(int index, bool value) { bind_one(index, static_cast<std::int64_t>(value)); }
+  void bind_one(int index, double value);
   void bind_one(int index, std::string_view value);
+  void bind_one(int index, Bytes value);
   void bind_one(int index, const std::string& value) { bind_one(index, std::string_view(value)); }
   void bind_one(int index, const char* value) { bind_one(index, std::string_view(value)); }
   void bind_one(int index, std::nullptr_t);
@@ -79,8 +88,11 @@ class Statement {
 
 class Database {
  public:
-  // Creates the file where there is none. Waits `patience` for other writers before an Error says who could be meant.
-  explicit Database(std::string path, std::chrono::milliseconds patience = std::chrono::seconds(10));
+  // Waits `patience` for other writers before an Error says who could be meant. A file that is not there is created only
+  // by whoever means to: a second one beside a log that belongs to another would damage that.
+  enum class Missing { create, refuse };
+  explicit Database(std::string path, std::chrono::milliseconds patience = std::chrono::seconds(10),
+                    Missing missing = Missing::create);
   ~Database();
   Database(const Database&) = delete;
   Database& operator=(const Database&) = delete;
@@ -88,6 +100,8 @@ class Database {
   void execute(const char* sql);
   [[nodiscard]] std::int64_t changes() const noexcept;  // rows of the last statement
   [[nodiscard]] std::int64_t last_id() const noexcept;
+  // Error(store) where its path leads to another file now, or to none: what is written from then on would be lost.
+  void check_present() const;
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
   [[noreturn]] void fail(int code, const char* doing) const;
 
@@ -96,6 +110,8 @@ class Database {
   static int on_busy(void* self, int tries) noexcept;
   std::string path_;
   sqlite3* handle_ = nullptr;
+  dev_t device_ = 0;
+  ino_t inode_ = 0;
   std::chrono::milliseconds patience_;
   std::chrono::steady_clock::time_point busy_since_;
 };

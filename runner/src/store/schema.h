@@ -1,4 +1,5 @@
-// The SQLite store's tables. Times are nanoseconds since 1970 by this machine's clock; span ids are their eight bytes
+// The SQLite store's tables, as the steps that made them: a new file takes all of them, an older one those it lacks. A step
+// that was released is never changed. Times are nanoseconds since 1970 by this machine's clock; span ids are their eight bytes
 // taken as one integer; states are TaskState's and JobState's numbers.
 //
 // Hides: nothing; sqlite.cpp's statements are the only ones that use it.
@@ -6,12 +7,11 @@
 // Failure: none.
 #pragma once
 
+#include <iterator>
+
 namespace waymark::store {
 
-// Raised with every change; sqlite.cpp's migrate() brings a file of an older version up to it.
-inline constexpr int kSchemaVersion = 1;
-
-inline constexpr char kSchema[] = R"sql(
+inline constexpr char kSchema1[] = R"sql(
 CREATE TABLE schema_version(version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL) STRICT;
 
 CREATE TABLE cluster(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, paused INTEGER NOT NULL DEFAULT 0) STRICT;
@@ -104,5 +104,55 @@ CREATE TABLE progress(
   job INTEGER NOT NULL, task INTEGER NOT NULL, label TEXT NOT NULL, done INTEGER NOT NULL, total INTEGER NOT NULL,
   PRIMARY KEY(job, task, label)) STRICT, WITHOUT ROWID;
 )sql";
+
+inline constexpr char kSchema2[] = R"sql(
+ALTER TABLE job ADD COLUMN cluster INTEGER;
+ALTER TABLE job ADD COLUMN first_span INTEGER;    -- of its first job/ span, once it was retried
+ALTER TABLE job ADD COLUMN opened_at INTEGER;     -- when it was retried: its job/ span starts then
+ALTER TABLE job ADD COLUMN retries INTEGER NOT NULL DEFAULT 0;
+UPDATE job SET cluster = (SELECT cluster FROM task WHERE task.job = job.id ORDER BY id LIMIT 1);
+DROP INDEX job_idempotency;
+CREATE UNIQUE INDEX job_idempotency ON job(idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX job_finished ON job(finished_at) WHERE finished_at IS NOT NULL;
+
+ALTER TABLE kind ADD COLUMN keyed INTEGER NOT NULL DEFAULT 0;   -- 1: a task of it had a limit_key
+
+ALTER TABLE task RENAME COLUMN concurrency_key TO limit_key;
+ALTER TABLE task ADD COLUMN boundary INTEGER;     -- the nearest optional task above it
+ALTER TABLE task ADD COLUMN cut INTEGER NOT NULL DEFAULT 0;     -- of an optional task, 1: it or something below failed
+ALTER TABLE task ADD COLUMN skipped_by INTEGER;   -- the optional failure because of which it never ran
+ALTER TABLE task ADD COLUMN reopened_at INTEGER;  -- when its job was retried: its subtasks/ span starts then
+ALTER TABLE task ADD COLUMN backoff INTEGER;
+-- With limit_key, so that tasks with a key and tasks without are found apart, both along the index only.
+DROP INDEX task_ready;
+CREATE INDEX task_ready ON task(state, cluster, kind, limit_key, priority DESC) WHERE state = 1;
+CREATE INDEX grp_job ON grp(job);
+
+-- Waits before the next attempt, where a task has its own. Few rows.
+CREATE TABLE backoff(
+  id INTEGER PRIMARY KEY, initial INTEGER NOT NULL, maximum INTEGER NOT NULL, multiplier REAL NOT NULL,
+  jitter REAL NOT NULL, UNIQUE(initial, maximum, multiplier, jitter)) STRICT;
+
+-- task '' is any, key '' any or none, key '*' each key by itself; max_running and rate 0 do not limit.
+CREATE TABLE limiter(
+  id INTEGER PRIMARY KEY, task TEXT NOT NULL, key TEXT NOT NULL, max_running INTEGER NOT NULL, rate INTEGER NOT NULL,
+  per INTEGER NOT NULL, UNIQUE(task, key)) STRICT;
+CREATE TABLE bucket(
+  limiter INTEGER NOT NULL, key TEXT NOT NULL, tokens REAL NOT NULL, at INTEGER NOT NULL,
+  PRIMARY KEY(limiter, key)) STRICT, WITHOUT ROWID;
+-- Raised whenever limits or kind.keyed change, so that what processes remember of them stays true.
+CREATE TABLE setting(id INTEGER PRIMARY KEY, version INTEGER NOT NULL) STRICT;
+INSERT INTO setting VALUES (1, 0);
+
+CREATE TABLE step(task INTEGER NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(task, name)) STRICT;
+CREATE TABLE cache(
+  job INTEGER NOT NULL, path TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
+  PRIMARY KEY(job, path, key)) STRICT;
+-- Jobs that are gone for everybody, and whose rows are being removed.
+CREATE TABLE removal(job INTEGER PRIMARY KEY, uid TEXT NOT NULL) STRICT;
+)sql";
+
+inline constexpr const char* kSchemaSteps[] = {kSchema1, kSchema2};
+inline constexpr int kSchemaVersion = static_cast<int>(std::size(kSchemaSteps));
 
 }  // namespace waymark::store

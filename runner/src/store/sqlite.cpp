@@ -13,6 +13,7 @@
 #include <map>
 #include <mutex>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "store/database.h"
@@ -47,7 +48,6 @@ static_assert(code(TaskState::waiting) == 0 && code(TaskState::ready) == 1 && co
 constexpr int kFailedWithin = 1;   // task.broken: bits
 constexpr int kSkippedWithin = 2;
 
-enum class JobEnd { none = 0, failing = 1, canceling = 2 };  // job.stopping
 enum class AttemptEnd { failed = 1, lost_charged = 2, lost = 3, released = 4 };  // attempt.outcome
 
 struct Version {
@@ -79,7 +79,9 @@ std::optional<std::string> text_or_null(std::string_view text) {
 // Statements are prepared once, at their first use. A key is the literal itself.
 class Connection {
  public:
-  explicit Connection(const std::string& path) : database(path) {}
+  Connection(const std::string& path, std::chrono::milliseconds patience,
+             Database::Missing missing = Database::Missing::refuse)
+      : database(path, patience, missing) {}
   Statement& sql(const char* text) {
     auto [it, is_new] = statements_.try_emplace(text);
     if (is_new) {
@@ -99,7 +101,15 @@ class Connection {
 };
 
 constexpr char kClaim[] =
-    "SELECT id, priority FROM task WHERE state = 1 AND cluster = ? AND kind = ? ORDER BY priority DESC, id LIMIT ?";
+    "SELECT id, priority FROM task WHERE state = 1 AND cluster = ? AND kind = ? AND limit_key IS NULL "
+    "ORDER BY priority DESC, id LIMIT ?";
+constexpr char kClaimKeyed[] =
+    "SELECT id, priority FROM task WHERE state = 1 AND cluster = ? AND kind = ? AND limit_key = ? "
+    "ORDER BY priority DESC, id LIMIT ?";
+constexpr char kAnyReady[] = "SELECT 1 FROM task WHERE state = 1 AND cluster = ? AND kind = ? LIMIT 1";
+
+constexpr std::size_t kKeysAtOnce = 256;                       // looked at in one claim, of one kind
+constexpr std::chrono::nanoseconds kLookAgain = std::chrono::milliseconds(5);  // at the keys after those
 
 // What this process knows of an attempt that one of its workers holds.
 struct Held {
@@ -113,6 +123,8 @@ struct Held {
   int depth = 0;
   std::int64_t span = 0;
   std::int64_t parent_span = 0;
+  std::int64_t boundary = 0;  // the optional task whose subtree it is in, itself included; 0: none
+  bool limited = false;       // its end may let another start
 };
 
 struct Worker {
@@ -120,7 +132,22 @@ struct Worker {
   std::vector<TaskName> tasks;
   std::int64_t newest_kind = -1;  // when `kinds` was made
   std::vector<std::pair<std::int64_t, std::uint32_t>> kinds;  // of tasks it takes, with the index of its own
+  std::unordered_map<std::int64_t, std::string> next_key;  // of a kind: where the last look at its keys ended
 };
+
+// A limit as claims see it.
+struct Limiter {
+  std::int64_t id = 0;
+  Limit limit;
+  [[nodiscard]] bool fits(const std::string& task, const std::string& key) const {
+    if (!limit.task.empty() && limit.task != task) return false;
+    return limit.key.empty() || (limit.key == "*" ? !key.empty() : limit.key == key);
+  }
+  // Of what it counts together.
+  [[nodiscard]] std::string bucket(const std::string& key) const { return limit.key == "*" ? key : std::string(); }
+};
+
+class Allowances;
 
 // A batch of subtree ends, applied once for each parent, group and job instead of once for each task.
 struct Ends {
@@ -158,12 +185,29 @@ class SqliteStore final : public Store {
  public:
   explicit SqliteStore(const SqliteOptions& options)
       : clock_(options.clock),
-        writer_(options.path),
-        reader_((migrate(), options.path)),
+        patience_(options.patience),
+        writer_(options.path, options.patience, Database::Missing::create),
+        reader_((migrate(), options.path), options.patience),
         wake_(options.path, [this, path = options.path] { return data_version(path); }) {}
 
   Job submit(const NewJob& job) override;
   std::optional<Job> find(std::string_view id) override;
+  JobPage query(const JobFilter& filter) override;
+  void cancel(std::string_view id) override;
+  std::uint64_t retry(std::string_view id) override;
+  void pause(std::string_view cluster, bool paused) override;
+  std::vector<Cluster> clusters() override;
+  void limit(const Limit& limit) override;
+  std::vector<Limit> limits() override;
+  std::optional<std::string> find_step(std::int64_t task, std::string_view name) override;
+  bool keep_step(WorkerId worker, std::int64_t task, std::uint32_t attempt, std::string_view name,
+                 std::string_view result) override;
+  void display(WorkerId worker, std::int64_t task, std::uint32_t attempt, std::string_view text) override;
+  std::optional<std::string> cached(std::int64_t job, std::string_view path, std::string_view key) override;
+  void cache(std::int64_t job, std::string_view path, std::string_view key,
+             std::optional<std::string_view> bytes) override;
+  std::vector<std::string> cached_keys(std::int64_t job, std::string_view path) override;
+  Pruned prune(const Retention& retention, std::size_t rows) override;
   std::vector<TaskInfo> tasks(std::string_view id) override;
   WorkerId join(const NewWorker& worker) override;
   std::optional<Timestamp> renew(WorkerId worker) override;
@@ -191,11 +235,26 @@ class SqliteStore final : public Store {
   const std::pair<TaskName, Version>& kind(std::int64_t number);
   std::shared_ptr<const JobRecord> job_record(std::int64_t number);
   void refresh_kinds(Worker& worker);
-  std::uint64_t insert(const NewTasks& tasks, const Position& parent, std::int64_t cluster, std::int64_t parent_span,
-                       Ns created, Ns now);
+  struct Insertion {  // what the tasks of a batch have in common
+    Position parent;
+    std::int64_t cluster = 0;
+    std::int64_t parent_span = 0;
+    std::int64_t boundary = 0;
+    Ns created = 0;
+    bool skipped = false;         // never to run, unless the job is retried
+    std::int64_t skipped_by = 0;  // not even then
+  };
+  std::uint64_t insert(const NewTasks& tasks, const Insertion& common, Ns now);
+  std::int64_t backoff_number(const RetryConfig& backoff);
+  std::optional<RetryConfig> backoff(std::int64_t number);
+  void note_key(std::int64_t kind);
 
   bool finish(WorkerId worker, const Finish& f, Ns now, Ends& ends);
   void fail_job(std::int64_t job, std::int64_t task, std::string_view error_type, std::string_view error, Ends& ends);
+  void failed_for_good(const Held& held, std::int64_t task, std::string_view error_type, std::string_view error,
+                       Ends& ends);
+  std::int64_t cut_by(std::int64_t boundary);
+  void cut(std::int64_t job, std::int64_t boundary, std::int64_t failed, Ends& ends);
   void subtree_ended(const Position& task, Ns end, std::int64_t span, int broken, Ends& ends);
   void settle(WorkerId worker, Ns now, Ends& ends, std::vector<EnclosingSpan>& closed);
   void stop_job(std::int64_t job, WorkerId worker, Ns now, Ends& ends, std::vector<EnclosingSpan>& closed);
@@ -203,7 +262,12 @@ class SqliteStore final : public Store {
   void close_span(WorkerId worker, EnclosingSpan span, std::vector<EnclosingSpan>& closed);
   bool is_stopping(std::int64_t job);
 
+  static Job read_job(const Statement& row);
+  void read_progress(std::int64_t number, Job& job);
+  bool refresh_settings(const Worker& worker);
+  void next_due(Ns now, Exchanged& result);
   void claim(const Exchange& exchange, Worker& worker, Ns now, Exchanged& result, Ends& ends);
+  friend class Allowances;
   bool anything_for(const Exchange& exchange, Worker& worker, Ns now, Exchanged& result);
   void list_stopping(WorkerId worker, Exchanged& result);
   void lose(WorkerId worker, const std::unordered_map<std::int64_t, LostAttempt>* known, Ns end, std::uint32_t max_lost,
@@ -218,10 +282,13 @@ class SqliteStore final : public Store {
   template <class Step>
   void transact(Step step) {
     try {
+      writer_.database.check_present();
       Transaction transaction(writer_.database);
       step();
       transaction.commit();
     } catch (...) {
+      settings_version_ = -1;
+      backoffs_.clear();
       kinds_.clear();
       kind_names_.clear();
       clusters_.clear();
@@ -231,12 +298,17 @@ class SqliteStore final : public Store {
   }
 
   std::function<Timestamp()> clock_;
+  std::chrono::milliseconds patience_;
 
   std::mutex writing_;
   Connection writer_;
   std::map<TaskName, std::int64_t> kinds_;
   std::unordered_map<std::int64_t, std::pair<TaskName, Version>> kind_names_;
   std::map<std::string, std::int64_t> clusters_;
+  std::unordered_map<std::int64_t, RetryConfig> backoffs_;
+  std::int64_t settings_version_ = -1;  // of the two that follow
+  std::vector<Limiter> limiters_;
+  std::unordered_set<std::int64_t> keyed_kinds_;
   std::unordered_map<std::int64_t, std::shared_ptr<const JobRecord>> jobs_;
   std::unordered_map<WorkerId, Worker> workers_;
   std::unordered_map<std::int64_t, Held> held_;
@@ -249,31 +321,36 @@ class SqliteStore final : public Store {
   Wake wake_;
 };
 
+// Steps that another process takes meanwhile are waited for, and then not taken again.
 void SqliteStore::migrate() {
-  Transaction transaction(writer_.database);
-  Statement exists(writer_.database, "SELECT count(*) FROM sqlite_master WHERE name = 'schema_version'");
+  Database& database = writer_.database;
+  Transaction transaction(database);
+  Statement exists(database, "SELECT count(*) FROM sqlite_master WHERE name = 'schema_version'");
   exists.step();
-  if (exists.integer(0) == 0) {
-    writer_.database.execute(kSchema);
-    Statement(writer_.database, "INSERT INTO schema_version VALUES (?, ?)").run(kSchemaVersion, now());
-  } else {
-    Statement version(writer_.database, "SELECT max(version) FROM schema_version");
-    version.step();
-    const auto found = version.integer(0);
-    version.reset();
-    if (found > kSchemaVersion) {
-      throw Error(ErrorCode::store, "store " + writer_.database.path() + ": its schema has version " +
-                                        std::to_string(found) + ", this program knows up to " +
-                                        std::to_string(kSchemaVersion) + ": use a newer program, or another store");
-    }
-  }
+  const bool is_new = exists.integer(0) == 0;
   exists.reset();
+  std::int64_t found = 0;
+  if (!is_new) {
+    Statement version(database, "SELECT max(version) FROM schema_version");
+    version.step();
+    found = version.integer(0);
+    version.reset();
+  }
+  if (found > kSchemaVersion) {
+    throw Error(ErrorCode::store, "store " + database.path() + ": its schema has version " + std::to_string(found) +
+                                      ", this program knows up to " + std::to_string(kSchemaVersion) +
+                                      ": use a newer program, or another store");
+  }
+  for (std::int64_t step = found; step < kSchemaVersion; ++step) {
+    database.execute(kSchemaSteps[step]);
+    Statement(database, "INSERT INTO schema_version VALUES (?, ?)").run(step + 1, now());
+  }
   transaction.commit();
 }
 
 std::int64_t SqliteStore::data_version(const std::string& path) noexcept {
   try {
-    if (!version_reader_) version_reader_ = std::make_unique<Connection>(path);
+    if (!version_reader_) version_reader_ = std::make_unique<Connection>(path, patience_);
     Statement& s = version_reader_->sql("PRAGMA data_version");
     s.bind();
     const std::int64_t version = s.step() ? s.integer(0) : 0;
@@ -339,20 +416,30 @@ std::shared_ptr<const JobRecord> SqliteStore::job_record(std::int64_t id) {
 Job SqliteStore::submit(const NewJob& job) {
   const std::scoped_lock lock(writing_);
   Job result;
+  std::string existing;
   transact([&] {
+    if (!job.key.empty()) {
+      Statement& known = sql("SELECT uid FROM job WHERE idempotency_key = ?");
+      if (known.bind(job.key).step()) existing = known.text(0);
+      known.reset();
+      if (!existing.empty()) return;
+    }
     const Ns submitted = std::max(now(), ns(job.not_before));
     const std::string traceparent = to_traceparent(job.span);
     const auto tracestate = text_or_null(job.span.trace_state.header());
     const auto baggage = text_or_null(job.baggage.header());
     const auto submitter = text_or_null(to_traceparent(job.submitter));
     const auto parent = job.parent.valid() ? std::optional(number(job.parent)) : std::nullopt;
+    const std::int64_t cluster = cluster_number(job.cluster);
     sql("INSERT INTO job(uid, name, open_roots, tasks, submitted_at, traceparent, tracestate, baggage, parent_span, "
-        "submitter) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+        "submitter, cluster, idempotency_key) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
         .run(job.id, job.name, static_cast<std::int64_t>(job.roots.tasks.size()),
              static_cast<std::int64_t>(job.roots.tasks.size()), submitted, traceparent, tracestate, baggage, parent,
-             submitter);
+             submitter, cluster, text_or_null(job.key));
     const Position root{.job = writer_.database.last_id(), .depth = -1};
-    insert(job.roots, root, cluster_number(job.cluster), number(job.span.span_id), submitted, submitted);
+    insert(job.roots,
+           {.parent = root, .cluster = cluster, .parent_span = number(job.span.span_id), .created = submitted},
+           submitted);
     if (job.roots.tasks.empty()) {
       sql("UPDATE job SET state = 2, finished_at = submitted_at WHERE id = ?").run(root.job);
       result.state = JobState::completed;
@@ -360,16 +447,52 @@ Job SqliteStore::submit(const NewJob& job) {
     }
     result.id = job.id;
     result.name = job.name;
+    result.cluster = job.cluster;
+    result.key = job.key;
     result.submitted_at = timestamp(submitted);
     result.trace_id = job.span.trace_id;
     result.tasks = job.roots.tasks.size();
   });
+  if (!existing.empty()) return find(existing).value();
   wake_.notify();
   return result;
 }
 
-std::uint64_t SqliteStore::insert(const NewTasks& batch, const Position& parent, std::int64_t cluster,
-                                  std::int64_t parent_span, Ns created, Ns now) {
+std::int64_t SqliteStore::backoff_number(const RetryConfig& b) {
+  sql("INSERT INTO backoff(initial, maximum, multiplier, jitter) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
+      .run(b.initial.count(), b.maximum.count(), b.multiplier, b.jitter);
+  Statement& s = sql("SELECT id FROM backoff WHERE initial = ? AND maximum = ? AND multiplier = ? AND jitter = ?");
+  s.bind(b.initial.count(), b.maximum.count(), b.multiplier, b.jitter).step();
+  const std::int64_t id = s.integer(0);
+  s.reset();
+  return id;
+}
+
+std::optional<RetryConfig> SqliteStore::backoff(std::int64_t id) {
+  if (id == 0) return std::nullopt;
+  auto [it, is_new] = backoffs_.try_emplace(id);
+  if (is_new) {
+    Statement& s = sql("SELECT initial, maximum, multiplier, jitter FROM backoff WHERE id = ?");
+    if (s.bind(id).step()) {
+      it->second = {.initial = std::chrono::nanoseconds(s.integer(0)),
+                    .maximum = std::chrono::nanoseconds(s.integer(1)),
+                    .multiplier = s.real(2),
+                    .jitter = s.real(3)};
+    }
+    s.reset();
+  }
+  return it->second;
+}
+
+// Claims look for keys only among kinds that ever had one.
+void SqliteStore::note_key(std::int64_t kind) {
+  if (settings_version_ >= 0 && keyed_kinds_.contains(kind)) return;
+  sql("UPDATE kind SET keyed = 1 WHERE id = ? AND keyed = 0").run(kind);
+  if (writer_.database.changes() > 0) sql("UPDATE setting SET version = version + 1").run();
+}
+
+std::uint64_t SqliteStore::insert(const NewTasks& batch, const Insertion& common, Ns now) {
+  const Position& parent = common.parent;
   std::vector<std::int64_t> groups;
   groups.reserve(batch.group_sizes.size());
   for (const std::uint32_t size : batch.group_sizes) {
@@ -379,17 +502,47 @@ std::uint64_t SqliteStore::insert(const NewTasks& batch, const Position& parent,
   std::uint64_t ready = 0;
   Statement& add = sql(
       "INSERT INTO task(job, parent, depth, grp, cluster, kind, state, priority, deps_left, deps, max_retries, input, "
-      "parent_span, created_at, ready_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+      "parent_span, created_at, ready_at, boundary) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
   const auto parent_or_null = parent.parent ? std::optional(parent.parent) : std::nullopt;
+  const auto boundary = common.boundary ? std::optional(common.boundary) : std::nullopt;
+  const TaskSettings* last_settings = nullptr;
+  std::optional<std::int64_t> last_backoff;
+  std::int64_t last_cluster = 0;
   for (const NewTask& task : batch.tasks) {
+    const TaskSettings* settings = task.settings.get();
     const bool waits = !task.after.empty();
-    ready += waits ? 0 : 1;
+    Ns run_at = 0;
+    if (settings) {
+      if (settings->delay.count() > 0) run_at = now + settings->delay.count();
+      run_at = std::max(run_at, ns(settings->not_before));
+    }
+    const TaskState state = common.skipped  ? TaskState::skipped
+                            : waits         ? TaskState::waiting
+                            : run_at > now  ? TaskState::scheduled
+                                            : TaskState::ready;
+    ready += state == TaskState::ready || state == TaskState::scheduled ? 1 : 0;  // runners are told of both
+    const std::int64_t kind = kind_number(task.name);
     add.run(parent.job, parent_or_null, parent.depth + 1,
-            task.group == NewTask::kNoGroup ? std::nullopt : std::optional(groups.at(task.group)), cluster,
-            kind_number(task.name), code(waits ? TaskState::waiting : TaskState::ready), task.priority,
-            static_cast<std::int64_t>(task.after.size()), task.dependencies, task.max_retries, task.input, parent_span,
-            created, waits ? std::nullopt : std::optional(now));
+            task.group == NewTask::kNoGroup ? std::nullopt : std::optional(groups.at(task.group)), common.cluster,
+            kind, code(state), task.priority, static_cast<std::int64_t>(task.after.size()), task.dependencies,
+            task.max_retries, task.input, common.parent_span, common.created,
+            state == TaskState::ready ? std::optional(now) : std::nullopt, boundary);
     const std::int64_t id = writer_.database.last_id();
+    if (settings) {
+      if (settings != last_settings) {
+        last_settings = settings;
+        last_backoff = settings->backoff ? std::optional(backoff_number(*settings->backoff)) : std::nullopt;
+        last_cluster = settings->cluster.empty() ? common.cluster : cluster_number(settings->cluster);
+      }
+      if (!settings->limit_key.empty()) note_key(kind);
+      sql("UPDATE task SET optional = ?, backoff = ?, timeout = ?, run_at = ?, limit_key = ?, cluster = ?, display = ? "
+          "WHERE id = ?")
+          .run(settings->optional, last_backoff,
+               settings->timeout.count() > 0 ? std::optional(settings->timeout.count()) : std::nullopt,
+               run_at > now ? std::optional(run_at) : std::nullopt, text_or_null(settings->limit_key), last_cluster,
+               text_or_null(settings->display), id);
+    }
+    if (common.skipped_by) sql("UPDATE task SET skipped_by = ? WHERE id = ?").run(common.skipped_by, id);
     for (const std::uint32_t group : task.after) {
       sql("INSERT INTO dep(grp, task) VALUES (?, ?)").run(groups.at(group), id);
     }
@@ -427,6 +580,66 @@ void SqliteStore::subtree_ended(const Position& task, Ns end, std::int64_t span,
   }
 }
 
+// A task whose failure is its job's, or that of the optional subtree it is in.
+void SqliteStore::failed_for_good(const Held& held, std::int64_t task, std::string_view error_type,
+                                  std::string_view error, Ends& ends) {
+  if (held.boundary) {
+    cut(held.job, held.boundary, task, ends);
+  } else {
+    fail_job(held.job, task, error_type, error, ends);
+  }
+}
+
+// The failure because of which nothing starts in an optional subtree any more; 0: it is whole.
+std::int64_t SqliteStore::cut_by(std::int64_t boundary) {
+  if (boundary == 0) return 0;
+  Statement& s = sql("SELECT cut FROM task WHERE id = ?");
+  const std::int64_t by = s.bind(boundary).step() ? s.integer(0) : 0;
+  s.reset();
+  return by;
+}
+
+// The rest of an optional subtree is skipped; what runs in it goes on.
+void SqliteStore::cut(std::int64_t job, std::int64_t boundary, std::int64_t failed, Ends& ends) {
+  sql("UPDATE task SET cut = ? WHERE id = ? AND cut = 0").run(failed, boundary);
+  if (writer_.database.changes() == 0) return;
+  struct Below {
+    std::int64_t id;
+    Position position;
+    TaskState state;
+  };
+  std::vector<Below> below;
+  Statement& list =
+      sql("WITH RECURSIVE below(id, parent, grp, depth, state) AS ("
+          "SELECT id, parent, grp, depth, state FROM task WHERE job = ?1 AND parent = ?2 UNION ALL "
+          "SELECT t.id, t.parent, t.grp, t.depth, t.state FROM below b JOIN task t ON t.job = ?1 AND t.parent = b.id) "
+          "SELECT id, parent, grp, depth, state FROM below");
+  for (list.bind(job, boundary); list.step();) {
+    below.push_back({list.integer(0),
+                     {job, list.integer(1), list.integer(2), static_cast<int>(list.integer(3))},
+                     static_cast<TaskState>(list.integer(4))});
+  }
+  for (const Below& task : below) {
+    switch (task.state) {
+      case TaskState::waiting:
+      case TaskState::ready:
+      case TaskState::scheduled:
+        sql("UPDATE task SET state = 7, skipped_by = ? WHERE id = ?").run(failed, task.id);
+        ++ends.jobs[job].done;
+        subtree_ended(task.position, 0, 0, kSkippedWithin, ends);
+        break;
+      case TaskState::skipped:
+      case TaskState::canceled:
+        sql("UPDATE task SET skipped_by = ? WHERE id = ? AND skipped_by IS NULL").run(failed, task.id);
+        break;
+      default:
+        // It runs, or something below it does: nothing starts there any more.
+        sql("UPDATE task SET cut = ? WHERE id = ? AND optional AND cut = 0 AND (state = 2 OR open_children > 0)")
+            .run(failed, task.id);
+    }
+  }
+}
+
 void SqliteStore::fail_job(std::int64_t job, std::int64_t task, std::string_view error_type, std::string_view error,
                            Ends& ends) {
   sql("UPDATE job SET stopping = 1, error_type = ?, error = ?, failed_task = ? WHERE id = ? AND stopping = 0")
@@ -455,27 +668,48 @@ bool SqliteStore::finish(WorkerId worker, const Finish& f, Ns now, Ends& ends) {
   };
 
   if (f.result == TaskResult::computed) {
-    const bool leaf = f.subtasks.tasks.empty() || is_stopping(held.job);
+    // In what is being stopped, subtasks are written for a later retry of the job, or to be seen.
+    const bool none = f.subtasks.tasks.empty();
+    const std::int64_t skipped_by = none ? 0 : cut_by(held.boundary);
+    const bool skipped = !none && (skipped_by != 0 || is_stopping(held.job));
+    const bool leaf = none || skipped;
     const std::int64_t children = leaf ? 0 : static_cast<std::int64_t>(f.subtasks.tasks.size());
     const std::int64_t span = leaf ? 0 : number(SpanId::random());
     sql("UPDATE task SET state = ?, ended_at = ?5, closed_at = max(closed_at, ?5), open_children = ?2, "
         "subtasks_span = ?3 WHERE id = ?4 AND worker = ?6 AND attempt = ?7 AND state = 2")
-        .run(code(leaf ? TaskState::completed : TaskState::computed), children,
+        .run(code(none ? TaskState::completed : TaskState::computed), children,
              leaf ? std::nullopt : std::optional(span), f.task, end, worker, f.attempt);
     if (!written()) return applied_before();
     auto& job = ends.jobs[held.job];
     ++job.done;
     job.end = std::max(job.end, end);
-    if (leaf) {
-      subtree_ended(position, end, held.span, 0, ends);
-    } else {
-      ends.made_ready += insert(f.subtasks, {held.job, f.task, 0, held.depth}, held.cluster, span, end, now);
-      sql("UPDATE job SET tasks = tasks + ? WHERE id = ?").run(children, held.job);
+    ends.tell |= held.limited;
+    if (!none) {
+      const std::uint64_t ready = insert(f.subtasks,
+                                         {.parent = {held.job, f.task, 0, held.depth},
+                                          .cluster = held.cluster,
+                                          .parent_span = span,
+                                          .boundary = held.boundary,
+                                          .created = end,
+                                          .skipped = skipped,
+                                          .skipped_by = skipped_by},
+                                         now);
+      ends.made_ready += ready;
+      sql("UPDATE job SET tasks = tasks + ? WHERE id = ?").run(static_cast<std::int64_t>(f.subtasks.tasks.size()),
+                                                              held.job);
+      if (skipped) {
+        sql("UPDATE task SET broken = broken | ? WHERE id = ?").run(kSkippedWithin, f.task);
+        job.done += static_cast<std::int64_t>(f.subtasks.tasks.size());
+      }
     }
+    // What a cut subtree lacks is nothing to those above its boundary.
+    if (leaf) subtree_ended(position, end, held.span, skipped && !(skipped_by && held.boundary == f.task) ? kSkippedWithin : 0, ends);
     return true;
   }
 
-  const bool stopping = is_stopping(held.job);
+  const std::int64_t skipped_by = cut_by(held.boundary);
+  const bool stopping = skipped_by != 0 || is_stopping(held.job);
+  ends.tell |= held.limited;
   if (f.result == TaskResult::released && !stopping) {
     sql("UPDATE task SET state = 1, ready_at = ?1, attempt = attempt - ?2, span = iif(?2, prev_span, span), "
         "closed_at = max(closed_at, ?3) WHERE id = ?4 AND worker = ?5 AND attempt = ?6 AND state = 2")
@@ -499,16 +733,20 @@ bool SqliteStore::finish(WorkerId worker, const Finish& f, Ns now, Ends& ends) {
   // For good: it failed, or its job is being stopped.
   const bool failed = f.result == TaskResult::failed;
   sql("UPDATE task SET state = ?1, failures = failures + ?2, ended_at = ?3, closed_at = max(closed_at, ?3), "
-      "error_type = ?4, error = ?5 WHERE id = ?6 AND worker = ?7 AND attempt = ?8 AND state = 2")
-      .run(code(failed ? TaskState::failed : TaskState::canceled), failed, end, text_or_null(f.error_type),
-           text_or_null(f.error), f.task, worker, f.attempt);
+      "error_type = ?4, error = ?5, skipped_by = ?9 WHERE id = ?6 AND worker = ?7 AND attempt = ?8 AND state = 2")
+      .run(code(!failed         ? TaskState::canceled
+                : held.boundary ? TaskState::failed_optional
+                                : TaskState::failed),
+           failed, end, text_or_null(f.error_type), text_or_null(f.error), f.task, worker, f.attempt,
+           !failed && skipped_by ? std::optional(skipped_by) : std::nullopt);
   if (!written()) return applied_before();
   log_attempt(failed ? AttemptEnd::failed : AttemptEnd::released);
   auto& job = ends.jobs[held.job];
   ++job.done;
   job.end = std::max(job.end, end);
-  subtree_ended(position, end, held.span, failed ? kFailedWithin : kSkippedWithin, ends);
-  if (failed) fail_job(held.job, f.task, f.error_type, f.error, ends);
+  const bool own_boundary = held.boundary == f.task && (failed || skipped_by != 0);
+  subtree_ended(position, end, held.span, own_boundary ? 0 : failed ? kFailedWithin : kSkippedWithin, ends);
+  if (failed) failed_for_good(held, f.task, f.error_type, f.error, ends);
   return true;
 }
 
@@ -532,8 +770,8 @@ void SqliteStore::settle(WorkerId worker, Ns now, Ends& ends, std::vector<Enclos
       Statement& s = sql(
           "UPDATE task SET open_children = open_children - ?1, closed_at = max(closed_at, ?2), broken = broken | ?3, "
           "state = iif(open_children = ?1 AND (broken | ?3) = 0, 4, state) WHERE id = ?4 "
-          "RETURNING open_children, job, parent, grp, depth, kind, parent_span, subtasks_span, ended_at, "
-          "closed_at, broken");
+          "RETURNING open_children, job, parent, grp, depth, kind, parent_span, subtasks_span, "
+          "ifnull(reopened_at, ended_at), closed_at, broken, cut");
       s.bind(delta.count, delta.end, delta.broken, id);
       if (!s.step()) continue;
       const bool is_closed = s.integer(0) == 0;
@@ -541,6 +779,7 @@ void SqliteStore::settle(WorkerId worker, Ns now, Ends& ends, std::vector<Enclos
       const std::int64_t kind_id = s.integer(5), parent_span = s.integer(6), span = s.integer(7);
       const Ns start = s.integer(8), end = s.integer(9);
       const int broken = static_cast<int>(s.integer(10));
+      const bool is_cut = s.integer(11) != 0;
       s.reset();
       if (!is_closed) continue;
       Statement& count = sql("SELECT count(*) FROM task WHERE job = ? AND parent = ?");
@@ -561,7 +800,7 @@ void SqliteStore::settle(WorkerId worker, Ns now, Ends& ends, std::vector<Enclos
                   .submitter = {},
                   .tasks = children},
                  closed);
-      subtree_ended(position, end, span, broken, ends);
+      subtree_ended(position, end, span, is_cut ? 0 : broken, ends);
     }
   }
 
@@ -577,7 +816,8 @@ void SqliteStore::settle(WorkerId worker, Ns now, Ends& ends, std::vector<Enclos
     s.reset();
     if (!is_closed) continue;
     sql("UPDATE task SET deps_left = deps_left - 1, dep_span = iif(?1 >= ifnull(dep_end, 0), ?2, dep_span), "
-        "dep_end = max(ifnull(dep_end, 0), ?1), ready_at = ?3, state = iif(state = 0 AND deps_left = 1, 1, state) "
+        "dep_end = max(ifnull(dep_end, 0), ?1), ready_at = ?3, "
+        "state = iif(state = 0 AND deps_left = 1, iif(run_at > ?3, 9, 1), state) "
         "WHERE id IN (SELECT task FROM dep WHERE grp = ?4)")
         .run(end, span, now, id);
     ends.made_ready += static_cast<std::uint64_t>(writer_.database.changes());
@@ -613,7 +853,7 @@ void SqliteStore::stop_job(std::int64_t job, WorkerId worker, Ns now, Ends& ends
   };
   std::vector<Open> computed;
   Statement& list =
-      sql("SELECT id, kind, parent_span, subtasks_span, ended_at FROM task "
+      sql("SELECT id, kind, parent_span, subtasks_span, ifnull(reopened_at, ended_at) FROM task "
           "WHERE job = ? AND state = 3 AND open_children > 0 ORDER BY depth DESC");
   for (list.bind(job); list.step();) {
     computed.push_back({list.integer(0), list.integer(1), list.integer(2), list.integer(3), list.integer(4), 0, 0});
@@ -621,7 +861,10 @@ void SqliteStore::stop_job(std::int64_t job, WorkerId worker, Ns now, Ends& ends
   for (Open& task : computed) {
     Statement& count =
         sql("SELECT count(*) FILTER (WHERE state = 2 OR (state = 3 AND open_children > 0)), max(closed_at), "
-            "max(state = 5 OR (broken & 1)) | (max(state IN (7, 8) OR (broken & 2)) << 1), count(*) "
+            // A subtree that is open yet will tell when it is closed.
+            "max(state = 5 OR (open_children = 0 AND cut = 0 AND broken & 1)) | "
+            "(max((state IN (7, 8) AND skipped_by IS NULL) OR (open_children = 0 AND cut = 0 AND broken & 2)) << 1), "
+            "count(*) "
             "FROM task WHERE job = ? AND parent = ?");
     count.bind(job, task.id).step();
     const std::int64_t open = count.integer(0);
@@ -663,22 +906,26 @@ void SqliteStore::stop_job(std::int64_t job, WorkerId worker, Ns now, Ends& ends
 
 void SqliteStore::finish_job(std::int64_t id, WorkerId worker, Ns now, Ends& ends, std::vector<EnclosingSpan>& closed) {
   Statement& s =
-      sql("UPDATE job SET state = CASE stopping WHEN 0 THEN 2 WHEN 1 THEN 3 ELSE 4 END, finished_at = max(?, ended_at) "
-          "WHERE id = ? AND finished_at IS NULL "
-          "RETURNING stopping, submitted_at, ended_at, parent_span, submitter, error_type, error, tasks, finished_at");
+      // A job of which everything was done before it could be stopped has completed.
+      sql("UPDATE job SET state = CASE WHEN stopping = 0 THEN 2 WHEN stopping = 1 THEN 3 WHEN EXISTS(SELECT 1 FROM task "
+          "WHERE job = ?2 AND skipped_by IS NULL AND state IN (5, 7, 8)) THEN 4 ELSE 2 END, "
+          "finished_at = max(?1, ended_at) WHERE id = ?2 AND finished_at IS NULL "
+          "RETURNING state, ifnull(opened_at, submitted_at), ended_at, parent_span, submitter, error_type, error, tasks, "
+          "finished_at, traceparent, first_span");
   s.bind(now, id);
   if (!s.step()) return;
-  const auto stopping = static_cast<JobEnd>(s.integer(0));
+  const auto state = static_cast<JobState>(s.integer(0));
   EnclosingSpan span;
   span.job = job_record(id);
-  span.span = span.job->span.span_id;
+  if (const auto own = from_traceparent(s.text(9))) span.span = own->span_id;  // a retried job has another
+  if (!s.null(10)) span.first = span_id(s.integer(10));
   if (!s.null(3)) span.parent = span_id(s.integer(3));
   span.start = timestamp(s.integer(1));
   // Where no attempt ever ended, the job did when it was stopped.
   span.end = timestamp(std::max(s.integer(1), s.integer(2) ? s.integer(2) : s.integer(8)));
-  span.outcome = stopping == JobEnd::none      ? TaskState::completed
-                 : stopping == JobEnd::failing ? TaskState::failed
-                                               : TaskState::canceled;
+  span.outcome = state == JobState::completed ? TaskState::completed
+                 : state == JobState::failed  ? TaskState::failed
+                                              : TaskState::canceled;
   if (auto submitter = from_traceparent(s.text(4))) span.submitter = *submitter;
   span.error_type = s.text(5);
   span.error = s.text(6);
@@ -731,17 +978,50 @@ void SqliteStore::remove_worker(WorkerId worker) {
 
 void SqliteStore::leave(WorkerId worker) {
   const std::scoped_lock lock(writing_);
-  bool gave_back = false;
+  Ends ends;
   transact([&] {
-    sql("UPDATE task SET state = 1, ready_at = ?, attempt = attempt - 1, span = prev_span, worker = NULL "
-        "WHERE worker = ? AND state = 2")
-        .run(now(), worker);
-    gave_back = writer_.database.changes() > 0;
+    const Ns t = now();
+    std::vector<EnclosingSpan> closed;  // of jobs that were being stopped: in the outbox, for others
+    for (const auto& [task, held] : held_) {
+      if (held.worker != worker) continue;
+      Finish back;
+      back.task = task;
+      back.attempt = held.attempt;
+      back.result = TaskResult::released;
+      back.started = false;
+      back.end = timestamp(t);
+      finish(worker, back, t, ends);
+    }
+    settle(worker, t, ends, closed);
     remove_worker(worker);
   });
   workers_.erase(worker);
   forget_held(worker);
-  if (gave_back) wake_.notify();
+  if (ends.tell || ends.made_ready > 0) wake_.notify();
+}
+
+// True while this worker's cluster hands out tasks. Learns of changed limits by the way.
+bool SqliteStore::refresh_settings(const Worker& worker) {
+  Statement& s = sql("SELECT paused, (SELECT version FROM setting WHERE id = 1) FROM cluster WHERE id = ?");
+  const bool open = s.bind(worker.cluster).step() && s.integer(0) == 0;
+  const std::int64_t version = s.integer(1);
+  s.reset();
+  if (version == settings_version_) return open;
+  limiters_.clear();
+  Statement& list = sql("SELECT id, task, key, max_running, rate, per FROM limiter ORDER BY id");
+  for (list.bind(); list.step();) {
+    limiters_.push_back({list.integer(0),
+                         {.task = std::string(list.text(1)),
+                          .key = std::string(list.text(2)),
+                          .max_running = static_cast<std::uint32_t>(list.integer(3)),
+                          .rate = static_cast<std::uint32_t>(list.integer(4)),
+                          .per = std::chrono::nanoseconds(list.integer(5))}});
+  }
+  keyed_kinds_.clear();
+  Statement& keyed = sql("SELECT id FROM kind WHERE keyed = 1");
+  for (keyed.bind(); keyed.step();) keyed_kinds_.insert(keyed.integer(0));
+  settings_version_ = version;
+  return open;
 }
 
 void SqliteStore::refresh_kinds(Worker& worker) {
@@ -780,15 +1060,15 @@ bool SqliteStore::anything_for(const Exchange& exchange, Worker& worker, Ns now,
   if (!exchange.finishes.empty() || !exchange.progress.empty() || !exchange.recorded.empty()) return true;
   if (exchange.want > 0) {
     refresh_kinds(worker);
+    const bool open = refresh_settings(worker);
     for (const auto& [kind_id, index] : worker.kinds) {
-      Statement& s = sql(kClaim);
-      const bool found = s.bind(worker.cluster, kind_id, 1).step();
+      if (!open) break;
+      Statement& s = sql(kAnyReady);
+      const bool found = s.bind(worker.cluster, kind_id).step();
       s.reset();
       if (found) return true;
     }
-    Statement& due = sql("SELECT run_at FROM task WHERE state = 9 ORDER BY run_at LIMIT 1");
-    if (due.bind().step()) result.due = std::chrono::nanoseconds(due.integer(0) - now);
-    due.reset();
+    next_due(now, result);
     if (result.due && result.due->count() <= 0) return true;
   }
   list_stopping(exchange.worker, result);
@@ -848,34 +1128,197 @@ Exchanged SqliteStore::exchange(const Exchange& exchange) {
   return result;
 }
 
+// How many tasks may start in one claim, by the limits that fit them. Costs nothing where there are none.
+class Allowances {
+ public:
+  Allowances(SqliteStore& store, Ns now) : store_(&store), now_(now) {}
+
+  [[nodiscard]] bool any() const noexcept { return !store_->limiters_.empty(); }
+  [[nodiscard]] bool limits(std::int64_t kind, const std::string& key) {
+    return any() && std::any_of(store_->limiters_.begin(), store_->limiters_.end(), [&](const Limiter& l) {
+             return l.fits(store_->kind(kind).first.name, key);
+           });
+  }
+  [[nodiscard]] std::size_t left(std::int64_t kind, const std::string& key) {
+    std::size_t least = SIZE_MAX;
+    for (const Limiter& limiter : store_->limiters_) {
+      if (limiter.fits(store_->kind(kind).first.name, key)) least = std::min(least, left(bucket(limiter, key)));
+    }
+    return least;
+  }
+  bool take(std::int64_t kind, const std::string& key) {
+    if (left(kind, key) == 0) return false;
+    for (const Limiter& limiter : store_->limiters_) {
+      if (!limiter.fits(store_->kind(kind).first.name, key)) continue;
+      Bucket& b = bucket(limiter, key);
+      ++b.running;
+      b.tokens -= 1;
+      b.taken = true;
+    }
+    return true;
+  }
+  // Keeps what was taken, and says when a rate allows the next.
+  void write(Exchanged& result) {
+    for (const auto& [name, b] : buckets_) {
+      const Limit& limit = b.limiter->limit;
+      if (limit.rate == 0) continue;
+      if (b.taken) {
+        store_->sql("INSERT OR REPLACE INTO bucket(limiter, key, tokens, at) VALUES (?, ?, ?, ?)")
+            .run(name.first, name.second, b.tokens, now_);
+      }
+      if (b.tokens >= 1) continue;
+      const auto wait = std::chrono::nanoseconds(
+          1 + static_cast<Ns>((1 - b.tokens) * static_cast<double>(limit.per.count()) / limit.rate));
+      result.due = result.due ? std::min(*result.due, wait) : wait;
+    }
+  }
+
+ private:
+  struct Bucket {
+    const Limiter* limiter = nullptr;
+    std::uint64_t running = 0;
+    double tokens = 0;
+    bool taken = false;
+  };
+  struct Running {
+    std::string task;
+    std::string key;
+    std::uint64_t count;
+  };
+
+  static std::size_t left(const Bucket& b) {
+    const Limit& limit = b.limiter->limit;
+    std::size_t n = SIZE_MAX;
+    if (limit.max_running > 0) n = limit.max_running > b.running ? limit.max_running - b.running : 0;
+    if (limit.rate > 0) n = std::min(n, b.tokens >= 1 ? static_cast<std::size_t>(b.tokens) : 0);
+    return n;
+  }
+  Bucket& bucket(const Limiter& limiter, const std::string& key) {
+    const std::string name = limiter.bucket(key);
+    auto [it, is_new] = buckets_.try_emplace({limiter.id, name});
+    Bucket& b = it->second;
+    if (!is_new) return b;
+    b.limiter = &limiter;
+    if (limiter.limit.max_running > 0) {
+      for (const Running& r : running()) {
+        if (limiter.fits(r.task, r.key) && limiter.bucket(r.key) == name) b.running += r.count;
+      }
+    }
+    if (limiter.limit.rate > 0) {
+      b.tokens = limiter.limit.rate;  // full, where nothing is known
+      Statement& s = store_->sql("SELECT tokens, at FROM bucket WHERE limiter = ? AND key = ?");
+      if (s.bind(limiter.id, name).step()) {
+        const double since = static_cast<double>(std::max<Ns>(0, now_ - s.integer(1)));
+        const double refilled = since * limiter.limit.rate / static_cast<double>(limiter.limit.per.count());
+        b.tokens = std::min<double>(limiter.limit.rate, s.real(0) + refilled);
+      }
+      s.reset();
+    }
+    return b;
+  }
+  // Counted, not kept: what is counted can't be wrong.
+  const std::vector<Running>& running() {
+    if (running_) return *running_;
+    running_.emplace();
+    Statement& s =
+        store_->sql("SELECT kind, limit_key, count(*) FROM task INDEXED BY task_running WHERE state = 2 GROUP BY 1, 2");
+    for (s.bind(); s.step();) {
+      running_->push_back({store_->kind(s.integer(0)).first.name, std::string(s.text(1)),
+                           static_cast<std::uint64_t>(s.integer(2))});
+    }
+    return *running_;
+  }
+
+  SqliteStore* store_;
+  Ns now_;
+  std::map<std::pair<std::int64_t, std::string>, Bucket> buckets_;
+  std::optional<std::vector<Running>> running_;
+};
+
 void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchanged& result, Ends& ends) {
   sql("UPDATE task SET state = 1, ready_at = run_at, run_at = NULL WHERE state = 9 AND run_at <= ?").run(now);
   ends.made_ready += static_cast<std::uint64_t>(writer_.database.changes());
   refresh_kinds(worker);
 
+  if (!refresh_settings(worker)) {
+    next_due(now, result);
+    return;
+  }
   struct Candidate {
-    std::int64_t priority, id;
+    std::int64_t priority, id, kind;
     std::uint32_t type;
+    std::string key;
   };
   std::vector<Candidate> found;
+  Allowances allowances(*this, now);
   for (const auto& [kind_id, type] : worker.kinds) {
-    Statement& s = sql(kClaim);
-    for (s.bind(worker.cluster, kind_id, static_cast<std::int64_t>(exchange.want)); s.step();) {
-      found.push_back({s.integer(1), s.integer(0), type});
+    const std::size_t most = std::min(exchange.want, allowances.left(kind_id, {}));
+    if (most > 0) {
+      Statement& s = sql(kClaim);
+      for (s.bind(worker.cluster, kind_id, static_cast<std::int64_t>(most)); s.step();) {
+        found.push_back({s.integer(1), s.integer(0), kind_id, type, {}});
+      }
+    }
+    if (!keyed_kinds_.contains(kind_id)) continue;
+    // The keys of this kind, in turn; not all of very many at once.
+    std::string& from = worker.next_key[kind_id];
+    std::string after = from;
+    bool wrapped = from.empty();
+    std::size_t looked = 0;
+    for (const std::size_t enough = found.size() + exchange.want;;) {
+      Statement& next =
+          sql("SELECT limit_key FROM task WHERE state = 1 AND cluster = ? AND kind = ? AND limit_key > ? "
+              "ORDER BY limit_key LIMIT 1");
+      const bool more = next.bind(worker.cluster, kind_id, after).step();
+      std::string key(more ? next.text(0) : std::string_view());
+      next.reset();
+      if (!more && !wrapped) {
+        wrapped = true;
+        after.clear();
+        continue;
+      }
+      if (!more || (wrapped && !from.empty() && key > from)) {
+        from.clear();
+        break;
+      }
+      const std::size_t allowed = std::min(exchange.want, allowances.left(kind_id, key));
+      if (allowed > 0) {
+        Statement& s = sql(kClaimKeyed);
+        for (s.bind(worker.cluster, kind_id, key, static_cast<std::int64_t>(allowed)); s.step();) {
+          found.push_back({s.integer(1), s.integer(0), kind_id, type, key});
+        }
+      }
+      after = std::move(key);
+      if (++looked >= kKeysAtOnce && found.size() < enough) {
+        result.due = kLookAgain;
+        from = after;
+        break;
+      }
+      if (looked >= kKeysAtOnce) {
+        from = after;
+        break;
+      }
     }
   }
+  std::sort(found.begin(), found.end(), [](const Candidate& a, const Candidate& b) {
+    return a.priority != b.priority ? a.priority > b.priority : a.id < b.id;
+  });
+  if (allowances.any()) {
+    std::vector<Candidate> allowed;
+    for (Candidate& c : found) {
+      if (allowed.size() < exchange.want && allowances.take(c.kind, c.key)) allowed.push_back(std::move(c));
+    }
+    found = std::move(allowed);
+    allowances.write(result);
+  }
   const std::size_t n = std::min(found.size(), exchange.want);
-  std::partial_sort(found.begin(), found.begin() + static_cast<std::ptrdiff_t>(n), found.end(),
-                    [](const Candidate& a, const Candidate& b) {
-                      return a.priority != b.priority ? a.priority > b.priority : a.id < b.id;
-                    });
   found.resize(n);
 
   result.claimed.reserve(n);
   for (const Candidate& candidate : found) {
     Statement& s =
         sql("SELECT job, parent, grp, depth, attempt, failures, lost, max_retries, input, parent_span, span, dep_span, "
-            "deps, created_at, ready_at FROM task WHERE id = ?");
+            "deps, created_at, ready_at, boundary, optional, timeout, backoff FROM task WHERE id = ?");
     s.bind(candidate.id).step();
     ClaimedTask task;
     task.task = candidate.id;
@@ -898,6 +1341,8 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
     task.queue_wait = std::chrono::nanoseconds(std::max<Ns>(0, now - ready));
     if (task.dependencies > 0) task.dependency_wait = std::chrono::nanoseconds(std::max<Ns>(0, ready - created));
     const int depth = static_cast<int>(s.integer(3));
+    task.timeout = std::chrono::nanoseconds(s.integer(17));
+    const std::int64_t backoff_id = s.integer(18);
     claimed_.insert_or_assign(candidate.id, Held{.worker = exchange.worker,
                                                  .attempt = task.attempt,
                                                  .job = s.integer(0),
@@ -905,8 +1350,11 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
                                                  .group = s.integer(2),
                                                  .cluster = worker.cluster,
                                                  .depth = depth,
-                                                 .span = number(task.span)});
+                                                 .span = number(task.span),
+                                                 .boundary = s.integer(16) ? candidate.id : s.integer(15),
+                                                 .limited = allowances.limits(candidate.kind, candidate.key)});
     s.reset();
+    task.backoff = backoff(backoff_id);
     sql("UPDATE task SET state = 2, attempt = ?, worker = ?, prev_span = ?, span = ?, started_at = ? WHERE id = ?")
         .run(task.attempt, exchange.worker, task.attempt > 1 ? std::optional(previous) : std::nullopt,
              number(task.span), now, candidate.id);
@@ -916,8 +1364,15 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
     result.claimed.push_back(std::move(task));
   }
 
+  next_due(now, result);
+}
+
+void SqliteStore::next_due(Ns now, Exchanged& result) {
   Statement& due = sql("SELECT run_at FROM task WHERE state = 9 ORDER BY run_at LIMIT 1");
-  if (due.bind().step()) result.due = std::chrono::nanoseconds(due.integer(0) - now);
+  if (due.bind().step()) {
+    const std::chrono::nanoseconds left(due.integer(0) - now);
+    result.due = result.due ? std::min(*result.due, left) : left;
+  }
   due.reset();
 }
 
@@ -927,14 +1382,16 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
 void SqliteStore::lose(WorkerId worker, const std::unordered_map<std::int64_t, LostAttempt>* known, Ns end,
                        std::uint32_t max_lost, Ns now, Ends& ends, Released& released) {
   struct Running {
-    std::int64_t id, job, parent, group, span, lost;
+    std::int64_t id, job, parent, group, span, lost, boundary;
     int depth;
   };
   std::vector<Running> running;
-  Statement& list = sql("SELECT id, job, parent, grp, span, lost, depth FROM task WHERE worker = ? AND state = 2");
+  Statement& list =
+      sql("SELECT id, job, parent, grp, span, lost, depth, iif(optional, id, ifnull(boundary, 0)) FROM task "
+          "WHERE worker = ? AND state = 2");
   for (list.bind(worker); list.step();) {
     running.push_back({list.integer(0), list.integer(1), list.integer(2), list.integer(3), list.integer(4),
-                       list.integer(5), static_cast<int>(list.integer(6))});
+                       list.integer(5), list.integer(7), static_cast<int>(list.integer(6))});
   }
   for (const Running& task : running) {
     bool charged = true;
@@ -948,7 +1405,9 @@ void SqliteStore::lose(WorkerId worker, const std::unordered_map<std::int64_t, L
         started = charged = false;  // it was waiting for a thread: a started one would have had a span
       }
     }
-    if (!started && !is_stopping(task.job)) {
+    const std::int64_t skipped_by = cut_by(task.boundary);
+    const bool being_stopped = skipped_by != 0 || is_stopping(task.job);
+    if (!started && !being_stopped) {
       sql("UPDATE task SET state = 1, ready_at = ?, attempt = attempt - 1, span = prev_span, worker = NULL "
           "WHERE id = ?")
           .run(now, task.id);
@@ -957,7 +1416,7 @@ void SqliteStore::lose(WorkerId worker, const std::unordered_map<std::int64_t, L
       continue;
     }
     const bool failed = charged && task.lost + 1 >= max_lost;
-    const bool stopping = !failed && is_stopping(task.job);
+    const bool stopping = !failed && being_stopped;
     const std::string message =
         failed ? "its runner was lost while it ran, " + std::to_string(task.lost + 1) + " times" : std::string();
     if (started) {
@@ -966,11 +1425,12 @@ void SqliteStore::lose(WorkerId worker, const std::unordered_map<std::int64_t, L
           .run(ended, static_cast<int>(charged ? AttemptEnd::lost_charged : AttemptEnd::lost), task.id);
     }
     sql("UPDATE task SET state = ?1, lost = lost + ?2, ready_at = ?3, worker = NULL, closed_at = max(closed_at, ?4), "
-        "ended_at = ?4, error_type = ?5, error = ?6 WHERE id = ?7")
-        .run(code(failed     ? TaskState::failed
+        "ended_at = ?4, error_type = ?5, error = ?6, skipped_by = ?8 WHERE id = ?7")
+        .run(code(failed     ? (task.boundary ? TaskState::failed_optional : TaskState::failed)
                   : stopping ? TaskState::canceled
                              : TaskState::ready),
-             charged, now, ended, failed ? std::optional("runner_lost") : std::nullopt, text_or_null(message), task.id);
+             charged, now, ended, failed ? std::optional("runner_lost") : std::nullopt, text_or_null(message), task.id,
+             stopping && skipped_by ? std::optional(skipped_by) : std::nullopt);
     if (!failed && !stopping) {
       sql("DELETE FROM progress WHERE job = ? AND task = ?").run(task.job, task.id);
       ++ends.made_ready;
@@ -980,11 +1440,13 @@ void SqliteStore::lose(WorkerId worker, const std::unordered_map<std::int64_t, L
     auto& job = ends.jobs[task.job];
     ++job.done;
     job.end = std::max(job.end, ended);
+    const bool own_boundary = task.boundary == task.id && (failed || skipped_by != 0);
     subtree_ended({task.job, task.parent, task.group, task.depth}, ended, task.span,
-                  failed ? kFailedWithin : kSkippedWithin, ends);
+                  own_boundary ? 0 : failed ? kFailedWithin : kSkippedWithin, ends);
     if (failed) {
       ++released.failed;
-      fail_job(task.job, task.id, "runner_lost", message, ends);
+      const Held held{.job = task.job, .boundary = task.boundary};
+      failed_for_good(held, task.id, "runner_lost", message, ends);
     }
   }
   remove_worker(worker);
@@ -995,7 +1457,7 @@ void SqliteStore::take_leftovers(WorkerId by, std::vector<EnclosingSpan>& spans)
   constexpr int kAtOnce = 1000;
   Statement& s = sql(
       "SELECT o.id, o.job, o.task, o.span, o.parent, o.started_at, o.ended_at, o.outcome, o.error_type, o.error, "
-      "o.tasks, t.kind, j.submitter FROM span_outbox o JOIN job j ON j.id = o.job LEFT JOIN task t ON t.id = o.task "
+      "o.tasks, t.kind, j.submitter, j.first_span FROM span_outbox o JOIN job j ON j.id = o.job LEFT JOIN task t ON t.id = o.task "
       "WHERE o.worker IS NULL OR o.worker NOT IN (SELECT id FROM worker) ORDER BY o.id LIMIT ?");
   const std::size_t first = spans.size();
   for (s.bind(kAtOnce); s.step();) {
@@ -1014,6 +1476,7 @@ void SqliteStore::take_leftovers(WorkerId by, std::vector<EnclosingSpan>& spans)
     span.tasks = static_cast<std::uint64_t>(s.integer(10));
     if (span.task == 0) {
       if (auto submitter = from_traceparent(s.text(12))) span.submitter = *submitter;
+      if (!s.null(13) && span_id(s.integer(13)) != span.span) span.first = span_id(s.integer(13));
     }
     spans.push_back(std::move(span));
   }
@@ -1081,7 +1544,7 @@ bool SqliteStore::idle(WorkerId id) {
   };
   bool waiting = false;
   for (const auto& [kind_id, type] : worker.kinds) {
-    if (any(sql(kClaim).bind(worker.cluster, kind_id, 1))) return false;
+    if (any(sql(kAnyReady).bind(worker.cluster, kind_id))) return false;
     for (const char* open : {"SELECT 1 FROM task WHERE state = 9 AND kind = ? AND cluster = ? LIMIT 1",
                              "SELECT 1 FROM task WHERE state = 2 AND kind = ? AND cluster = ? LIMIT 1"}) {
       if (any(sql(open).bind(kind_id, worker.cluster))) return false;
@@ -1102,13 +1565,13 @@ bool SqliteStore::idle(WorkerId id) {
 
 // ------ looking
 
-std::optional<Job> SqliteStore::find(std::string_view id) {
-  const std::scoped_lock lock(reading_);
-  Statement& s = reader_.sql(
-      "SELECT id, uid, name, state, submitted_at, started_at, finished_at, traceparent, error_type, error, "
-      "failed_task, tasks, tasks_done FROM job WHERE uid = ?");
-  if (!s.bind(id).step()) return std::nullopt;
-  const std::int64_t number = s.integer(0);
+// What read_job() reads.
+#define WAYMARK_JOB_COLUMNS                                                                            \
+  "SELECT j.id, j.uid, j.name, j.state, j.submitted_at, j.started_at, j.finished_at, j.traceparent, "       \
+  "j.error_type, j.error, j.failed_task, j.tasks, j.tasks_done, c.name, j.idempotency_key, j.retries "      \
+  "FROM job j LEFT JOIN cluster c ON c.id = j.cluster "
+
+Job SqliteStore::read_job(const Statement& s) {
   Job job;
   job.id = s.text(1);
   job.name = s.text(2);
@@ -1122,14 +1585,70 @@ std::optional<Job> SqliteStore::find(std::string_view id) {
   if (!s.null(10)) job.failed_task = std::to_string(s.integer(10));
   job.tasks = static_cast<std::uint64_t>(s.integer(11));
   job.tasks_done = static_cast<std::uint64_t>(s.integer(12));
-  s.reset();
+  job.cluster = s.text(13);
+  job.key = s.text(14);
+  job.retries = static_cast<std::uint32_t>(s.integer(15));
+  return job;
+}
+
+void SqliteStore::read_progress(std::int64_t number, Job& job) {
   Statement& p =
       reader_.sql("SELECT label, sum(done), sum(total) FROM progress WHERE job = ? GROUP BY label ORDER BY label");
   for (p.bind(number); p.step();) {
     job.progress.push_back(
         {std::string(p.text(0)), static_cast<std::uint64_t>(p.integer(1)), static_cast<std::uint64_t>(p.integer(2))});
   }
+}
+
+std::optional<Job> SqliteStore::find(std::string_view id) {
+  const std::scoped_lock lock(reading_);
+  Statement& s = reader_.sql(WAYMARK_JOB_COLUMNS "WHERE j.uid = ?");
+  if (!s.bind(id).step()) return std::nullopt;
+  const std::int64_t number = s.integer(0);
+  Job job = read_job(s);
+  s.reset();
+  read_progress(number, job);
   return job;
+}
+
+JobPage SqliteStore::query(const JobFilter& filter) {
+  constexpr std::size_t kMost = 10'000;
+  if (filter.limit == 0 || filter.limit > kMost) {
+    throw Error(ErrorCode::invalid_argument, "JobFilter::limit: expected 1 to " + std::to_string(kMost));
+  }
+  Ns before = INT64_MAX;
+  std::int64_t before_number = INT64_MAX;
+  if (!filter.cursor.empty()) {
+    const char* end = filter.cursor.data() + filter.cursor.size();
+    const auto time = std::from_chars(filter.cursor.data(), end, before);
+    const auto rest = time.ptr < end && *time.ptr == '.' ? std::from_chars(time.ptr + 1, end, before_number) : time;
+    if (time.ec != std::errc() || rest.ec != std::errc() || rest.ptr != end || time.ptr == rest.ptr) {
+      throw Error(ErrorCode::invalid_argument, "JobFilter::cursor: expected JobPage::next of the page before");
+    }
+  }
+  std::int64_t states = 0;
+  for (const JobState state : filter.states) states |= std::int64_t{1} << static_cast<int>(state);
+  const std::scoped_lock lock(reading_);
+  Statement& s = reader_.sql(WAYMARK_JOB_COLUMNS
+                             "WHERE (j.submitted_at, j.id) < (?1, ?2) AND j.submitted_at >= ?3 AND j.submitted_at < ?4 "
+                             "AND (?5 = 0 OR (?5 >> j.state) & 1) AND (?6 = '' OR instr(lower(j.name), lower(?6)) > 0) "
+                             "AND (?7 = '' OR c.name = ?7) ORDER BY j.submitted_at DESC, j.id DESC LIMIT ?8");
+  s.bind(before, before_number, ns(filter.submitted_after),
+         filter.submitted_before == Timestamp{} ? INT64_MAX : ns(filter.submitted_before), states, filter.name,
+         filter.cluster, static_cast<std::int64_t>(filter.limit + 1));
+  JobPage page;
+  std::vector<std::int64_t> numbers;
+  while (s.step()) {
+    if (page.jobs.size() == filter.limit) {
+      page.next = std::to_string(ns(page.jobs.back().submitted_at)) + "." + std::to_string(numbers.back());
+      break;
+    }
+    numbers.push_back(s.integer(0));
+    page.jobs.push_back(read_job(s));
+  }
+  s.reset();
+  for (std::size_t i = 0; i < numbers.size(); ++i) read_progress(numbers[i], page.jobs[i]);
+  return page;
 }
 
 std::vector<TaskInfo> SqliteStore::tasks(std::string_view id) {
@@ -1137,8 +1656,9 @@ std::vector<TaskInfo> SqliteStore::tasks(std::string_view id) {
   std::vector<TaskInfo> tasks;
   Statement& s = reader_.sql(
       "SELECT t.id, t.parent, k.name, k.major, k.minor, t.state, t.attempt, t.failures, t.lost, t.error_type, t.error, "
-      "t.started_at, t.ended_at FROM job j JOIN task t ON t.job = j.id JOIN kind k ON k.id = t.kind WHERE j.uid = ? "
-      "ORDER BY t.id");
+      "t.started_at, t.ended_at, iif(t.state = 9, t.run_at, 0), t.display, c.name, t.limit_key, t.priority, t.optional "
+      "FROM job j JOIN task t ON t.job = j.id JOIN kind k ON k.id = t.kind JOIN cluster c ON c.id = t.cluster "
+      "WHERE j.uid = ? ORDER BY t.id");
   for (s.bind(id); s.step();) {
     TaskInfo task;
     task.id = std::to_string(s.integer(0));
@@ -1153,9 +1673,309 @@ std::vector<TaskInfo> SqliteStore::tasks(std::string_view id) {
     task.error = s.text(10);
     task.started_at = timestamp(s.integer(11));
     task.ended_at = timestamp(s.integer(12));
+    task.due_at = timestamp(s.integer(13));
+    task.display = s.text(14);
+    task.cluster = s.text(15);
+    task.limit_key = s.text(16);
+    task.priority = static_cast<std::int32_t>(s.integer(17));
+    task.optional = s.integer(18) != 0;
     tasks.push_back(std::move(task));
   }
   return tasks;
+}
+
+// ------ changing jobs
+
+void SqliteStore::cancel(std::string_view id) {
+  const std::scoped_lock lock(writing_);
+  Ends ends;
+  transact([&] {
+    Statement& s =
+        sql("UPDATE job SET stopping = 2 WHERE uid = ? AND finished_at IS NULL AND stopping = 0 RETURNING id");
+    if (s.bind(id).step()) ends.stopped.push_back(s.integer(0));
+    s.reset();
+    std::vector<EnclosingSpan> closed;  // they stay in the outbox, for a runner
+    settle(0, now(), ends, closed);
+  });
+  if (ends.tell) wake_.notify();
+}
+
+std::uint64_t SqliteStore::retry(std::string_view id) {
+  const std::scoped_lock lock(writing_);
+  std::uint64_t again = 0;
+  transact([&] {
+    again = 0;
+    const Ns t = now();
+    Statement& find = sql("SELECT id, traceparent FROM job WHERE uid = ? AND state IN (3, 4) AND finished_at IS NOT NULL");
+    if (!find.bind(id).step()) return;
+    const std::int64_t job = find.integer(0);
+    std::optional<SpanContext> context = from_traceparent(find.text(1));
+    find.reset();
+    const SpanId first = context ? context->span_id : SpanId::random();
+
+    // What is to run again waits for everything, until it is known for what.
+    sql("UPDATE task SET state = 0, failures = 0, lost = 0, worker = NULL, error_type = NULL, error = NULL, run_at = NULL, "
+        "created_at = ?1, ready_at = NULL, deps_left = 0, closed_at = max(closed_at, ?1) "
+        "WHERE job = ?2 AND state IN (5, 7, 8) AND skipped_by IS NULL")
+        .run(t, job);
+    again = static_cast<std::uint64_t>(writer_.database.changes());
+    if (again == 0) return;
+    sql("DELETE FROM progress WHERE job = ?1 AND task IN (SELECT id FROM task WHERE job = ?1 AND state = 0)").run(job);
+
+    // Subtrees above it are open again, from below to above.
+    std::vector<std::int64_t> computed;
+    Statement& list = sql("SELECT id FROM task WHERE job = ? AND state = 3 ORDER BY depth DESC");
+    for (list.bind(job); list.step();) computed.push_back(list.integer(0));
+    std::vector<std::int64_t> open;
+    for (const std::int64_t task : computed) {
+      Statement& count =
+          sql("SELECT count(*) FROM task WHERE job = ? AND parent = ? AND (state = 0 OR (state = 3 AND open_children > 0))");
+      count.bind(job, task).step();
+      const std::int64_t children = count.integer(0);
+      count.reset();
+      if (children == 0) continue;
+      sql("UPDATE task SET open_children = ?, broken = 0, reopened_at = ?, closed_at = max(closed_at, ?2) WHERE id = ?")
+          .run(children, t, task);
+      open.push_back(task);
+    }
+
+    // Then what waits for what.
+    sql("UPDATE grp SET open = 0 WHERE job = ?").run(job);
+    std::vector<std::pair<std::int64_t, std::int64_t>> groups;
+    Statement& members =
+        sql("SELECT grp, count(*) FROM task WHERE job = ? AND grp IS NOT NULL AND "
+            "(state = 0 OR (state = 3 AND open_children > 0)) GROUP BY grp");
+    for (members.bind(job); members.step();) groups.emplace_back(members.integer(0), members.integer(1));
+    for (const auto& [group, size] : groups) {
+      sql("UPDATE grp SET open = ? WHERE id = ?").run(size, group);
+      sql("UPDATE task SET deps_left = deps_left + 1 WHERE state = 0 AND job = ?1 AND id IN "
+          "(SELECT task FROM dep WHERE grp = ?2)")
+          .run(job, group);
+    }
+    sql("UPDATE task SET state = 1, ready_at = ? WHERE job = ? AND state = 0 AND deps_left = 0").run(t, job);
+
+    // New enclosing spans; a first one keeps its children.
+    const std::int64_t root_span = number(SpanId::random());
+    sql("UPDATE task SET parent_span = ? WHERE job = ? AND parent IS NULL AND "
+        "(state IN (0, 1) OR (state = 3 AND open_children > 0))")
+        .run(root_span, job);
+    for (const std::int64_t task : open) {
+      const std::int64_t span = number(SpanId::random());
+      sql("UPDATE task SET subtasks_span = ? WHERE id = ?").run(span, task);
+      sql("UPDATE task SET parent_span = ? WHERE job = ? AND parent = ? AND "
+          "(state IN (0, 1) OR (state = 3 AND open_children > 0))")
+          .run(span, job, task);
+    }
+    if (context) context->span_id = span_id(root_span);
+    const std::string traceparent = context ? to_traceparent(*context) : std::string();
+    sql("UPDATE job SET state = 1, stopping = 0, finished_at = NULL, error_type = NULL, error = NULL, failed_task = NULL, "
+        "tasks_done = tasks_done - ?1, retries = retries + 1, opened_at = ?2, ended_at = max(ended_at, ?2), "
+        "first_span = ifnull(first_span, ?3), traceparent = ?4, parent_span = NULL, "
+        "open_roots = (SELECT count(*) FROM task WHERE job = ?5 AND parent IS NULL AND "
+        "(state IN (0, 1) OR (state = 3 AND open_children > 0))) WHERE id = ?5")
+        .run(again, t, number(first), traceparent, job);
+    jobs_.erase(job);
+  });
+  if (again > 0) wake_.notify();
+  return again;
+}
+
+void SqliteStore::pause(std::string_view cluster, bool paused) {
+  const std::scoped_lock lock(writing_);
+  transact([&] {
+    sql("UPDATE cluster SET paused = ? WHERE id = ?").run(paused, cluster_number(std::string(cluster)));
+  });
+  wake_.notify();
+}
+
+std::vector<Cluster> SqliteStore::clusters() {
+  const std::scoped_lock lock(reading_);
+  std::vector<Cluster> clusters;
+  Statement& s = reader_.sql("SELECT name, paused FROM cluster ORDER BY name");
+  for (s.bind(); s.step();) clusters.push_back({std::string(s.text(0)), s.integer(1) != 0});
+  return clusters;
+}
+
+void SqliteStore::limit(const Limit& l) {
+  if (l.rate > 0 && l.per.count() <= 0) throw Error(ErrorCode::invalid_argument, "Limit::per: expected more than 0");
+  const std::scoped_lock lock(writing_);
+  transact([&] {
+    if (l.max_running == 0 && l.rate == 0) {
+      sql("DELETE FROM bucket WHERE limiter IN (SELECT id FROM limiter WHERE task = ? AND key = ?)").run(l.task, l.key);
+      sql("DELETE FROM limiter WHERE task = ? AND key = ?").run(l.task, l.key);
+    } else {
+      sql("INSERT INTO limiter(task, key, max_running, rate, per) VALUES (?1, ?2, ?3, ?4, ?5) "
+          "ON CONFLICT(task, key) DO UPDATE SET max_running = ?3, rate = ?4, per = ?5")
+          .run(l.task, l.key, l.max_running, l.rate, l.per.count());
+    }
+    sql("UPDATE setting SET version = version + 1").run();
+  });
+  wake_.notify();
+}
+
+std::vector<Limit> SqliteStore::limits() {
+  const std::scoped_lock lock(reading_);
+  std::vector<Limit> limits;
+  Statement& s = reader_.sql("SELECT task, key, max_running, rate, per FROM limiter ORDER BY task, key");
+  for (s.bind(); s.step();) {
+    limits.push_back({.task = std::string(s.text(0)),
+                      .key = std::string(s.text(1)),
+                      .max_running = static_cast<std::uint32_t>(s.integer(2)),
+                      .rate = static_cast<std::uint32_t>(s.integer(3)),
+                      .per = std::chrono::nanoseconds(s.integer(4))});
+  }
+  return limits;
+}
+
+// ------ what tasks keep
+
+std::optional<std::string> SqliteStore::find_step(std::int64_t task, std::string_view name) {
+  const std::scoped_lock lock(reading_);
+  Statement& s = reader_.sql("SELECT value FROM step WHERE task = ? AND name = ?");
+  std::optional<std::string> value;
+  if (s.bind(task, name).step()) value = s.text(0);
+  s.reset();
+  return value;
+}
+
+bool SqliteStore::keep_step(WorkerId worker, std::int64_t task, std::uint32_t attempt, std::string_view name,
+                            std::string_view result) {
+  const std::scoped_lock lock(writing_);
+  bool kept = false;
+  transact([&] {
+    sql("INSERT OR REPLACE INTO step(task, name, value) SELECT id, ?, ? FROM task "
+        "WHERE id = ? AND worker = ? AND attempt = ? AND state = 2")
+        .run(name, result, task, worker, attempt);
+    kept = writer_.database.changes() > 0;
+  });
+  return kept;
+}
+
+void SqliteStore::display(WorkerId worker, std::int64_t task, std::uint32_t attempt, std::string_view text) {
+  const std::scoped_lock lock(writing_);
+  transact([&] {
+    sql("UPDATE task SET display = ? WHERE id = ? AND worker = ? AND attempt = ? AND state = 2")
+        .run(text, task, worker, attempt);
+  });
+}
+
+std::optional<std::string> SqliteStore::cached(std::int64_t job, std::string_view path, std::string_view key) {
+  const std::scoped_lock lock(reading_);
+  Statement& s = reader_.sql("SELECT value FROM cache WHERE job = ? AND path = ? AND key = ?");
+  std::optional<std::string> value;
+  if (s.bind(job, path, key).step()) value = s.text(0);
+  s.reset();
+  return value;
+}
+
+void SqliteStore::cache(std::int64_t job, std::string_view path, std::string_view key,
+                        std::optional<std::string_view> bytes) {
+  const std::scoped_lock lock(writing_);
+  transact([&] {
+    if (bytes) {
+      sql("INSERT OR REPLACE INTO cache(job, path, key, value) VALUES (?, ?, ?, ?)").run(job, path, key, Bytes{*bytes});
+    } else {
+      sql("DELETE FROM cache WHERE job = ? AND path = ? AND key = ?").run(job, path, key);
+    }
+  });
+}
+
+std::vector<std::string> SqliteStore::cached_keys(std::int64_t job, std::string_view path) {
+  const std::scoped_lock lock(reading_);
+  std::vector<std::string> keys;
+  Statement& s = reader_.sql("SELECT key FROM cache WHERE job = ? AND path = ? ORDER BY key");
+  for (s.bind(job, path); s.step();) keys.emplace_back(s.text(0));
+  return keys;
+}
+
+// ------ removing
+
+// The newest job and the newest task's job stay: SQLite would give their numbers to others.
+Pruned SqliteStore::prune(const Retention& retention, std::size_t rows) {
+  const std::scoped_lock lock(writing_);
+  Pruned pruned;
+  const Ns t = now();
+  const Ns oldest = retention.age.count() > 0 ? t - retention.age.count() : 0;
+  std::int64_t excess = 0;
+  if (retention.jobs > 0) {
+    Statement& count = sql("SELECT count(*) FROM job WHERE finished_at IS NOT NULL");
+    count.bind().step();
+    excess = std::max<std::int64_t>(0, count.integer(0) - static_cast<std::int64_t>(retention.jobs));
+    count.reset();
+  }
+  Statement& any = sql("SELECT EXISTS(SELECT 1 FROM removal) OR EXISTS(SELECT 1 FROM job WHERE finished_at < ?)");
+  any.bind(oldest).step();
+  const bool needed = any.integer(0) != 0 || excess > 0;
+  any.reset();
+  if (!needed) return pruned;
+
+  transact([&] {
+    pruned = {};
+    auto budget = static_cast<std::int64_t>(rows);
+    const auto spent = [&] { budget -= writer_.database.changes(); };
+    std::vector<std::pair<std::int64_t, std::string>> jobs;
+    Statement& choose =
+        sql("SELECT id, uid, finished_at FROM job WHERE finished_at IS NOT NULL AND id < (SELECT max(id) FROM job) AND "
+            "id <> (SELECT job FROM task ORDER BY id DESC LIMIT 1) AND "
+            "NOT EXISTS (SELECT 1 FROM span_outbox WHERE span_outbox.job = job.id) ORDER BY finished_at, id LIMIT ?");
+    const std::int64_t at_once = std::max<std::int64_t>(1, budget / 10);
+    for (choose.bind(at_once); choose.step();) {
+      if (choose.integer(2) >= oldest && static_cast<std::int64_t>(jobs.size()) >= excess) break;
+      jobs.emplace_back(choose.integer(0), choose.text(1));
+    }
+    choose.reset();
+    for (const auto& [job, uid] : jobs) {
+      sql("DELETE FROM job WHERE id = ?").run(job);
+      spent();
+      sql("INSERT INTO removal(job, uid) VALUES (?, ?)").run(job, uid);
+      jobs_.erase(job);
+    }
+    pruned.more = static_cast<std::int64_t>(jobs.size()) == at_once && budget < static_cast<std::int64_t>(rows);
+
+    std::vector<std::pair<std::int64_t, std::string>> removals;
+    Statement& list = sql("SELECT job, uid FROM removal ORDER BY job LIMIT ?");
+    for (list.bind(at_once); list.step();) removals.emplace_back(list.integer(0), list.text(1));
+    for (const auto& [job, uid] : removals) {
+      if (budget <= 0) {
+        pruned.more = true;
+        break;
+      }
+      std::vector<std::int64_t> ids;
+      Statement& tasks = sql("SELECT id FROM task WHERE job = ? LIMIT ?");
+      for (tasks.bind(job, budget); tasks.step();) ids.push_back(tasks.integer(0));
+      for (const std::int64_t task : ids) {
+        sql("DELETE FROM attempt WHERE task = ?").run(task);
+        sql("DELETE FROM step WHERE task = ?").run(task);
+        sql("DELETE FROM task WHERE id = ?").run(task);
+        --budget;
+      }
+      ids.clear();
+      Statement& groups = sql("SELECT id FROM grp WHERE job = ? LIMIT ?");
+      for (groups.bind(job, std::max<std::int64_t>(budget, 0)); groups.step();) ids.push_back(groups.integer(0));
+      for (const std::int64_t group : ids) {
+        if (budget <= 0) break;
+        sql("DELETE FROM dep WHERE grp = ?").run(group);
+        spent();
+        sql("DELETE FROM grp WHERE id = ?").run(group);
+        spent();
+      }
+      if (budget > 0) {
+        sql("DELETE FROM cache WHERE rowid IN (SELECT rowid FROM cache WHERE job = ? LIMIT ?)").run(job, budget);
+        spent();
+      }
+      if (budget <= 0) {
+        pruned.more = true;
+        break;
+      }
+      sql("DELETE FROM progress WHERE job = ?").run(job);
+      sql("DELETE FROM removal WHERE job = ?").run(job);
+      pruned.jobs.push_back(uid);
+    }
+    // A bucket that is full again says nothing.
+    sql("DELETE FROM bucket WHERE at + (SELECT per FROM limiter WHERE id = limiter) < ?").run(t);
+  });
+  if (!pruned.jobs.empty()) wake_.notify();
+  return pruned;
 }
 
 // ------ opening

@@ -15,6 +15,8 @@
 #include "waymark/client.h"
 #include "waymark/context.h"
 #include "waymark/job.h"
+#include "waymark/job_cache.h"
 #include "waymark/runner.h"
+#include "waymark/subtasks.h"
 #include "waymark/task.h"
 #endif

@@ -71,7 +71,7 @@ class Worker {
       said_.append(buffer, static_cast<std::size_t>(n));
     }
   }
-  void kill() { ::kill(pid_, SIGKILL); }
+  void kill(int signal = SIGKILL) { ::kill(pid_, signal); }
   // How it ended: its exit code, or minus the signal.
   int wait() {
     int status = 0;
@@ -131,6 +131,36 @@ class ProcessesTest : public ::testing::Test {
   Client client_;
   int workers_ = 0;
 };
+
+TEST_F(ProcessesTest, ASignalEndsARunnerInGoodOrderAlsoWhereATaskDoesNotMind) {
+  const Job job = client_.jobs().submit("scene", testing::Scene{1});
+  auto stubborn = worker("stubborn", 60min);
+  ASSERT_EQ(stubborn->line(), "start 0 1");
+  stubborn->kill(SIGTERM);
+  EXPECT_EQ(stubborn->line(), "bye");
+  EXPECT_EQ(stubborn->wait(), 128 + SIGTERM);
+  const auto tasks = client_.jobs().tasks(job.id);
+  ASSERT_THAT(tasks, SizeIs(3));
+  EXPECT_EQ(tasks[1].state, TaskState::ready) << "it was given back";
+  EXPECT_EQ(tasks[1].failures, 0u);
+  EXPECT_EQ(tasks[1].lost, 0u);
+  auto other = worker("compute", 60min);
+  EXPECT_EQ(other->line(), "start 0 2");
+  EXPECT_EQ(other->line(), "done 0");
+  EXPECT_EQ(other->line(), "bye");
+  EXPECT_EQ(other->wait(), 0);
+  EXPECT_EQ(client_.jobs().find(job.id).state, JobState::completed);
+  std::vector<ReadSpan> all = spans();
+  // What the task itself had open went on until the process ended.
+  EXPECT_EQ(std::erase_if(all, [](const ReadSpan& s) { return find(s.attributes, "workflow.interrupted") != nullptr; }), 1u);
+  expect_enclosing(all);
+  int released = 0;
+  for (const ReadSpan& span : all) {
+    const AnyValue* outcome = find(span.attributes, "workflow.outcome");
+    released += outcome && to_text(*outcome) == "released";
+  }
+  EXPECT_EQ(released, 1) << "also the span of the task that still ran";
+}
 
 TEST_F(ProcessesTest, AKilledRunnersTaskIsFinishedByTheOtherInOneTrace) {
   const Job job = client_.jobs().submit("scene", testing::Scene{2});

@@ -1,7 +1,7 @@
 // A runner in a process of its own: worker STORE STATE TRACES LEASE_MS TILE
 //
 // TILE says what becomes of tiles here: "compute"; "hang" (until the process is killed); "die" (the process kills
-// itself); "crash" (two run at a time; that of the job "poison" follows a bad pointer once the other has started, which
+// itself); "stubborn" (it serves until a signal, which its tiles do not mind); "crash" (two run at a time; that of the job "poison" follows a bad pointer once the other has started, which
 // waits for its end).
 // Every tile that starts and ends is a line on standard output. STATE "" keeps telemetry in memory.
 #include <signal.h>
@@ -48,6 +48,7 @@ int main(int count, char** arguments) {
     auto span = context.tracer().span("read_bands", {{"bands", 4}});
     say("start " + std::to_string(tile.index) + " " + std::to_string(context.attempt()));
     if (behaviour == "hang") pause();
+    while (behaviour == "stubborn") pause();
     if (behaviour == "die") raise(SIGKILL);
     if (behaviour == "crash" && context.job().name == "poison") {
       other_started.wait(false);
@@ -62,10 +63,15 @@ int main(int count, char** arguments) {
     say("done " + std::to_string(tile.index));
   };
   Client client({.name = "worker", .store = store, .telemetry = &telemetry});
-  client.runner<testing::Scene, testing::Tile, testing::Mosaic>(
-            {.concurrency = behaviour == "crash" ? 2u : 1u, .lease = lease})
-      .run_all();
+  Runner runner = client.runner<testing::Scene, testing::Tile, testing::Mosaic>(
+      {.concurrency = behaviour == "crash" ? 2u : 1u, .lease = lease});
+  int code = 0;
+  if (behaviour == "stubborn") {
+    code = exit_code(runner.run_forever({.handle_signals = true}));
+  } else {
+    runner.run_all();
+  }
   telemetry.shutdown(std::chrono::seconds(10));
   say("bye");
-  return 0;
+  return code;
 }

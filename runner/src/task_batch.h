@@ -1,0 +1,42 @@
+// Tasks on their way into the store: those that one execution submits, or the roots of a job.
+//
+// Hides: how sets of dependencies become groups.
+// Threads: one at a time.
+// Failure: Error(invalid_argument) for a dependency of another batch, and for options out of range.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "waymark/store.h"
+#include "waymark/subtasks.h"
+
+namespace waymark::detail {
+
+class TaskBatch {
+ public:
+  TaskBatch();
+  FutureTasks add(const TaskName& name, std::vector<std::string> inputs, const SubtaskOptions& options);
+  [[nodiscard]] std::size_t size() const noexcept { return tasks_.size(); }
+  // All of them, once.
+  [[nodiscard]] NewTasks take();
+
+ private:
+  std::uint64_t owner_ = 0;  // of the futures it hands out
+  std::vector<NewTask> tasks_;
+  std::vector<std::vector<FutureTasks::Range>> dependencies_;  // each set once
+  std::map<std::vector<std::pair<std::uint32_t, std::uint32_t>>, std::uint32_t> dependency_index_;
+  std::vector<std::uint32_t> dependency_of_;  // for each task; kNone: on nothing
+};
+
+// Error(invalid_argument) that begins with `where`.
+void check_backoff(const RetryConfig& backoff, const std::string& where);
+// A display name as it is kept: at most 1,024 bytes of UTF-8.
+[[nodiscard]] std::string cut_display(std::string_view text);
+
+}  // namespace waymark::detail

@@ -1,0 +1,231 @@
+// What becomes of a SQLite store, and of the runners on it, when its file is locked, full, read-only, damaged, or gone.
+// Faults are put in where SQLite asks the kernel.
+#include <errno.h>
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sqlite3.h>
+#include <stdarg.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <filesystem>
+#include <fstream>
+#include <mutex>
+#include <semaphore>
+#include <string>
+#include <thread>
+
+#include "runner/workflow.h"
+#include "store/database.h"
+#include "store/sqlite.h"
+
+namespace waymark {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::SizeIs;
+
+// ------ the kernel, as SQLite sees it
+
+std::atomic<int> write_fault{0};    // errno
+std::atomic<bool> no_writing{false};  // files open for reading only
+std::mutex hits_mutex;
+std::condition_variable hit;
+int hits = 0;
+
+ssize_t faulty_write(int fd, const void* bytes, size_t n, off_t at) {
+  if (const int fault = write_fault) {
+    {
+      const std::scoped_lock lock(hits_mutex);
+      ++hits;
+    }
+    hit.notify_all();
+    errno = fault;
+    return -1;
+  }
+  return pwrite(fd, bytes, n, at);
+}
+
+int faulty_open(const char* path, int flags, int mode) {
+  if (no_writing && (flags & O_RDWR)) {
+    errno = EACCES;
+    return -1;
+  }
+  return open(path, flags, mode);
+}
+
+class Faults {
+ public:
+  Faults() {
+    sqlite3_vfs* vfs = sqlite3_vfs_find(nullptr);
+    for (const char* name : {"pwrite64", "pwrite"}) {
+      if (vfs->xGetSystemCall(vfs, name)) {
+        vfs->xSetSystemCall(vfs, name, reinterpret_cast<sqlite3_syscall_ptr>(&faulty_write));
+      }
+    }
+    vfs->xSetSystemCall(vfs, "open", reinterpret_cast<sqlite3_syscall_ptr>(&faulty_open));
+    hits = 0;
+  }
+  ~Faults() {
+    write_fault = 0;
+    no_writing = false;
+    sqlite3_vfs* vfs = sqlite3_vfs_find(nullptr);
+    vfs->xSetSystemCall(vfs, nullptr, nullptr);
+  }
+  // Until the kernel has refused so many writes.
+  static bool wait_for_hits(int n) {
+    std::unique_lock lock(hits_mutex);
+    return hit.wait_for(lock, 60s, [&] { return hits >= n; });
+  }
+};
+
+std::string message_of(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::store) << e.what();
+    return e.what();
+  }
+  ADD_FAILURE() << "no error";
+  return {};
+}
+
+class StoreFaultsTest : public RunnerTest {
+ protected:
+  std::string path() const { return directory_.path() + "/store.db"; }
+  static NewJob new_job(const std::string& id) {
+    NewJob job;
+    job.id = id;
+    job.name = id;
+    job.span.trace_id = TraceId::random();
+    job.span.span_id = SpanId::random();
+    job.roots.tasks.emplace_back();
+    job.roots.tasks[0].name = {"Empty", "v0.0"};
+    return job;
+  }
+  Faults faults_;
+};
+
+TEST_F(StoreFaultsTest, SaysThatAnotherProgramKeepsItLocked) {
+  const auto store = store::open_sqlite({.path = path(), .clock = {}, .patience = 20ms});
+  store->submit(new_job("before"));
+  store::Database other(path());
+  other.execute("BEGIN IMMEDIATE");
+  EXPECT_THAT(message_of([&] { store->submit(new_job("refused")); }), HasSubstr("another program has kept it locked"));
+  EXPECT_TRUE(store->find("before")) << "readers wait for nobody";
+  other.execute("ROLLBACK");
+  EXPECT_EQ(store->find("refused"), std::nullopt);
+  store->submit(new_job("after"));
+  EXPECT_TRUE(store->find("after"));
+}
+
+TEST_F(StoreFaultsTest, SaysThatTheDiskIsFullAndLosesNothingCommitted) {
+  Store& store = client_.store();
+  store.submit(new_job("before"));
+  write_fault = ENOSPC;
+  EXPECT_THAT(message_of([&] { store.submit(new_job("refused")); }), HasSubstr("its disk is full: make room there"));
+  EXPECT_TRUE(store.find("before"));
+  EXPECT_EQ(store.find("refused"), std::nullopt);
+  write_fault = 0;
+  store.submit(new_job("after"));
+  EXPECT_TRUE(Client(options()).jobs().find("after").id == "after");
+}
+
+TEST_F(StoreFaultsTest, KeepsATasksResultUntilTheDiskHasRoomAgain) {
+  std::atomic<int> executions{0};
+  const Job job = client_.jobs().submit("job", scripted([&](Context& context) {
+                                          ++executions;
+                                          context.submit_subtask(Empty{});
+                                          write_fault = ENOSPC;
+                                        }));
+  std::thread run([&] { runner().run_all(); });
+  EXPECT_TRUE(Faults::wait_for_hits(2));
+  EXPECT_EQ(client_.jobs().tasks(job.id)[0].state, TaskState::running);
+  write_fault = 0;
+  run.join();
+  EXPECT_EQ(executions, 1);
+  EXPECT_EQ(client_.jobs().find(job.id).state, JobState::completed);
+  EXPECT_THAT(client_.jobs().tasks(job.id), SizeIs(2));
+}
+
+TEST_F(StoreFaultsTest, EndsARunnerWhoseStoreStaysFullForLongerThanItsLease) {
+  const Job job = client_.jobs().submit("job", scripted([&](Context& context) {
+                                          if (context.attempt() == 1) write_fault = ENOSPC;
+                                        }));
+  RunnerOptions impatient = quick();
+  impatient.lease = 50ms;
+  EXPECT_THAT(message_of([&] { runner(impatient).run_all(); }), HasSubstr("its disk is full"));
+  write_fault = 0;
+  runner(impatient).run_all();  // the lease of the first has ended, or ends: the task runs again
+  EXPECT_EQ(client_.jobs().find(job.id).state, JobState::completed);
+}
+
+TEST_F(StoreFaultsTest, SaysThatItCantBeWritten) {
+  client_.jobs().submit("job", Empty{});
+  no_writing = true;
+  const std::string message = message_of([&] {
+    const auto store = store::open_sqlite({.path = path(), .clock = {}});
+    store->submit(new_job("refused"));
+  });
+  EXPECT_THAT(message, ::testing::AnyOf(HasSubstr("check its permissions"), HasSubstr("may be written")));
+  EXPECT_THAT(message, HasSubstr(path()));
+}
+
+TEST_F(StoreFaultsTest, SaysThatTheFileIsDamaged) {
+  const std::string copy = directory_.path() + "/copy.db";
+  {
+    const auto store = store::open_sqlite({.path = copy, .clock = {}});
+    for (int i = 0; i < 200; ++i) store->submit(new_job("job" + std::to_string(i)));
+  }
+  const auto size = std::filesystem::file_size(copy);
+  ASSERT_GT(size, 40'000u);
+  {
+    std::fstream file(copy, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(8192);
+    file << std::string(size - 8192, 'x');
+  }
+  EXPECT_THAT(message_of([&] {
+                const auto store = store::open_sqlite({.path = copy, .clock = {}});
+                for (int i = 0; i < 200; ++i) store->submit(new_job("more" + std::to_string(i)));
+              }),
+              HasSubstr("the file is damaged, or no store: move it away and start again"));
+}
+
+TEST_F(StoreFaultsTest, NoticesThatTheFileHasVanishedAndGoesOnWhenItIsBack) {
+  Store& store = client_.store();
+  store.submit(new_job("before"));
+  const std::string away = path() + ".away";
+  std::filesystem::rename(path(), away);
+  EXPECT_THAT(message_of([&] { store.submit(new_job("lost")); }), HasSubstr("was removed while it was open: put it back"));
+  std::ofstream(path()) << "";
+  EXPECT_THAT(message_of([&] { store.submit(new_job("lost")); }), HasSubstr("was replaced while it was open"));
+  std::filesystem::rename(away, path());
+  store.submit(new_job("after"));
+  EXPECT_TRUE(store.find("before"));
+  EXPECT_EQ(store.find("lost"), std::nullopt);
+  EXPECT_TRUE(store.find("after"));
+}
+
+TEST_F(StoreFaultsTest, KeepsATasksResultWhileTheFileIsAway) {
+  std::atomic<int> executions{0};
+  const std::string away = path() + ".away";
+  std::binary_semaphore is_away(0);
+  const Job job = client_.jobs().submit("job", scripted([&](Context&) {
+                                          ++executions;
+                                          std::filesystem::rename(path(), away);
+                                          is_away.release();
+                                        }));
+  std::thread run([&] { runner().run_all(); });
+  is_away.acquire();
+  EXPECT_THAT(message_of([&] { client_.store().submit(new_job("refused")); }), HasSubstr("was removed"));
+  std::filesystem::rename(away, path());
+  run.join();
+  EXPECT_EQ(executions, 1);
+  EXPECT_EQ(client_.jobs().find(job.id).state, JobState::completed);
+}
+
+}  // namespace
+}  // namespace waymark
