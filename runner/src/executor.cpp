@@ -167,6 +167,7 @@ void Attempt::execute() {
   finish_.started = true;
   start_ = std::max(now(), task_.not_before);
   span_ = instrumentation_->start_attempt(task_, type_->name, start_);
+  instrumentation_->metrics().begin(type_->name, task_.input.size(), task_.queue_wait);
   const auto run = [&] {
     Context context(*this);
     try {
@@ -193,6 +194,7 @@ void Attempt::execute() {
     run();
   }
   finish_.end = std::max(now(), start_);
+  instrumentation_->metrics().executed();
 }
 
 void Attempt::fail(const std::exception_ptr& exception, bool for_good) {
@@ -216,6 +218,7 @@ void Attempt::fail(const std::exception_ptr& exception, bool for_good) {
 void Attempt::conclude(bool accepted, Timestamp deadline) {
   if (!finish_.started) return;
   if (!accepted) {
+    instrumentation_->metrics().end(type_->name, AttemptOutcome::lease_lost, finish_.end - start_);
     instrumentation_->end_attempt(span_, AttemptOutcome::lease_lost, finish_.error_type, 0,
                                   std::max(start_, std::min(finish_.end, deadline)));
     return;
@@ -224,6 +227,7 @@ void Attempt::conclude(bool accepted, Timestamp deadline) {
   if (finish_.result == TaskResult::released) outcome = AttemptOutcome::released;
   if (finish_.result == TaskResult::failed)
     outcome = finish_.retry_after ? AttemptOutcome::retried : AttemptOutcome::failed;
+  instrumentation_->metrics().end(type_->name, outcome, finish_.end - start_);
   instrumentation_->end_attempt(span_, outcome, finish_.error_type, submitted_, finish_.end);
 }
 

@@ -52,6 +52,8 @@ class Numbers {
     }
     return all;
   }
+  // Of the first stream.
+  std::vector<ReadPoint> points() { return collect().at(0).points; }
   // The only stream of this name; fails where there is none.
   static const ReadMetric& named(const std::vector<ReadMetric>& all, std::string_view name) {
     for (const ReadMetric& metric : all) {

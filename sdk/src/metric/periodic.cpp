@@ -15,7 +15,7 @@ Periodic::~Periodic() {
 }
 
 void Periodic::run() {
-  begin_own_thread("wm-metrics");
+  begin_own_thread("wm-meter");
   Deadline due = deadline_after(interval_);
   std::unique_lock lock(mutex_);
   for (;;) {

@@ -1,4 +1,4 @@
-// The thread that collects ("wm-metrics"): at the interval, when asked, and once more at the end.
+// The thread that collects ("wm-meter"): at the interval, when asked, and once more at the end.
 //
 // Hides: when a collection is due.
 // Threads: any; one collection at a time, on the thread.
