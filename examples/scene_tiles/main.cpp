@@ -8,6 +8,7 @@
 // them dies the other finishes the job, and delivers what the dead one had recorded. `waymark trace` draws the result.
 #include <getopt.h>
 #include <unistd.h>
+#include <waymark/reader.h>
 #include <waymark/waymark.h>
 
 #include <algorithm>
@@ -20,10 +21,13 @@
 #include <iomanip>
 #include <initializer_list>
 #include <iostream>
+#include <map>
+#include <mutex>
 #include <stdexcept>
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "tasks.h"
@@ -128,6 +132,58 @@ bool any_set(std::initializer_list<const char*> variables) {
   return false;
 }
 
+// The newest of each metric.
+class Collection {
+ public:
+  void take(waymark::ReadTelemetry telemetry) {
+    const std::scoped_lock lock(mutex_);
+    for (waymark::ReadMetric& metric : telemetry.metrics) metrics_[metric.name] = std::move(metric);
+  }
+  // Of all series: how many, and their sum where it is a histogram's.
+  struct Figures {
+    double count = 0;
+    double sum = 0;
+    double maximum = 0;
+  };
+  [[nodiscard]] Figures of(const std::string& name) const {
+    const std::scoped_lock lock(mutex_);
+    Figures all;
+    const auto metric = metrics_.find(name);
+    if (metric == metrics_.end()) return all;
+    for (const waymark::ReadPoint& point : metric->second.points) {
+      const bool histogram = point.sum.has_value();
+      all.count += histogram ? static_cast<double>(point.count) : std::visit([](auto v) { return static_cast<double>(v); }, point.value);
+      all.sum += point.sum.value_or(0);
+      all.maximum = std::max(all.maximum, point.maximum.value_or(0));
+    }
+    return all;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<std::string, waymark::ReadMetric> metrics_;
+};
+
+// Outlives the Telemetry's last collection, at the program's end.
+Collection& last_collection() {
+  static auto* const collection = new Collection;
+  return *collection;
+}
+
+void report_metrics() {
+  const Collection& all = last_collection();
+  const auto whole = [&](const char* name) { return static_cast<std::int64_t>(all.of(name).count); };
+  const auto duration = all.of("task.execution.duration");
+  const auto wait = all.of("workflow.task.queue_wait.duration");
+  const auto store = all.of("workflow.store.operation.duration");
+  const auto mean = [](const Collection::Figures& f) { return f.count > 0 ? 1000 * f.sum / f.count : 0; };
+  std::cout << std::setprecision(1) << "attempts: " << whole("task.executed.count") << " begun, " << whole("task.computed.count")
+            << " computed, " << whole("task.failed.count") << " failed, " << whole("workflow.task.retried.count") << " tried again; "
+            << mean(duration) << " ms each, " << 1000 * duration.maximum << " ms the longest\n"
+            << "queue: " << mean(wait) << " ms each; store: " << whole("workflow.store.operation.duration") << " calls, " << mean(store)
+            << " ms each; task threads idle for " << all.of("workflow.runner.idle.time").count << " s\n";
+}
+
 // To the endpoint of the command line, else to that of the environment, else into files.
 void configure_telemetry(const Options& options) {
   const auto endpoint = [&](std::initializer_list<const char*> variables, const char* file) {
@@ -145,6 +201,21 @@ void configure_telemetry(const Options& options) {
        .endpoint = endpoint({"OTEL_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"},
                             "logs.jsonl"),
        .state_directory = state});
+  waymark::configure_otel_metrics(
+      {.service = "scene-tiles",
+       .endpoint = endpoint({"OTEL_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"},
+                            "metrics.jsonl"),
+       .state_directory = state});
+  // The same for the summary at the end: a destination is whatever takes a request.
+  waymark::DestinationConfig summary;
+  summary.name = "summary";
+  summary.signal = waymark::Signal::metrics;
+  summary.output = waymark::Output::callback;
+  summary.deliver = [](waymark::Signal signal, std::string_view request) {
+    last_collection().take(waymark::read_request(signal, request));
+    return waymark::DeliveryResult{};
+  };
+  waymark::telemetry().add(summary);
 }
 
 // One line that is drawn again and again on a terminal; elsewhere a line for every tenth of the work.
@@ -185,14 +256,16 @@ void report(const Options& options, const waymark::Job& job) {
   waymark::Stats stats = waymark::stats();
   std::ranges::stable_sort(stats.destinations, {}, &waymark::DestinationStats::signal);
   for (const waymark::DestinationStats& d : stats.destinations) {
-    if (d.name == "console") continue;
+    if (d.name == "console" || d.name == "summary") continue;
     const waymark::Counts& counts = d.counts;
-    std::cout << (d.signal == waymark::Signal::traces ? "spans" : "log records") << ": " << counts.offered << " recorded, "
+    constexpr const char* kWords[] = {"spans", "log records", "metrics"};
+    std::cout << kWords[static_cast<std::size_t>(d.signal)] << ": " << counts.offered << " recorded, "
               << counts.delivered << " delivered, " << counts.dropped << " dropped";
     if (counts.rejected > 0) std::cout << ", " << counts.rejected << " rejected";
     if (counts.pending > 0) std::cout << ", " << counts.pending << " still to be sent";
     std::cout << ", to " << d.name << (d.last_error.empty() ? "" : ": " + d.last_error) << '\n';
   }
+  report_metrics();
   if (!flushed) std::cout << "what is still to be sent is kept in " << (options.out / "state").string() << '\n';
 }
 

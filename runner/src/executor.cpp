@@ -114,6 +114,7 @@ void Attempt::execute() {
   finish_.started = true;
   start_ = std::max(now(), task_.not_before);
   span_ = ground_->instrumentation.start_attempt(task_, type_->name, start_);
+  ground_->instrumentation.metrics().begin(type_->name, task_.input.size(), task_.queue_wait);
   begun_.store(true, std::memory_order_release);
   const auto run = [&] {
     Context context(*this);
@@ -147,6 +148,7 @@ void Attempt::execute() {
     run();
   }
   finish_.end = std::max(now(), start_);
+  ground_->instrumentation.metrics().executed();
 }
 
 std::optional<std::chrono::nanoseconds> Attempt::wait_before_next() const {
@@ -204,6 +206,7 @@ void Attempt::conclude(bool accepted, Timestamp deadline) {
   const Finish& end = finish();
   if (!end.started) return;
   if (!accepted) {
+    ground_->instrumentation.metrics().end(type_->name, AttemptOutcome::lease_lost, end.end - start_);
     ground_->instrumentation.end_attempt(span_, AttemptOutcome::lease_lost, end.error_type, 0,
                                          std::max(start_, std::min(end.end, deadline)));
     return;
@@ -211,6 +214,7 @@ void Attempt::conclude(bool accepted, Timestamp deadline) {
   AttemptOutcome outcome = AttemptOutcome::computed;
   if (end.result == TaskResult::released) outcome = AttemptOutcome::released;
   if (end.result == TaskResult::failed) outcome = end.retry_after ? AttemptOutcome::retried : AttemptOutcome::failed;
+  ground_->instrumentation.metrics().end(type_->name, outcome, end.end - start_);
   ground_->instrumentation.end_attempt(span_, outcome, end.error_type, abandoned_ ? 0 : submitted_, end.end);
 }
 

@@ -60,7 +60,8 @@ Instrumentation::Instrumentation(Telemetry& telemetry, std::string runner_id, st
       runner_tracer_(telemetry.tracer(names::kRunnerScope)),
       task_tracer_(telemetry.tracer(names::kTaskScope)),
       runner_logger_(telemetry.logger(names::kRunnerScope)),
-      task_logger_(telemetry.logger(names::kTaskScope)) {}
+      task_logger_(telemetry.logger(names::kTaskScope)),
+      metrics_(telemetry, cluster_) {}
 
 DetachedSpan Instrumentation::start_attempt(const ClaimedTask& task, const TaskName& name, Timestamp start) const {
   const JobRecord& job = *task.job;
@@ -110,6 +111,7 @@ void Instrumentation::end_attempt(DetachedSpan& span, AttemptOutcome outcome, st
 }
 
 void Instrumentation::record(const EnclosingSpan& enclosing) const {
+  metrics_.job_ended(enclosing);
   const JobRecord& job = *enclosing.job;
   SpanOptions options;
   options.span_id = enclosing.span;

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "runner_metrics.h"
 #include "waymark/client.h"
 #include "waymark/log.h"
 #include "waymark/store.h"
@@ -59,6 +60,36 @@ inline constexpr std::string_view kErrorType = "error.type";
 inline constexpr std::string_view kCacheKey = "workflow.cache.key";          // with its groups
 inline constexpr std::string_view kCacheHit = "workflow.cache.hit";
 inline constexpr std::string_view kCacheSize = "workflow.cache.size";        // bytes
+
+// Metrics, in the runner's scope. Attributes are few: the type of task (as in Tilebox: task_identifier, task_version), the
+// cluster, and `state`, which is what the description says.
+struct Metric {
+  std::string_view name;
+  std::string_view unit;
+  std::string_view description;
+};
+inline constexpr std::string_view kTaskIdentifier = "task_identifier";
+inline constexpr std::string_view kTaskVersion = "task_version";
+inline constexpr std::string_view kState = "state";
+inline constexpr std::string_view kStoreOperation = "workflow.store.operation";
+// As in Tilebox's Go client.
+inline constexpr Metric kTasksExecuted{"task.executed.count", "1", "Attempts begun"};
+inline constexpr Metric kTasksComputed{"task.computed.count", "1", "Attempts that computed their task"};
+inline constexpr Metric kTasksFailed{"task.failed.count", "1", "Attempts that failed, tried again or not"};
+inline constexpr Metric kTaskInputSize{"task.input.size", "By", "Size of an attempt's input"};
+inline constexpr Metric kTaskDuration{"task.execution.duration", "s", "How long an attempt took, by what became of it"};
+// Our own.
+inline constexpr Metric kTasksRetried{"workflow.task.retried.count", "1", "Attempts that failed and are tried again"};
+inline constexpr Metric kTaskQueueWait{"workflow.task.queue_wait.duration", "s", "From ready to claimed"};
+inline constexpr Metric kTasksActive{"workflow.task.active", "{task}", "Tasks that this runner executes now"};
+inline constexpr Metric kTasksStored{"workflow.task.count", "{task}",
+                                     "Tasks in the store that are not over: ready, running, waiting (for others) or scheduled"};
+inline constexpr Metric kTasksRecovered{"workflow.task.recovered.count", "1",
+                                        "Tasks taken from runners that are gone: run again, or failed for being lost too often"};
+inline constexpr Metric kJobDuration{"workflow.job.duration", "s", "From a job's submission to its end, by its outcome"};
+inline constexpr Metric kLeaseCount{"workflow.lease.renewal.count", "1", "Renewals of the lease: renewed, lost, or unreachable"};
+inline constexpr Metric kIdleTime{"workflow.runner.idle.time", "s", "Time that task threads have waited for tasks, summed"};
+inline constexpr Metric kStoreDuration{"workflow.store.operation.duration", "s", "Calls of the store, by operation"};
 }  // namespace names
 
 // What the store said about an attempt's end.
@@ -81,6 +112,8 @@ class Instrumentation {
   [[nodiscard]] const Tracer& task_tracer() const noexcept { return task_tracer_; }
   [[nodiscard]] const Tracer& runner_tracer() const noexcept { return runner_tracer_; }
   [[nodiscard]] const Logger& logger() const noexcept { return runner_logger_; }
+  [[nodiscard]] const RunnerMetrics& metrics() const noexcept { return metrics_; }
+  [[nodiscard]] RunnerMetrics& metrics() noexcept { return metrics_; }
 
  private:
   std::string runner_id_;
@@ -90,6 +123,7 @@ class Instrumentation {
   Tracer task_tracer_;
   Logger runner_logger_;
   Logger task_logger_;
+  RunnerMetrics metrics_;
 };
 
 // The attempts that a dead process had open, by the runner they belonged to. Where a thread's crash ended the process,

@@ -64,6 +64,10 @@ RunnerLoop::RunnerLoop(LoopOptions options)
                                                    ": give one of them an identifier of its own (see waymark/task.h)");
     }
   }
+  std::vector<TaskName> task_names;
+  for (const TaskType& task : options_.tasks) task_names.push_back(task.name);
+  instrumentation_.metrics().know(task_names);
+  instrumentation_.metrics().watch(options_.store);
 }
 
 void RunnerLoop::join_store() {
@@ -75,7 +79,7 @@ void RunnerLoop::join_store() {
   worker.cluster = options_.cluster;
   for (const TaskType& task : options_.tasks) worker.tasks.push_back(task.name);
   worker.lease = options_.runner.lease;
-  const WorkerId id = options_.store->join(worker);
+  const WorkerId id = instrumentation_.metrics().timed("join", [&] { return options_.store->join(worker); });
   const auto deadline = options_.store->renew(id);
   const std::scoped_lock lock(mutex_);
   worker_ = id;
@@ -123,7 +127,11 @@ void RunnerLoop::execute_tasks(std::uint32_t number) {
   name_thread("wm-task-" + std::to_string(number));
   std::unique_lock lock(mutex_);
   for (;;) {
-    wake_tasks_.wait(lock, [&] { return !running_threads_ || !queue_.empty(); });
+    if (running_threads_ && queue_.empty()) {
+      const auto idle_since = Clock::now();
+      wake_tasks_.wait(lock, [&] { return !running_threads_ || !queue_.empty(); });
+      instrumentation_.metrics().idle(Clock::now() - idle_since);
+    }
     if (!running_threads_) return;
     std::shared_ptr<Attempt> attempt = std::move(queue_.front());
     queue_.pop_front();
@@ -244,13 +252,16 @@ void RunnerLoop::keep_lease() {
     Released released;
     bool reached = false;
     try {
-      deadline = options_.store->renew(worker);
+      deadline = instrumentation_.metrics().timed("renew", [&] { return options_.store->renew(worker); });
       reached = true;
+      instrumentation_.metrics().lease(deadline ? RunnerMetrics::Lease::renewed : RunnerMetrics::Lease::lost);
       if (deadline) {
-        released = options_.store->sweep(worker, options_.runner.max_lost);
+        released = instrumentation_.metrics().timed("sweep", [&] { return options_.store->sweep(worker, options_.runner.max_lost); });
+        instrumentation_.metrics().released(released);
         prune();
       }
     } catch (const Error& e) {
+      if (!reached) instrumentation_.metrics().lease(RunnerMetrics::Lease::unreachable);
       instrumentation_.logger().warning("the store could not be reached to renew the lease", {{"error", e.what()}});
     }
     record(released.spans);
@@ -374,7 +385,12 @@ void RunnerLoop::release_dead(std::unique_lock<std::mutex>& lock) {
   lock.unlock();
   for (const LostRunner& l : lost) {
     const Released released =
-        patiently([&] { return options_.store->release(worker, l.runner, l.attempts, options_.runner.max_lost); });
+        patiently([&] {
+          return instrumentation_.metrics().timed("release", [&] {
+            return options_.store->release(worker, l.runner, l.attempts, options_.runner.max_lost);
+          });
+        });
+    instrumentation_.metrics().released(released);
     record(released.spans);
     if (released.tasks + released.failed == 0) continue;
     instrumentation_.logger().warning(
@@ -427,8 +443,10 @@ bool RunnerLoop::step(std::unique_lock<std::mutex>& lock, bool stopping) {
   for (const auto& attempt : finished) finishes.push_back(std::move(attempt->finish()));
   Exchanged result;
   const auto ask = [&] {
-    return options_.store->exchange(
-        {.worker = worker, .finishes = finishes, .progress = progress, .recorded = recorded, .want = want});
+    return instrumentation_.metrics().timed("exchange", [&] {
+      return options_.store->exchange(
+          {.worker = worker, .finishes = finishes, .progress = progress, .recorded = recorded, .want = want});
+    });
   };
   try {
     result = patiently(ask);
@@ -519,7 +537,9 @@ void RunnerLoop::run(const std::stop_token& stop, bool until_idle, std::optional
       if (at_rest && until_idle) {
         const WorkerId worker = worker_;
         lock.unlock();
-        const bool idle = patiently([&] { return options_.store->idle(worker); });
+        const bool idle = patiently([&] {
+          return instrumentation_.metrics().timed("idle", [&] { return options_.store->idle(worker); });
+        });
         lock.lock();
         if (idle && !anything_new()) break;
       }

@@ -2,9 +2,11 @@
 
 #include "waymark/configure.h"
 
+#include <algorithm>
 #include <mutex>
 #include <optional>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 #include "base/diagnostics.h"
@@ -78,6 +80,11 @@ void say(Calls& shared, DiagnosticLevel level, const std::vector<std::string>& w
   for (const std::string& warning : warnings) shared.diagnostics.say_once(warning, DiagnosticLevel::warning, warning);
 }
 
+bool collects(const Config& config) {
+  return std::any_of(config.destinations.begin(), config.destinations.end(),
+                     [](const DestinationConfig& d) { return d.signal == Signal::metrics; });
+}
+
 template <typename Options>
 void configure(const Options& options) {
   Calls& shared = calls();
@@ -88,6 +95,14 @@ void configure(const Options& options) {
   config::Environment environment;
   Config base = config::resolve_base(options, environment);
   std::optional<DestinationConfig> destination = resolve_destination(options, base.disabled, environment);
+  constexpr bool metrics = std::is_same_v<Options, MetricsOptions>;
+  MetricConfig collection;
+  if constexpr (metrics) {
+    // What an earlier call said of the collection stays where this one says nothing of it.
+    const bool before = core.started() && collects(core.config());
+    collection = config::resolve_metrics(options, before ? core.config().metrics : MetricConfig{}, environment);
+    if (before && options.views.empty()) collection.views = core.config().metrics.views;
+  }
   if (core.started()) {
     check_later(options, core.config());
     AnyMap own = config::additional_attributes(core.config().resource, options.service);
@@ -101,9 +116,11 @@ void configure(const Options& options) {
   if (!core.started()) {
     base.error_handler = shared.handler;
     if (destination) base.destinations.push_back(*std::move(destination));
+    base.metrics = std::move(collection);
     core.start(std::move(base));
     return;
   }
+  if (metrics && destination) core.set_metrics(collection);
   if (destination) telemetry().add(*std::move(destination));
   if constexpr (requires { options.on_record; }) {
     if (options.on_record) core.set_on_record(options.on_record);
@@ -157,6 +174,8 @@ void configure_otel_tracing(const TracingOptions& options) { configure(options);
 
 void configure_otel_logging(const LoggingOptions& options) { configure(options); }
 
+void configure_otel_metrics(const MetricsOptions& options) { configure(options); }
+
 void configure_console_logging(const ConsoleOptions& options) { configure(options); }
 
 void configure_from_file(const std::string& path) {
@@ -188,6 +207,7 @@ void configure_from_file(const std::string& path) {
     for (AnyEntry& attribute : destination.resource_attributes) more.push_back(std::move(attribute));
     destination.resource_attributes = std::move(more);
   }
+  if (collects(file.config)) core.set_metrics(file.config.metrics);
   core.add(std::move(file.config.destinations));
   prefer();
   core.set_logs_as_span_events(file.config.logs_as_span_events);
@@ -227,6 +247,8 @@ Stats stats() { return telemetry().stats(); }
 Tracer tracer(std::string_view name, std::string_view version) { return telemetry().tracer(name, version); }
 
 Logger logger(std::string_view name, std::string_view version) { return telemetry().logger(name, version); }
+
+Meter meter(std::string_view name, std::string_view version) { return telemetry().meter(name, version); }
 
 void set_error_handler(ErrorHandler handler) {
   Calls& shared = calls();

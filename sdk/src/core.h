@@ -30,6 +30,8 @@ class Telemetry::Core {
   void set_on_record(OnRecord hook);
   void set_error_handler(ErrorHandler handler);
   void set_logs_as_span_events(bool on);
+  // How metrics are collected; before the first destination of them, or as it is.
+  void set_metrics(const MetricConfig& metrics);
 
   // At the end of the program: shutdown(5 s) if this process has recorded anything.
   void end_of_process();

@@ -48,6 +48,11 @@ ReadTelemetry read_state_directory(const std::string& path) {
           span.scope = std::move(scope);
           span.resource = resource;
           all.spans.push_back(std::move(span));
+        } else if (record.signal == Signal::metrics) {
+          ReadMetric metric = otlp::read_metric(record.body);
+          metric.scope = std::move(scope);
+          metric.resource = resource;
+          all.metrics.push_back(std::move(metric));
         } else if (record.signal == Signal::logs) {
           ReadLog log = otlp::read_log(record.body);
           log.scope = std::move(scope);

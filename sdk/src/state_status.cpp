@@ -63,6 +63,7 @@ Timestamp time_of(const journal::Record& record) {
   try {
     if (record.signal == Signal::traces) return otlp::read_span(record.body).end;
     if (record.signal == Signal::logs) return otlp::read_log(record.body).observed;
+    return to_timestamp(otlp::metric_time(record.body));
   } catch (const Error&) {
     // It is pending all the same.
   }

@@ -5,8 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <atomic>
+#include <cmath>
+#include <cstdlib>
 #include <condition_variable>
 #include <deque>
 #include <map>
@@ -25,7 +26,11 @@
 #include "journal/orphans.h"
 #include "journal/recorder.h"
 #include "journal/recovery.h"
+#include "metric/aggregator.h"
+#include "metric/periodic.h"
+#include "metric/process.h"
 #include "otlp/writer.h"
+#include "self_metrics.h"
 #include "trace/tracer.h"
 #include "transport/http.h"
 #include "waymark/error.h"
@@ -38,9 +43,15 @@ using delivery::Destination;
 
 // A scope's identity and the handles that record under it.
 struct ScopeEntry {
+  ScopeEntry() = default;
+  ~ScopeEntry() { detail::delete_instruments(meter); }
+  ScopeEntry(const ScopeEntry&) = delete;
+  ScopeEntry& operator=(const ScopeEntry&) = delete;
+
   journal::Scope scope;
   detail::TracerState tracer;
   detail::LoggerState logger;
+  detail::MeterState meter;
   ScopeEntry* next = nullptr;
 };
 
@@ -147,6 +158,38 @@ void check(const JournalConfig& journal, const RecorderConfig& recorder) {
   }
 }
 
+void check(const MetricConfig& metrics) {
+  const auto refuse = [](const std::string& why) { return Error(ErrorCode::invalid_argument, "metrics." + why); };
+  if (metrics.interval < std::chrono::milliseconds(1) || metrics.interval > std::chrono::hours(24 * 365)) {
+    throw refuse("interval: expected 1 ms to a year");
+  }
+  if (metrics.cardinality_limit < 1 || metrics.cardinality_limit > 1'000'000) {
+    throw refuse("cardinality_limit: " + std::to_string(metrics.cardinality_limit) + ": expected 1 to 1000000");
+  }
+  if (metrics.default_histogram == Aggregation::drop || metrics.default_histogram == Aggregation::sum ||
+      metrics.default_histogram == Aggregation::last_value) {
+    throw refuse("default_histogram: expected standard, explicit_histogram or exponential_histogram");
+  }
+  for (std::size_t i = 0; i < metrics.views.size(); ++i) {
+    const View& view = metrics.views[i];
+    const std::string place = "views[" + std::to_string(i) + "].";
+    if (!view.name.empty() && (view.select.name.empty() || view.select.name.find_first_of("*?") != std::string::npos)) {
+      throw refuse(place + "name: '" + view.name + "' would be the name of several streams; expected a selector that names one "
+                   "instrument, without * and ?");
+    }
+    if (view.max_buckets < 2 || view.max_buckets > 1024) throw refuse(place + "max_buckets: expected 2 to 1024");
+    if (view.max_scale < metric::kMinimumScale || view.max_scale > metric::kMaximumScale) {
+      throw refuse(place + "max_scale: expected -10 to 20");
+    }
+    if (view.cardinality_limit > 1'000'000) throw refuse(place + "cardinality_limit: expected at most 1000000");
+    for (std::size_t b = 0; b < view.boundaries.size(); ++b) {
+      if (!std::isfinite(view.boundaries[b]) || (b > 0 && !(view.boundaries[b - 1] < view.boundaries[b]))) {
+        throw refuse(place + "boundaries: expected finite numbers, each greater than the one before it");
+      }
+    }
+  }
+}
+
 }  // namespace
 
 namespace {
@@ -169,6 +212,8 @@ struct Telemetry::Core::Handles {
   ScopeList scopes;
   // As of the last call that changed something; null: not started, or shut down. One that was replaced stays as it is.
   std::atomic<const Plan*> plan{nullptr};
+  std::atomic<bool> observes_process{false};  // once for all processes: callbacks come through a fork
+  std::atomic<bool> observes_itself{false};
 };
 
 struct Telemetry::Core::Parts {
@@ -204,6 +249,9 @@ struct Telemetry::Core::Parts {
   std::unique_ptr<journal::Recorder> recorder;
   std::shared_ptr<journal::Journal> journal;
   std::unique_ptr<journal::Collector> collector;
+  std::unique_ptr<metric::Aggregator> aggregator;
+  std::unique_ptr<metric::Periodic> periodic;  // where there is a destination of metrics; guarded by mutex until it ends
+  SelfMetrics self;                            // the collection's
   std::mutex destinations_mutex;  // guards the map; destinations live until the end
   std::map<std::pair<std::string, Signal>, std::unique_ptr<Destination>> destinations;
   std::array<std::vector<Destination*>, kSignals> by_signal;
@@ -241,6 +289,7 @@ struct Telemetry::Core::Parts {
     const NoFileSizeSignal quiet;
     entry.tracer.scope = journal->add_scope(entry.scope);
     entry.logger.scope = entry.tracer.scope;
+    entry.meter.scope = entry.tracer.scope;
     refresh(entry);
   }
   void refresh(ScopeEntry& entry) const {
@@ -249,6 +298,7 @@ struct Telemetry::Core::Parts {
     entry.tracer.recording.store(traces, std::memory_order_release);
     entry.logger.minimum.store(on ? recording.minimum_severity.load(std::memory_order_relaxed) : std::uint8_t{255},
                                std::memory_order_release);
+    detail::for_each_instrument(entry.meter, [](detail::InstrumentState& instrument) { detail::refresh(instrument); });
   }
   [[nodiscard]] bool by_signal_empty(Signal signal) const { return by_signal[static_cast<std::size_t>(signal)].empty(); }
 
@@ -293,6 +343,15 @@ struct Telemetry::Core::Parts {
   [[nodiscard]] bool recovers_elsewhere();
   void report(const Recovered& found);
   void update_severity();
+  void refresh_all();
+  void set_metrics(const MetricConfig& wanted);
+  void begin_collecting();
+  void collect_metrics();
+  void put_metric(std::uint16_t scope, std::string_view body);
+  [[nodiscard]] Stats stats();
+  [[nodiscard]] std::vector<DestinationConfig> destinations_now();
+  ScopeEntry& entry_of(std::string_view name, std::string_view version, std::string_view schema_url, Attributes attributes);
+  ScopeEntry& known_entry(journal::Scope scope, std::string_view name, std::string_view version, std::string_view schema_url);
   [[nodiscard]] journal::Identity identity() const;
 };
 
@@ -312,6 +371,7 @@ journal::Identity Telemetry::Core::Parts::identity() const {
 
 void Telemetry::Core::Parts::start(Config wanted) {
   check(wanted.journal, wanted.recorder);
+  check(wanted.metrics);
   for (const DestinationConfig& d : wanted.destinations) check(d, wanted.resource);
   transport::initialize();
   std::string said;
@@ -345,6 +405,7 @@ void Telemetry::Core::Parts::start(Config wanted) {
     started = true;
     recording.on.store(true, std::memory_order_release);
     scopes.for_each([&](ScopeEntry& entry) { attach(entry); });
+    refresh_all();
     remember();
     // From here on the handles record into what stands above.
     recording.generation.store(generation, std::memory_order_release);
@@ -408,7 +469,11 @@ void Telemetry::Core::Parts::remember() {
 void Telemetry::Core::Parts::forget() { handles.plan.store(nullptr, std::memory_order_release); }
 
 void Telemetry::Core::Parts::switch_off() {
+  recording.metrics_on.store(false, std::memory_order_seq_cst);
   scopes.for_each([](ScopeEntry& entry) {
+    detail::for_each_instrument(entry.meter, [](detail::InstrumentState& instrument) {
+      instrument.recording.store(false, std::memory_order_release);
+    });
     entry.tracer.recording.store(false, std::memory_order_release);
     entry.logger.minimum.store(255, std::memory_order_release);
   });
@@ -477,6 +542,8 @@ std::string Telemetry::Core::Parts::open() {
   recording.log_limits = config.log_limits;
   recording.small_values = config.span_limits.attribute_value_length >= 64;
   recording.logs_as_span_events.store(config.logs_as_span_events, std::memory_order_relaxed);
+  aggregator = std::make_unique<metric::Aggregator>(config.metrics, clock, diagnostics);
+  recording.metrics = aggregator.get();
   collector = std::make_unique<journal::Collector>(*recorder, *journal, hook, clock, [this](const journal::Journaled& round) {
     journal->announce(round);
   });
@@ -487,6 +554,8 @@ std::string Telemetry::Core::Parts::open() {
 // As if open() had not been called; with `mutex` held.
 void Telemetry::Core::Parts::undo() {
   collector.reset();
+  recording.metrics = nullptr;
+  aggregator.reset();
   {
     const std::scoped_lock lock(destinations_mutex);
     for (auto& list : by_signal) list.clear();
@@ -510,6 +579,10 @@ void Telemetry::Core::Parts::add(std::vector<DestinationConfig> all) {
     delivery::DestinationHooks hooks;
     hooks.on_source_done = [this](const std::shared_ptr<journal::Source>& source) { source_done(source); };
     hooks.on_failing = [this] { look_for_dead(); };
+    hooks.on_settled = [this, name = destination.name, signal = destination.signal](std::chrono::nanoseconds took,
+                                                                                    std::string_view error) {
+      self.exported(name, signal, took, error);
+    };
     made.push_back(std::make_unique<Destination>(destination, diagnostics, std::move(hooks)));
   }
   for (std::size_t i = 0; i < all.size(); ++i) add_one(std::move(all[i]), std::move(made[i]));
@@ -575,7 +648,90 @@ void Telemetry::Core::Parts::update_severity() {
   }
   recording.minimum_severity.store(minimum, std::memory_order_relaxed);
   recorder->set_waiting(lossless, config.journal.block_timeout);
+  refresh_all();
+}
+
+// With `mutex` held, after the destinations have changed.
+void Telemetry::Core::Parts::refresh_all() {
+  const bool on = recording.on.load(std::memory_order_relaxed);
+  const bool collects = std::any_of(config.destinations.begin(), config.destinations.end(),
+                                    [](const DestinationConfig& d) { return d.signal == Signal::metrics && d.enabled; });
+  recording.metrics_on.store(on && collects, std::memory_order_seq_cst);
   scopes.for_each([&](ScopeEntry& entry) { refresh(entry); });
+  if (on && collects && periodic == nullptr) begin_collecting();
+}
+
+// ---- metrics
+
+void Telemetry::Core::Parts::begin_collecting() {
+  const auto meter = [this](std::string_view name) {
+    return Meter(&known_entry(encode_scope(name, WAYMARK_VERSION, {}, {}), name, WAYMARK_VERSION, {}).meter);
+  };
+  if (config.metrics.process && !handles.observes_process.exchange(true)) metric::observe_process(meter("waymark.process"));
+  if (config.metrics.sdk) {
+    self.begin(meter("waymark.sdk"));
+    auto* const core = static_cast<Core*>(recording.owner);
+    if (!handles.observes_itself.exchange(true)) {
+      SelfMetrics::observe(meter("waymark.sdk"), [core]() -> const SelfMetrics& { return core->parts_as_they_are().self; });
+    }
+  }
+  periodic = std::make_unique<metric::Periodic>(config.metrics.interval, [this] { collect_metrics(); });
+}
+
+std::vector<DestinationConfig> Telemetry::Core::Parts::destinations_now() {
+  const std::scoped_lock lock(mutex);
+  return config.destinations;
+}
+
+// How and how often is one thing for all destinations, and stays once there is one.
+void Telemetry::Core::Parts::set_metrics(const MetricConfig& wanted) {
+  check(wanted);
+  if (wanted == config.metrics) return;
+  if (!by_signal_empty(Signal::metrics)) {
+    throw Error(ErrorCode::invalid_argument,
+                "metrics: they are collected already, and how is the same for all destinations; give interval, temporality, "
+                "views and what else is asked of the collection to the first call that configures metrics");
+  }
+  config.metrics = wanted;
+  if (aggregator) aggregator->configure(wanted);
+}
+
+// On the collection's thread.
+void Telemetry::Core::Parts::collect_metrics() {
+  const NoFileSizeSignal quiet;
+  const auto begin = std::chrono::steady_clock::now();
+  if (config.metrics.sdk) self.look(stats(), destinations_now());
+  aggregator->collect(
+      [this](const std::function<void(detail::MeterState&)>& each) {
+        // Oldest first, so that what is told stands in the same order each time.
+        std::vector<ScopeEntry*> entries;
+        scopes.for_each([&](ScopeEntry& entry) { entries.push_back(&entry); });
+        for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry) each((*entry)->meter);
+      },
+      [this](std::uint16_t scope, std::string_view body) { put_metric(scope, body); });
+  if (config.metrics.sdk) self.collected(std::chrono::steady_clock::now() - begin);
+}
+
+// A collection may be larger than a ring: it waits for the collector, which does not wait for it. Where the journal has no room,
+// it waits as any writer does.
+void Telemetry::Core::Parts::put_metric(std::uint16_t scope, std::string_view body) {
+  if (!recording.on.load(std::memory_order_acquire)) return;  // a collection that did not end before the shutdown
+  const std::size_t framed = otlp::field_size(body.size());
+  journal::Lane& lane = *recorder->lane();
+  const auto half_full = [&] {
+    return lane.head - lane.shared->tail.load(std::memory_order_acquire) + framed + 64 > lane.ring_bytes / 2;
+  };
+  const Deadline deadline = deadline_after(recorder->writers_wait() && !ending ? config.journal.block_timeout : std::chrono::milliseconds(100));
+  while (half_full() && std::chrono::steady_clock::now() < deadline) {
+    if (!collector->flush(deadline)) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  if (lane.is_shared) lane.lock.lock();
+  char* const p = recorder->ring_reserve(lane, Signal::metrics, scope, framed);
+  if (p != nullptr) {
+    otlp::put_field(p, 0x12, body);
+    recorder->publish(lane);
+  }
+  if (lane.is_shared) lane.lock.unlock();
 }
 
 // ---- recovery
@@ -827,8 +983,14 @@ void Telemetry::Core::Parts::source_done(const std::shared_ptr<journal::Source>&
 
 // ---- flush and end
 
-// What dead processes have left, a few at a time, until there is no more.
+// What was measured, then what dead processes have left, a few at a time, until there is no more.
 bool Telemetry::Core::Parts::flush(Deadline deadline) {
+  metric::Periodic* collecting = nullptr;
+  {
+    const std::scoped_lock lock(mutex);
+    if (started && !stopped) collecting = periodic.get();
+  }
+  if (collecting != nullptr && !collecting->collect(deadline)) return false;
   for (;;) {
     // What a recovery has told of may not have been given to the destinations yet: then they are flushed once more.
     const bool again = recovers_elsewhere();
@@ -917,6 +1079,8 @@ bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
 bool Telemetry::Core::Parts::deliver_and_close(std::chrono::nanoseconds timeout, Deadline deadline) {
   // The rest of the time is for delivering it.
   recover_until = deadline_after(timeout / 2);
+  // A callback that does not return takes half of the time, and no more.
+  if (periodic) static_cast<void>(periodic->stop(recover_until));
   // A span that ends from here on stays in its block, finished, and is delivered after the next start.
   recording.on.store(false, std::memory_order_release);
   {
@@ -1002,6 +1166,40 @@ bool Telemetry::Core::Parts::deliver_and_close(std::chrono::nanoseconds timeout,
   return good;
 }
 
+Stats Telemetry::Core::Parts::stats() {
+  Stats stats;
+  if (!recorder) return stats;
+  const journal::SignalCounts offered = recorder->offered();
+  stats.spans = offered[static_cast<std::size_t>(Signal::traces)];
+  stats.log_records = offered[static_cast<std::size_t>(Signal::logs)];
+  stats.metric_records = offered[static_cast<std::size_t>(Signal::metrics)];
+  stats.refused_measurements = aggregator->refused();
+  stats.open_spans = recorder->open_records();
+  stats.journal_bytes = journal->bytes();
+  stats.recorder_bytes = recorder->bytes();
+  const std::scoped_lock lock(destinations_mutex);
+  for (const auto& [key, destination] : destinations) stats.destinations.push_back(destination->stats());
+  // What dead processes had for destinations that this Telemetry has not.
+  const std::scoped_lock dead_lock(dead_mutex);
+  for (const auto& d : dead) {
+    journal::Journal& left = *d->recovered->journal;
+    for (const auto& [name, signal, done] : left.cursors()) {
+      // One that is enabled reads it, and counts it.
+      const auto known = destinations.find({name, signal});
+      if (done || (known != destinations.end() && known->second->enabled())) continue;
+      auto entry = std::find_if(stats.destinations.begin(), stats.destinations.end(),
+                                [&, n = &name, s = signal](const auto& e) { return e.name == *n && e.signal == s; });
+      if (entry == stats.destinations.end()) {
+        entry = stats.destinations.insert(entry, DestinationStats{.name = name, .signal = signal, .configured = false});
+      }
+      const std::uint64_t pending = left.counts_of(name, signal).pending;
+      entry->counts.offered += pending;
+      entry->counts.pending += pending;
+    }
+  }
+  return stats;
+}
+
 // ---- Core
 
 Telemetry::Core::Core() : handles_(std::make_unique<Handles>()), parts_(new Parts(*handles_, process_generation())) {
@@ -1019,6 +1217,7 @@ Telemetry::Core::~Core() {
     return;
   }
   parts->shutdown(std::chrono::seconds(5));
+  parts->periodic.reset();  // whose last collection may still look at what goes next
   if (parts->abandoned != nullptr) abandon(parts->abandoned);
   delete parts;
 }
@@ -1092,6 +1291,13 @@ void Telemetry::Core::set_error_handler(ErrorHandler handler) {
   if (here.started) here.remember();
 }
 
+void Telemetry::Core::set_metrics(const MetricConfig& metrics) {
+  Parts& here = parts();
+  const std::scoped_lock lock(here.mutex);
+  here.set_metrics(metrics);
+  if (here.started) here.remember();
+}
+
 void Telemetry::Core::set_logs_as_span_events(bool on) {
   Parts& here = parts();
   const std::scoped_lock lock(here.mutex);
@@ -1106,37 +1312,47 @@ Telemetry::Telemetry(Config config) : core_(std::make_unique<Core>()) { core_->s
 Telemetry::Telemetry() : core_(std::make_unique<Core>()) {}
 Telemetry::~Telemetry() = default;
 
-namespace {
-
-ScopeEntry& entry_of(Telemetry::Core::Parts& parts, std::string_view name, std::string_view version,
-                     std::string_view schema_url, Attributes attributes) {
+ScopeEntry& Telemetry::Core::Parts::entry_of(std::string_view name, std::string_view version, std::string_view schema_url,
+                                             Attributes attributes) {
   journal::Scope scope = encode_scope(name, version, schema_url, attributes);
   if (name.empty()) {
-    parts.diagnostics.say_once("scope", DiagnosticLevel::warning, "a tracer or logger without a name was asked for");
+    diagnostics.say_once("scope", DiagnosticLevel::warning, "a tracer, logger or meter without a name was asked for");
   }
   const HeldMessages held;
-  const std::scoped_lock lock(parts.mutex);
+  const std::scoped_lock lock(mutex);
+  return known_entry(std::move(scope), name, version, schema_url);
+}
+
+// With `mutex` held.
+ScopeEntry& Telemetry::Core::Parts::known_entry(journal::Scope scope, std::string_view name, std::string_view version,
+                                                std::string_view schema_url) {
   ScopeEntry* known = nullptr;
-  parts.scopes.for_each([&](ScopeEntry& entry) {
+  scopes.for_each([&](ScopeEntry& entry) {
     if (entry.scope.encoded == scope.encoded && entry.scope.schema_url == scope.schema_url) known = &entry;
   });
   if (known != nullptr) return *known;
   auto entry = std::make_unique<ScopeEntry>();
   entry->scope = std::move(scope);
-  entry->tracer.recording_of = &parts.recording;
-  entry->logger.recording_of = &parts.recording;
-  if (parts.started && parts.recorder && !parts.stopped) parts.attach(*entry);
-  return parts.scopes.add(std::move(entry));
+  entry->tracer.recording_of = &recording;
+  entry->logger.recording_of = &recording;
+  entry->meter.recording_of = &recording;
+  entry->meter.name = name;
+  entry->meter.version = version;
+  entry->meter.schema_url = schema_url;
+  if (started && recorder && !stopped) attach(*entry);
+  return scopes.add(std::move(entry));
 }
 
-}  // namespace
-
 Tracer Telemetry::tracer(std::string_view name, std::string_view version, std::string_view schema_url, Attributes attributes) {
-  return Tracer(&entry_of(core_->parts(), name, version, schema_url, attributes).tracer);
+  return Tracer(&core_->parts().entry_of(name, version, schema_url, attributes).tracer);
 }
 
 Logger Telemetry::logger(std::string_view name, std::string_view version, std::string_view schema_url, Attributes attributes) {
-  return Logger(&entry_of(core_->parts(), name, version, schema_url, attributes).logger);
+  return Logger(&core_->parts().entry_of(name, version, schema_url, attributes).logger);
+}
+
+Meter Telemetry::meter(std::string_view name, std::string_view version, std::string_view schema_url, Attributes attributes) {
+  return Meter(&core_->parts().entry_of(name, version, schema_url, attributes).meter);
 }
 
 void Telemetry::add(DestinationConfig destination) {
@@ -1149,38 +1365,7 @@ bool Telemetry::force_flush(std::chrono::nanoseconds timeout) { return core_->pa
 
 bool Telemetry::shutdown(std::chrono::nanoseconds timeout) { return core_->parts_as_they_are().shutdown(timeout); }
 
-Stats Telemetry::stats() const {
-  Core::Parts& parts = core_->parts_as_they_are();
-  Stats stats;
-  if (!parts.recorder) return stats;
-  const journal::SignalCounts offered = parts.recorder->offered();
-  stats.spans = offered[static_cast<std::size_t>(Signal::traces)];
-  stats.log_records = offered[static_cast<std::size_t>(Signal::logs)];
-  stats.open_spans = parts.recorder->open_records();
-  stats.journal_bytes = parts.journal->bytes();
-  stats.recorder_bytes = parts.recorder->bytes();
-  const std::scoped_lock lock(parts.destinations_mutex);
-  for (const auto& [key, destination] : parts.destinations) stats.destinations.push_back(destination->stats());
-  // What dead processes had for destinations that this Telemetry has not.
-  const std::scoped_lock dead_lock(parts.dead_mutex);
-  for (const auto& d : parts.dead) {
-    journal::Journal& left = *d->recovered->journal;
-    for (const auto& [name, signal, done] : left.cursors()) {
-      // One that is enabled reads it, and counts it.
-      const auto known = parts.destinations.find({name, signal});
-      if (done || (known != parts.destinations.end() && known->second->enabled())) continue;
-      auto entry = std::find_if(stats.destinations.begin(), stats.destinations.end(),
-                                [&, n = &name, s = signal](const auto& e) { return e.name == *n && e.signal == s; });
-      if (entry == stats.destinations.end()) {
-        entry = stats.destinations.insert(entry, DestinationStats{.name = name, .signal = signal, .configured = false});
-      }
-      const std::uint64_t pending = left.counts_of(name, signal).pending;
-      entry->counts.offered += pending;
-      entry->counts.pending += pending;
-    }
-  }
-  return stats;
-}
+Stats Telemetry::stats() const { return core_->parts_as_they_are().stats(); }
 
 const Resource& Telemetry::resource() const noexcept { return core_->parts().config.resource; }
 

@@ -51,6 +51,14 @@ std::vector<ReadLog> MemoryDestination::logs() const {
   return logs;
 }
 
+std::vector<ReadMetric> MemoryDestination::metrics() const {
+  std::vector<ReadMetric> metrics;
+  for (const std::string& request : requests(Signal::metrics)) {
+    for (ReadMetric& metric : read_request(Signal::metrics, request).metrics) metrics.push_back(std::move(metric));
+  }
+  return metrics;
+}
+
 void MemoryDestination::clear() {
   const std::lock_guard lock(kept_->mutex);
   for (auto& requests : kept_->requests) requests.clear();

@@ -6,7 +6,6 @@
 // filtered + pending does not hold prints no figure and fails.
 #include <signal.h>
 #include <sys/resource.h>
-#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,20 +21,15 @@
 #include <thread>
 #include <vector>
 
+#include "row.h"
 #include "waymark/waymark.h"
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
-double ns_between(Clock::time_point a, Clock::time_point b) { return std::chrono::duration<double, std::nano>(b - a).count(); }
-
-double clock_read_ns() {
-  constexpr int kReads = 200'000;
-  timespec t;
-  const auto begin = Clock::now();
-  for (int i = 0; i < kReads; ++i) clock_gettime(CLOCK_REALTIME, &t);
-  return ns_between(begin, Clock::now()) / kReads;
-}
+using waymark::bench::Clock;
+using waymark::bench::clock_read_ns;
+using waymark::bench::ns_between;
+using waymark::bench::Row;
 
 // The sink, and what it decoded.
 class Sink {
@@ -84,19 +78,6 @@ struct Workload {
     auto span = tracer.span("read_bands", {{"scene", scene}, {"band", "B02_10m_jp2_"}, {"index", i}, {"width", 10980}, {"offset", 123456789}});
   }
 };
-
-struct Row {
-  std::string name;
-  double limit_cr;
-  std::vector<double> ns;  // of each repetition
-  std::vector<double> cr;
-  std::string remark;
-};
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v.empty() ? 0 : v[v.size() / 2];
-}
 
 waymark::Config config(const std::string& state) {
   waymark::Config c;
@@ -195,62 +176,18 @@ Row flat_out(const std::string& state, bool lossless) {
   return row;
 }
 
-std::string first_line(const char* command) {
-  std::string text;
-  if (std::FILE* pipe = popen(command, "r")) {
-    char buffer[256];
-    if (std::fgets(buffer, sizeof buffer, pipe) != nullptr) text = buffer;
-    pclose(pipe);
-  }
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  return text;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
-  bool json = false;
-  std::vector<std::string> wanted;
-  for (int i = 1; i < argc; ++i) {
-    const std::string argument = argv[i];
-    if (argument == "--json") json = true;
-    else wanted.push_back(argument);
-  }
-  const auto asked = [&](const char* row) {
-    return wanted.empty() || std::find(wanted.begin(), wanted.end(), row) != wanted.end();
-  };
+  const waymark::bench::Report report(argc, argv);
   char directory[] = "/tmp/waymark-bench-XXXXXX";
   if (mkdtemp(directory) == nullptr) {
     std::perror("bench_spans: /tmp");
     return 1;
   }
-  if (!json) {
-    utsname system{};
-    uname(&system);
-    std::printf("machine: %s, %ld processors, %s %s\n", first_line("grep -m1 'model name' /proc/cpuinfo | cut -d: -f2-").c_str(),
-                sysconf(_SC_NPROCESSORS_ONLN), system.sysname, system.release);
-    std::printf("compiler: gcc %s, commit: %s\n\n", __VERSION__, first_line("git describe --always --dirty 2>/dev/null").c_str());
-    std::printf("%-22s %10s %18s %8s %8s %8s   %s\n", "row", "median ns", "spread ns", "reads", "limit", "ratio", "");
-  }
-  const auto print = [&](const Row& row) {
-    const auto [low, high] = std::minmax_element(row.ns.begin(), row.ns.end());
-    const double m = median(row.ns);
-    const double cr = median(row.cr);
-    if (json) {
-      std::printf("{\"row\": \"%s\", \"median\": %.1f, \"spread\": [%.1f, %.1f], \"unit\": \"ns\", \"clock_read_ns\": %.1f, "
-                  "\"in_clock_reads\": %.2f, \"limit\": %g}\n",
-                  row.name.c_str(), m, *low, *high, m / cr, cr, row.limit_cr);
-    } else {
-      char spread[64];
-      std::snprintf(spread, sizeof spread, "%.1f to %.1f", *low, *high);
-      std::printf("%-22s %10.1f %18s %8.2f %8g %8.2f   %s\n", row.name.c_str(), m, spread, cr, row.limit_cr, cr / row.limit_cr,
-                  row.remark.c_str());
-    }
-    std::fflush(stdout);
-  };
-  if (asked("span.5attr")) print(bursts(std::string(directory) + "/a"));
-  if (asked("span.5attr.flat")) print(flat_out(std::string(directory) + "/b", false));
-  if (asked("span.5attr.lossless")) print(flat_out(std::string(directory) + "/c", true));
+  if (report.asked("span.5attr")) report.print(bursts(std::string(directory) + "/a"));
+  if (report.asked("span.5attr.flat")) report.print(flat_out(std::string(directory) + "/b", false));
+  if (report.asked("span.5attr.lossless")) report.print(flat_out(std::string(directory) + "/c", true));
   std::error_code ignored;
   std::filesystem::remove_all(directory, ignored);
   return 0;

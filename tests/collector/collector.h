@@ -106,7 +106,8 @@ class Collector {
            "  telemetry: {metrics: {level: none}}\n"
            "  pipelines:\n"
            "    traces: {receivers: [otlp], exporters: [file]}\n"
-           "    logs: {receivers: [otlp], exporters: [file]}\n";
+           "    logs: {receivers: [otlp], exporters: [file]}\n"
+           "    metrics: {receivers: [otlp], exporters: [file]}\n";
   }
 
   void start(const std::string& program, const std::string& config) {

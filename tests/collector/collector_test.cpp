@@ -35,7 +35,8 @@ using Records = std::multiset<std::string>;
 
 void add_records(const json& request, Records& records) {
   for (const auto& [resources, scopes, list] :
-       {std::tuple("resourceSpans", "scopeSpans", "spans"), std::tuple("resourceLogs", "scopeLogs", "logRecords")}) {
+       {std::tuple("resourceSpans", "scopeSpans", "spans"), std::tuple("resourceLogs", "scopeLogs", "logRecords"),
+        std::tuple("resourceMetrics", "scopeMetrics", "metrics")}) {
     for (const json& resource : request.value(resources, json::array())) {
       for (const json& scope : resource.value(scopes, json::array())) {
         for (json record : scope.value(list, json::array())) {
@@ -55,7 +56,9 @@ void add_records(const json& request, Records& records) {
 }
 
 Signal signal_of(const std::string& line) {
-  return line.find("\"resourceLogs\"") == std::string::npos ? Signal::traces : Signal::logs;
+  return line.find("\"resourceMetrics\"") != std::string::npos ? Signal::metrics
+         : line.find("\"resourceLogs\"") != std::string::npos  ? Signal::logs
+                                                                : Signal::traces;
 }
 
 class CollectorTest : public ::testing::Test {
@@ -86,7 +89,7 @@ class CollectorTest : public ::testing::Test {
   }
   static Records recorded(const testing::MemoryDestination& memory) {
     Records records;
-    for (const Signal signal : {Signal::traces, Signal::logs}) {
+    for (const Signal signal : {Signal::traces, Signal::logs, Signal::metrics}) {
       for (const std::string& request : memory.requests(signal)) {
         add_records(json::parse(testing::official_json(signal, request)), records);
       }
@@ -298,6 +301,44 @@ TEST_P(CollectorWayTest, EveryFieldOfALogRecordArrives) {
     EXPECT_EQ(record(file, "severity " + std::to_string(severity))["severityNumber"], severity);
   }
   EXPECT_FALSE(record(file, "none").contains("traceId"));
+}
+
+// Every kind of instrument, aggregation and temporality, exemplars and overflow.
+TEST_P(CollectorWayTest, EveryAggregationArrives) {
+  HOLDS("MT-33", "MT-43", "MT-69", "PB-03", "PB-04", "PB-13");
+  for (const Temporality temporality : {Temporality::cumulative, Temporality::delta}) {
+    testing::MemoryDestination memory;
+    Config changed = config(memory);
+    changed.metrics.temporality = temporality;
+    changed.metrics.cardinality_limit = 3;
+    changed.metrics.views.push_back(View{.select = {.name = "levels"}, .aggregation = Aggregation::exponential_histogram});
+    changed.destinations.push_back(memory.destination(Signal::metrics));
+    DestinationConfig destination = collector_->destination(GetParam().protocol, Signal::metrics);
+    destination.gzip = GetParam().gzip;
+    changed.destinations.push_back(destination);
+    Telemetry telemetry(changed);
+    const Records before = records_in(collector_->file());
+    const Meter meter = telemetry.meter("m", "2", "https://schema.example/1");
+    const auto span = telemetry.tracer("t").span("work");
+    for (int i = 0; i < 5; ++i) {
+      meter.counter("whole", {.unit = "{x}", .description = "grüße"}).add(i, {{"i", i}, {"text", "ß"}});
+      meter.counter<double>("real").add(0.1 * i);
+      meter.up_down_counter("level").add(-i);
+      meter.up_down_counter<double>("levels").add(i - 2.5);
+      meter.gauge("gauge").record(i);
+      meter.histogram<std::int64_t>("sizes", {.unit = "By"}).record(i * 100, {{"i", i % 2}});
+      meter.histogram("time", {.unit = "s"}).record(0.01 * i * i);
+    }
+    meter.observable_counter("seen", {}, [](const Observer<std::int64_t>& o) { o.observe(12); });
+    meter.observable_up_down_counter<double>("depth", {}, [](const Observer<double>& o) { o.observe(-0.5); });
+    meter.observable_gauge<std::int64_t>("floor", {}, [](const Observer<std::int64_t>& o) { o.observe(-2); });
+    ASSERT_TRUE(telemetry.force_flush(30s));
+    const Records sent = recorded(memory);
+    ASSERT_EQ(sent.size(), 10u);
+    const Records arrived = records_in(collector_->file());
+    for (const std::string& record : sent) EXPECT_TRUE(arrived.contains(record)) << "not there as it was sent: " << record;
+    EXPECT_EQ(arrived.size(), before.size() + sent.size());
+  }
 }
 
 TEST_P(CollectorWayTest, ManyRequestsArriveInOrder) {

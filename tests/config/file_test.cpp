@@ -231,14 +231,105 @@ TEST(ConfigFileTest, ATypeThatIsNotSupportedIsRefusedWithThoseThatAre) {
   EXPECT_THAT(problems("tracer: {j: {level: info}}"), HasSubstr("tracer.j.type: is missing"));
 }
 
-TEST(ConfigFileTest, MetricsAreReadCheckedAndNotSent) {
-  EXPECT_THAT(read("metrics.open-telemetry: {transport: disable}").warnings, IsEmpty());
-  const auto file = read("metrics:\n  open-telemetry:\n    transport: http\n    endpoint: http://h/v1/metrics\n    interval: 1m\n"
-                         "    headers: ['A: b']\n    timeout: 10s\n");
-  EXPECT_THAT(file.config.destinations, IsEmpty());
-  EXPECT_THAT(file.warnings, ElementsAre(HasSubstr("w.yaml:3:16: metrics.open-telemetry.transport: metrics are not sent")));
+TEST(ConfigFileTest, MetricsGoWhereStalwartsPageSendsThem) {
+  EXPECT_THAT(read("metrics.open-telemetry: {transport: disable}").config.destinations, IsEmpty());
+  const auto file = read("metrics:\n  open-telemetry:\n    transport: http\n    endpoint: http://h/v1/metrics\n    interval: 2m\n"
+                         "    headers: ['A: b']\n    timeout: 9s\n");
+  EXPECT_THAT(file.warnings, IsEmpty());
+  ASSERT_THAT(file.config.destinations, SizeIs(1));
+  const DestinationConfig& d = file.config.destinations[0];
+  EXPECT_EQ(d.name, "open-telemetry");
+  EXPECT_EQ(d.signal, Signal::metrics);
+  EXPECT_EQ(d.url, "http://h/v1/metrics");
+  EXPECT_EQ(d.timeout, seconds(9));
+  EXPECT_EQ(d.batch.interval, seconds(1)) << "what is collected is sent";
+  ASSERT_THAT(d.headers, SizeIs(1));
+  EXPECT_EQ(file.config.metrics.interval, minutes(2));
+  EXPECT_TRUE(file.config.metrics.process);
+  EXPECT_TRUE(file.config.metrics.sdk);
+  EXPECT_EQ(read("metrics.open-telemetry: {transport: grpc}").config.destinations.at(0).url, "http://localhost:4317");
+  EXPECT_EQ(read("metrics.open-telemetry: {transport: grpc}", {{"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://m:1"}})
+                .config.destinations.at(0).url,
+            "http://m:1");
+  EXPECT_FALSE(read("metrics.open-telemetry: {transport: http, endpoint: 'http://h', enable: false}").config.destinations.at(0).enabled);
   EXPECT_THAT(problems("metrics.open-telemetry: {transport: http}"), HasSubstr("endpoint: is missing"));
   EXPECT_THAT(problems("metrics.open-telemetry: {transport: disable, interval: often}"), HasSubstr("interval: 'often'"));
+  EXPECT_THAT(problems("metrics.prometheus: {enable: true}"), HasSubstr("is no way to send metrics"));
+}
+
+TEST(ConfigFileTest, HowMetricsAreCollectedIsSaidOnceAndTheEnvironmentComesBefore) {
+  const char* text =
+      "collection: {interval: 10s, temporality: delta, histograms: explicit, exemplar_filter: always_off, cardinality_limit: 50, "
+      "process: false, sdk: false}";
+  const MetricConfig m = read(text).config.metrics;
+  EXPECT_EQ(m.interval, seconds(10));
+  EXPECT_EQ(m.temporality, Temporality::delta);
+  EXPECT_EQ(m.default_histogram, Aggregation::explicit_histogram);
+  EXPECT_EQ(m.exemplar_filter, ExemplarFilter::always_off);
+  EXPECT_EQ(m.cardinality_limit, 50u);
+  EXPECT_FALSE(m.process);
+  EXPECT_FALSE(m.sdk);
+  const MetricConfig other = read(text, {{"OTEL_METRIC_EXPORT_INTERVAL", "5000"},
+                                         {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "LowMemory"},
+                                         {"OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "base2_exponential_bucket_histogram"},
+                                         {"OTEL_METRICS_EXEMPLAR_FILTER", "always_on"}})
+                                 .config.metrics;
+  EXPECT_EQ(other.interval, seconds(5));
+  EXPECT_EQ(other.temporality, Temporality::lowmemory);
+  EXPECT_EQ(other.default_histogram, Aggregation::exponential_histogram);
+  EXPECT_EQ(other.exemplar_filter, ExemplarFilter::always_on);
+  EXPECT_FALSE(other.sdk);
+  EXPECT_THAT(problems("collection.temporality: sometimes"), HasSubstr("'sometimes' is not known"));
+}
+
+TEST(ConfigFileTest, ViewsAreReadWithTheirPlaces) {
+  const auto file = read(R"(views:
+  latency:
+    instrument: task.execution.duration
+    kind: histogram
+    unit: s
+    meter: waymark.runner
+    name: task.latency
+    description: of all
+    attribute_keys: [cluster]
+    aggregation: explicit_histogram
+    boundaries: [0.1, 1, 10.5]
+    cardinality_limit: 10
+  noise: {instrument: 'process.*', aggregation: drop}
+  fewer: {instrument: x, excluded_keys: user, aggregation: exponential_histogram, max_buckets: 20, max_scale: -2}
+)");
+  ASSERT_THAT(file.config.metrics.views, SizeIs(3));
+  const View& v = file.config.metrics.views[0];
+  EXPECT_EQ(v.select.name, "task.execution.duration");
+  EXPECT_EQ(v.select.kind, InstrumentKind::histogram);
+  EXPECT_EQ(v.select.unit, "s");
+  EXPECT_EQ(v.select.meter_name, "waymark.runner");
+  EXPECT_EQ(v.name, "task.latency");
+  EXPECT_EQ(v.description, "of all");
+  ASSERT_TRUE(v.attribute_keys.has_value());
+  EXPECT_THAT(*v.attribute_keys, ElementsAre("cluster"));
+  EXPECT_EQ(v.aggregation, Aggregation::explicit_histogram);
+  EXPECT_THAT(v.boundaries, ElementsAre(0.1, 1, 10.5));
+  EXPECT_EQ(v.cardinality_limit, 10u);
+  EXPECT_EQ(file.config.metrics.views[1].aggregation, Aggregation::drop);
+  EXPECT_FALSE(file.config.metrics.views[1].attribute_keys.has_value());
+  EXPECT_THAT(file.config.metrics.views[2].excluded_keys, ElementsAre("user"));
+  EXPECT_EQ(file.config.metrics.views[2].max_buckets, 20u);
+  EXPECT_EQ(file.config.metrics.views[2].max_scale, -2);
+  EXPECT_THAT(problems("views: {a: {instrument: 'x*', name: y}}"), HasSubstr("views.a.name: would be the name of several streams"));
+  EXPECT_THAT(problems("views: {a: {instrument: x, boundaries: [2, 1]}}"), HasSubstr("boundaries: '1' does not follow"));
+  EXPECT_THAT(problems("views: {a: {instrument: x, boundaries: [few]}}"), HasSubstr("'few' does not follow"));
+  EXPECT_THAT(problems("views: {a: {aggregation: median}}"), HasSubstr("'median' is not known"));
+}
+
+TEST(ConfigFileTest, DestinationsMayTakeMetrics) {
+  const auto file = read("destinations:\n  all: {signals: [traces, logs, metrics], endpoint: 'http://h'}\n"
+                         "  file: {signals: metrics, output: file, path: m.jsonl}\n");
+  ASSERT_THAT(file.config.destinations, SizeIs(4));
+  EXPECT_EQ(file.config.destinations[2].url, "http://h/v1/metrics");
+  EXPECT_EQ(file.config.destinations[3].path, "m.jsonl");
+  EXPECT_THAT(read("destinations: {usual: {endpoint: 'http://h'}}").config.destinations, SizeIs(2));
+  EXPECT_THAT(problems("destinations: {a: {output: console, signals: [metrics]}}"), HasSubstr("has metrics, and a console shows logs"));
 }
 
 // ---- the Collector's words
@@ -315,7 +406,7 @@ service:
     metrics: {receivers: [otlp], exporters: [otlp/grpc]}
   telemetry: {logs: {level: debug}}
 )", {{"CA", files.pem("ca.pem")}, {"CERTIFICATE", files.pem("c.pem")}, {"KEY", files.pem("c.key")}});
-  ASSERT_THAT(file.config.destinations, SizeIs(3));
+  ASSERT_THAT(file.config.destinations, SizeIs(4));
   const DestinationConfig& t = file.config.destinations[0];
   EXPECT_EQ(t.url, "https://h/t");
   EXPECT_TRUE(t.gzip);
@@ -339,7 +430,9 @@ service:
   for (const auto& warning : file.warnings) all += warning + "\n";
   EXPECT_THAT(all, AllOf(HasSubstr("receivers: belongs to a Collector"), HasSubstr("processors: "),
                          HasSubstr("service.telemetry: "), HasSubstr("num_consumers: counts as 1"), HasSubstr("queue_size: "),
-                         HasSubstr("otlphttp/unused: stands in no pipeline"), HasSubstr("metrics are not sent")));
+                         HasSubstr("otlphttp/unused: stands in no pipeline")));
+  EXPECT_EQ(file.config.destinations[3].signal, Signal::metrics);
+  EXPECT_EQ(file.config.destinations[3].name, "otlp/grpc");
   EXPECT_EQ(file.config.resource.service_name(), "unknown_service:config_test");
 }
 
@@ -823,7 +916,7 @@ TEST(ConfigFileTest, TypesAndRangesAreChecked) {
                         Case{"tracer: [a]", "tracer: a list instead of names with keys below them"},
                         Case{"- a", "a list instead of keys"},
                         Case{"words", "'words' instead of keys"},
-                        Case{"destinations: {a: {signals: [metrics], endpoint: 'http://h'}}", "'metrics' is no signal"},
+                        Case{"destinations: {a: {signals: [profiles], endpoint: 'http://h'}}", "'profiles' is no signal"},
                         Case{"destinations: {a: {output: console, signals: [traces]}}", "a console shows logs"},
                         Case{"destinations: {a: {output: file}}", "path: is missing"},
                         Case{"destinations: {a: {output: file, path: x, rotation.max_bytes: 1}}", "traces_path and logs_path"},

@@ -88,6 +88,71 @@ TEST(ResolveTest, TheEndpointIsTheArgumentThenOtelTracesEndpointThenOtlpEndpoint
   EXPECT_EQ(logs({}, variables).url, "http://own/v1/logs");
 }
 
+TEST(ResolveTest, MetricsHaveTheSameRulesAndWordsOfTheirOwn) {
+  HOLDS("MT-71", "OE-06");
+  const auto metrics = [](const MetricsOptions& options, Variables variables) {
+    Environment env = environment(std::move(variables));
+    return resolve_destination(options, env);
+  };
+  EXPECT_EQ(metrics({.endpoint = "http://a:1"}, {{"OTEL_METRICS_ENDPOINT", "http://b:2"}}).url, "http://a:1/v1/metrics");
+  EXPECT_EQ(metrics({}, with_endpoint({{"OTEL_METRICS_ENDPOINT", "http://b:2"}})).url, "http://b:2/v1/metrics");
+  EXPECT_EQ(metrics({}, with_endpoint({{"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://c:3/m"}})).url, "http://c:3/m");
+  const DestinationConfig base = metrics({}, with_endpoint({{"OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "7"},
+                                                            {"OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "gzip"},
+                                                            {"OTEL_EXPORTER_OTLP_METRICS_HEADERS", "a=b"},
+                                                            {"OTEL_EXPORT_INTERVAL", "1h"}}));
+  EXPECT_EQ(base.url, "http://base:4318/v1/metrics");
+  EXPECT_EQ(base.signal, Signal::metrics);
+  EXPECT_EQ(base.timeout, milliseconds(7));
+  EXPECT_TRUE(base.gzip);
+  EXPECT_THAT(base.headers, ElementsAre(Pair("a", "b")));
+  EXPECT_EQ(base.batch.interval, seconds(1)) << "what is collected is sent at once, whatever spans wait for";
+  expect_error(MetricsOptions{}, {}, ErrorCode::missing_endpoint,
+               {"configure_otel_metrics", "OTEL_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"});
+}
+
+TEST(ResolveTest, HowMetricsAreCollectedIsTheArgumentThenTheEnvironmentThenTheDefault) {
+  HOLDS("MT-64", "MT-71");
+  const auto resolved = [](const MetricsOptions& options, Variables variables, std::vector<std::string>* warnings = nullptr) {
+    Environment env = environment(std::move(variables));
+    MetricConfig config = resolve_metrics(options, {}, env);
+    if (warnings != nullptr) *warnings = env.warnings();
+    return config;
+  };
+  const MetricConfig usual = resolved({}, {});
+  EXPECT_EQ(usual.interval, seconds(60));
+  EXPECT_EQ(usual.temporality, Temporality::cumulative);
+  EXPECT_EQ(usual.default_histogram, Aggregation::standard);
+  EXPECT_EQ(usual.exemplar_filter, ExemplarFilter::trace_based);
+  EXPECT_EQ(usual.cardinality_limit, 2000u);
+  EXPECT_TRUE(usual.process);
+  EXPECT_TRUE(usual.sdk);
+  const Variables set{{"OTEL_METRIC_EXPORT_INTERVAL", "250"},
+                      {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta"},
+                      {"OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "explicit_bucket_histogram"},
+                      {"OTEL_METRICS_EXEMPLAR_FILTER", "always_on"}};
+  const MetricConfig by_variables = resolved({}, set);
+  EXPECT_EQ(by_variables.interval, milliseconds(250));
+  EXPECT_EQ(by_variables.temporality, Temporality::delta);
+  EXPECT_EQ(by_variables.default_histogram, Aggregation::explicit_histogram);
+  EXPECT_EQ(by_variables.exemplar_filter, ExemplarFilter::always_on);
+  const MetricConfig given = resolved({.interval = seconds(3),
+                                       .temporality = Temporality::lowmemory,
+                                       .histograms = Aggregation::exponential_histogram,
+                                       .exemplar_filter = ExemplarFilter::always_off,
+                                       .process = false},
+                                      set);
+  EXPECT_EQ(given.interval, seconds(3));
+  EXPECT_EQ(given.temporality, Temporality::lowmemory);
+  EXPECT_EQ(given.default_histogram, Aggregation::exponential_histogram);
+  EXPECT_EQ(given.exemplar_filter, ExemplarFilter::always_off);
+  EXPECT_FALSE(given.process);
+  std::vector<std::string> warnings;
+  EXPECT_EQ(resolved({}, {{"OTEL_METRICS_EXEMPLAR_FILTER", "some"}, {"OTEL_METRIC_EXPORT_INTERVAL", "1s"}}, &warnings).interval, seconds(60));
+  EXPECT_THAT(warnings, SizeIs(2));
+  EXPECT_THROW((void)resolved({.interval = nanoseconds(0)}, {}), Error);
+}
+
 TEST(ResolveTest, WithoutAnyEndpointTheErrorNamesTheArgumentAndTheVariables) {
   expect_error(TracingOptions{}, {}, ErrorCode::missing_endpoint,
                {"configure_otel_tracing", "`endpoint`", "OTEL_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"});

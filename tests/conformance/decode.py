@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """OTLP requests through the official protobuf classes, as canonical JSON (ids as hex, 64-bit integers as strings).
 
-    decode.py traces|logs FILE [--delimited | --json]   prints one line a request; FILE may be - for standard input
+    decode.py traces|logs|metrics FILE [--delimited | --json]   prints one line a request; FILE may be - for standard input
     decode.py --serve                                   answers tests/support/official.h on standard input and output
 
 FILE holds one request, or with --delimited any number of them, each behind its length as a varint, or with --json lines
@@ -9,9 +9,9 @@ of OTLP JSON. What the classes do not know is an error.
 
 --serve reads frames (one byte of command, four bytes of length, little-endian, then as many bytes) and answers each with a
 frame of the same form, its first byte being "+" or, where the request can't be read, "-" and the reason:
-    T, L      a traces or logs request      -> its canonical JSON
-    J, K      the same as OTLP JSON         -> its canonical JSON
-    t, l      "SEED COUNT" as text          -> as many random requests, each behind its length as a varint
+    T, L, M   a traces, logs or metrics request -> its canonical JSON
+    J, K, N   the same as OTLP JSON             -> its canonical JSON
+    t, l, m   "SEED COUNT" as text              -> as many random requests, each behind its length as a varint
 """
 import argparse
 import base64
@@ -25,10 +25,11 @@ from google.protobuf import json_format
 from google.protobuf.internal.decoder import _DecodeVarint32
 from google.protobuf.internal.encoder import _VarintBytes
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from google.protobuf.descriptor import FieldDescriptor as Field
 
-REQUESTS = {"traces": ExportTraceServiceRequest, "logs": ExportLogsServiceRequest}
+REQUESTS = {"traces": ExportTraceServiceRequest, "logs": ExportLogsServiceRequest, "metrics": ExportMetricsServiceRequest}
 
 
 def change_ids(data, change):
@@ -41,6 +42,12 @@ def change_ids(data, change):
     for resource in data.get("resourceLogs", []):
         for scope in resource.get("scopeLogs", []):
             holders += scope.get("logRecords", [])
+    for resource in data.get("resourceMetrics", []):
+        for scope in resource.get("scopeMetrics", []):
+            for metric in scope.get("metrics", []):
+                for kind in ("gauge", "sum", "histogram", "exponentialHistogram"):
+                    for point in metric.get(kind, {}).get("dataPoints", []):
+                        holders += point.get("exemplars", [])
     for holder in holders:
         for key in ("traceId", "spanId", "parentSpanId"):
             if key in holder:
@@ -88,6 +95,9 @@ MAX_DEPTH = 5  # of arrays and maps
 INTEGERS = {
     Field.TYPE_INT64: (-(2**63), 2**63 - 1),
     Field.TYPE_INT32: (-(2**31), 2**31 - 1),
+    Field.TYPE_SINT32: (-(2**31), 2**31 - 1),
+    Field.TYPE_SFIXED64: (-(2**63), 2**63 - 1),
+    Field.TYPE_UINT64: (0, 2**64 - 1),
     Field.TYPE_UINT32: (0, 2**32 - 1),
     Field.TYPE_FIXED32: (0, 2**32 - 1),
     Field.TYPE_FIXED64: (0, 2**63 - 1),  # times: beyond this a reader's clock type ends
@@ -129,7 +139,9 @@ class RandomMessages:
                 child = getattr(message, field.name)
                 child.SetInParent()
                 self.fill(child, deeper)
-        elif not field.is_repeated:
+        elif field.is_repeated:
+            getattr(message, field.name).extend(self.scalar(field) for _ in range(self.random.choice((0, 1, 3, 20))))
+        else:
             setattr(message, field.name, self.scalar(field))
 
     def scalar(self, field):
@@ -158,12 +170,12 @@ def read_exactly(stream, size):
 
 
 def answer(command, payload):
-    signal = "traces" if command in "TtJ" else "logs"
-    if command in "TL":
+    signal = "traces" if command in "TtJ" else "logs" if command in "LlK" else "metrics"
+    if command in "TLM":
         return canonical_json(parse(signal, payload)).encode()
-    if command in "JK":
+    if command in "JKN":
         return canonical_json(parse_json(signal, payload)).encode()
-    if command in "tl":
+    if command in "tlm":
         seed, count = map(int, payload.split())
         filler = RandomMessages(seed)
         out = bytearray()
@@ -200,7 +212,7 @@ def main():
     if arguments.serve:
         return serve()
     if not arguments.signal or not arguments.file:
-        parser.error("expected traces or logs, and a file")
+        parser.error("expected traces, logs or metrics, and a file")
     if arguments.file == "-":
         data = sys.stdin.buffer.read()
     else:

@@ -9,6 +9,7 @@
 #include <sstream>
 #include <string>
 
+#include "base/clock.h"
 #include "otlp/json.h"
 #include "otlp/reader.h"
 #include "otlp/writer.h"
@@ -259,6 +260,62 @@ TEST_P(OfficialRandomTest, OfficialJsonAndOursReadBackAsTheBytesDo) {
 
 INSTANTIATE_TEST_SUITE_P(Signals, OfficialRandomTest, ::testing::Values(Signal::traces, Signal::logs),
                          [](const auto& signal) { return signal.param == Signal::traces ? "Traces" : "Logs"; });
+
+// Metrics: our JSON against theirs, and what is read from the bytes against what is read from either JSON.
+TEST(OfficialMetricsTest, JsonSaysWhatTheOfficialJsonSays) {
+  HOLDS("JS-01", "JS-15", "PB-03", "PB-04");
+  for (const std::string& request : official_random(Signal::metrics, 1, kRequests)) {
+    ASSERT_EQ(Json::parse(request_to_json(Signal::metrics, request)), Json::parse(official_json(Signal::metrics, request)));
+  }
+}
+
+std::string text(const ReadTelemetry& telemetry) {
+  std::ostringstream out;
+  const auto map = [&](const AnyMap& attributes) {
+    for (const auto& [key, value] : attributes) out << ' ' << key << '=' << value.value.index() << ':' << to_text(value);
+  };
+  const auto number = [&](const std::variant<std::int64_t, double>& value) {
+    if (const auto* whole = std::get_if<std::int64_t>(&value)) out << " int " << *whole;
+    else out << " double " << to_text(AnyValue{std::get<double>(value)});
+  };
+  for (const ReadMetric& metric : telemetry.metrics) {
+    out << metric.name << '|' << metric.description << '|' << metric.unit << '|' << static_cast<int>(metric.kind) << metric.delta
+        << metric.monotonic << metric.scope.name << '\n';
+    map(metric.resource);
+    for (const ReadPoint& p : metric.points) {
+      out << "  " << to_ns(p.start) << ' ' << to_ns(p.time) << ' ' << p.count << ' ' << p.scale << ' ' << p.zero_count << ' '
+          << p.positive_offset << ' ' << p.negative_offset;
+      number(p.value);
+      map(p.attributes);
+      for (const auto* optional : {&p.sum, &p.minimum, &p.maximum}) out << ' ' << (*optional ? to_text(AnyValue{**optional}) : "-");
+      for (const double bound : p.bounds) out << " b" << to_text(AnyValue{bound});
+      for (const auto* counts : {&p.counts, &p.positive, &p.negative}) {
+        out << " [";
+        for (const std::uint64_t n : *counts) out << n << ',';
+      }
+      for (const ReadExemplar& e : p.exemplars) {
+        out << "\n    " << to_ns(e.time) << ' ' << e.trace_id.hex() << ' ' << e.span_id.hex();
+        number(e.value);
+        map(e.filtered_attributes);
+      }
+      out << '\n';
+    }
+  }
+  return out.str();
+}
+
+TEST(OfficialMetricsTest, OfficialJsonAndOursReadBackAsTheBytesDo) {
+  HOLDS("JS-15", "PB-03", "PB-04");
+  for (const std::string& request : official_random(Signal::metrics, 3, kRequests)) {
+    const std::string direct = text(read_request(Signal::metrics, request));
+    ReadTelemetry ours;
+    otlp::read_json_line(request_to_json(Signal::metrics, request), "ours", ours);
+    ASSERT_EQ(text(ours), direct);
+    ReadTelemetry official;
+    otlp::read_json_line(official_json(Signal::metrics, request), "official", official);
+    ASSERT_EQ(text(official), direct);
+  }
+}
 
 class OfficialValueTest : public ::testing::Test {
  protected:

@@ -88,12 +88,29 @@ TEST(ReaderTest, FindsScopeAndResourceBehindTheRecords) {
 TEST(ReaderTest, ReadsNothingFromNothing) {
   EXPECT_TRUE(read_request(Signal::traces, {}).spans.empty());
   EXPECT_TRUE(read_request(Signal::logs, {}).logs.empty());
+  EXPECT_TRUE(read_request(Signal::metrics, {}).metrics.empty());
   EXPECT_EQ(request_to_json(Signal::logs, {}), "{}");
 }
 
-TEST(ReaderTest, KnowsNoMetricsYet) {
-  EXPECT_THROW((void)read_request(Signal::metrics, {}), Error);
-  EXPECT_THROW((void)request_to_json(Signal::metrics, {}), Error);
+TEST(ReaderTest, PackedNumbersAreReadOneByOneToo) {
+  HOLDS("PB-04");
+  std::string counts;
+  protozero::pbf_writer point(counts);
+  point.add_fixed64(6, 3);
+  const std::vector<std::uint64_t> packed{4, 5};
+  point.add_packed_fixed64(6, packed.begin(), packed.end());
+  std::string data;
+  protozero::pbf_writer(data).add_message(1, counts);
+  std::string metric;
+  protozero::pbf_writer(metric).add_message(9, data);
+  EXPECT_EQ(otlp::read_metric(metric).points.at(0).counts, (std::vector<std::uint64_t>{3, 4, 5}));
+  std::string torn("\x32\x09", 2);  // bucket_counts of nine bytes
+  torn += std::string(9, '\x01');
+  std::string bad;
+  protozero::pbf_writer(bad).add_message(1, torn);
+  metric.clear();
+  protozero::pbf_writer(metric).add_message(9, bad);
+  EXPECT_THROW((void)otlp::read_metric(metric), Error);
 }
 
 TEST(ReaderTest, KeepsTheTraceStateAndTheLowFlagsOnly) {

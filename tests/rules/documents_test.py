@@ -154,10 +154,16 @@ class DocumentsTest(unittest.TestCase):
             for test in code(shown_by):
                 self.assertRegex(tests, r"TEST(_[FP])?\(" + test.replace(".", ", ") + r"\)", guarantee)
 
+    def test_the_runners_metrics_are_the_tables(self):
+        known = re.findall(r'inline constexpr Metric \w+\{"([^"]+)", "([^"]+)"', read("runner/src/instrumentation.h"))
+        self.assertGreater(len(known), 10)
+        documented = [(code(row[0])[0], code(row[1])[0]) for row in rows("docs/metrics.md", "## The runner's")]
+        self.assertEqual(sorted(documented), sorted(known))
+
     def test_every_thread_is_documented(self):
         known = set(re.findall(r'"(wm-[a-z-]*)"', sources("sdk/src/**/*.cpp", "runner/src/**/*.cpp")))
         # A destination's thread has its signal's name.
-        known = (known - {"wm-"}) | ({"wm-traces", "wm-logs"} if "wm-" in known else set())
+        known = (known - {"wm-"}) | ({"wm-traces", "wm-logs", "wm-metrics"} if "wm-" in known else set())
         names = [name for row in rows("docs/threads.md") for name in code(row[0])]
         documented = [name.replace("<n>", "") for name in names if name.startswith("wm-")]
         self.assertEqual(sorted(documented), sorted(known))

@@ -64,5 +64,27 @@ TEST(AllocationTest, ALogRecordWithThreeAttributesAllocatesNothing) {
   EXPECT_EQ(recorded.telemetry().stats().log_records, static_cast<std::uint64_t>(kWarm + kCounted));
 }
 
+TEST(AllocationTest, AMeasurementAllocatesNothingAfterTheFirstSightOfItsAttributes) {
+  testing::MemoryDestination memory;
+  Config config = testing::memory_config(memory);
+  config.destinations.push_back(memory.destination(Signal::metrics));
+  Telemetry telemetry(std::move(config));
+  const Meter meter = telemetry.meter("test");
+  const auto counter = meter.counter("c");
+  const auto bound = counter.bind({{"scene", "S2A"}});
+  const auto sizes = meter.histogram("h", {.unit = "By"});
+  const auto time = meter.histogram("d", {.unit = "s"});
+  const auto gauge = meter.gauge("g");
+  auto span = telemetry.tracer("test").span("so that there are exemplars");
+  const auto allocated = allocated_by([&](int i) {
+    counter.add(1, {{"index", i % 10}, {"scene", "S2A_MSIL2A_20261121T101531"}, {"share", 0.25}});
+    bound.add(1);
+    sizes.record(i, {{"index", i % 10}, {"scene", "S2A_MSIL2A_20261121T101531"}, {"share", 0.25}});
+    time.record(i / 7.0, {{"index", i % 10}, {"scene", "S2A_MSIL2A_20261121T101531"}, {"share", 0.25}});
+    gauge.record(i, {{"index", i % 10}});
+  });
+  EXPECT_EQ(allocated, 0u);
+}
+
 }  // namespace
 }  // namespace waymark

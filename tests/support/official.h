@@ -106,17 +106,17 @@ class OfficialDecoder {
 // The request as JSON: keys in lowerCamelCase, ids as hex, 64-bit integers as strings, enums as numbers, defaults left out.
 // One line. Compare it as JSON (nlohmann), not as text: keys are sorted, and doubles are written in Python's way.
 inline std::string official_json(Signal signal, const std::string& request) {
-  return OfficialDecoder::instance().ask(signal == Signal::logs ? 'L' : 'T', request);
+  return OfficialDecoder::instance().ask("TLM"[static_cast<int>(signal)], request);
 }
 
 // The same of a request as OTLP JSON. Throws where the official classes do not know a field, or it has not their type.
 inline std::string official_json_of_json(Signal signal, const std::string& line) {
-  return OfficialDecoder::instance().ask(signal == Signal::logs ? 'K' : 'J', line);
+  return OfficialDecoder::instance().ask("JKN"[static_cast<int>(signal)], line);
 }
 
 // `count` random requests that the official classes have written; the same seed gives the same ones.
 inline std::vector<std::string> official_random(Signal signal, unsigned seed, unsigned count) {
-  const std::string all = OfficialDecoder::instance().ask(signal == Signal::logs ? 'l' : 't',
+  const std::string all = OfficialDecoder::instance().ask("tlm"[static_cast<int>(signal)],
                                                           std::to_string(seed) + " " + std::to_string(count));
   std::vector<std::string> requests;
   for (std::size_t i = 0; i < all.size();) {

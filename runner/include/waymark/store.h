@@ -207,6 +207,14 @@ struct Released {
   std::vector<EnclosingSpan> spans;  // closed, or left over by workers that are gone
 };
 
+// How many tasks of one type and cluster are in one state.
+struct TaskCount {
+  TaskState state = TaskState::ready;
+  std::string cluster;
+  TaskName name;
+  std::uint64_t tasks = 0;
+};
+
 class Store {
  public:
   virtual ~Store() = default;
@@ -261,6 +269,9 @@ class Store {
   // The same for a runner that is known to be dead; only the attempts named as charged are.
   [[nodiscard]] virtual Released release(WorkerId by, std::string_view runner, std::span<const LostAttempt> lost,
                                          std::uint32_t max_lost) = 0;
+
+  // The tasks that are not over, counted: waiting, ready, running, scheduled. It holds up nobody who writes.
+  [[nodiscard]] virtual std::vector<TaskCount> counts() = 0;
 
   // Whether nothing is left that this worker could still get to do, by what is in the store now.
   [[nodiscard]] virtual bool idle(WorkerId worker) = 0;

@@ -165,9 +165,51 @@ Json tree(const Config& config, const ConfigNotes& notes) {
   out["limits"] = {{"spans", limits(config.span_limits)}, {"logs", limits(config.log_limits)}};
   out["logs_as_span_events"] = config.logs_as_span_events;
   out["propagators"] = notes.propagators;
+  const MetricConfig& m = config.metrics;
+  static constexpr std::array<std::string_view, 6> aggregations{"standard", "drop", "sum", "last_value", "explicit_histogram",
+                                                                "exponential_histogram"};
+  const std::string_view histograms = m.default_histogram == Aggregation::standard             ? "by_unit"
+                                      : m.default_histogram == Aggregation::explicit_histogram ? "explicit"
+                                                                                               : "exponential";
+  out["collection"] = {
+      {"interval", duration(m.interval)},
+      {"temporality", word(std::array<std::string_view, 3>{"cumulative", "delta", "lowmemory"}, m.temporality)},
+      {"histograms", histograms},
+      {"exemplar_filter", word(std::array<std::string_view, 3>{"trace_based", "always_on", "always_off"}, m.exemplar_filter)},
+      {"cardinality_limit", m.cardinality_limit},
+      {"process", m.process},
+      {"sdk", m.sdk}};
+  Json views = Json::object();
+  for (const View& v : m.views) {
+    Json view = Json::object();
+    const auto text = [&](const char* key, const std::string& value) {
+      if (!value.empty()) view[key] = value;
+    };
+    static constexpr std::array<std::string_view, 7> kinds{"counter",            "up_down_counter",            "gauge",           "histogram",
+                                                           "observable_counter", "observable_up_down_counter", "observable_gauge"};
+    text("instrument", v.select.name);
+    if (v.select.kind) view["kind"] = word(kinds, *v.select.kind);
+    text("unit", v.select.unit);
+    text("meter", v.select.meter_name);
+    text("meter_version", v.select.meter_version);
+    text("meter_schema_url", v.select.meter_schema_url);
+    text("name", v.name);
+    text("description", v.description);
+    if (v.attribute_keys) view["attribute_keys"] = *v.attribute_keys;
+    if (!v.excluded_keys.empty()) view["excluded_keys"] = v.excluded_keys;
+    view["aggregation"] = word(aggregations, v.aggregation);
+    if (!v.boundaries.empty()) view["boundaries"] = v.boundaries;
+    if (v.aggregation == Aggregation::exponential_histogram) {
+      view["max_buckets"] = v.max_buckets;
+      view["max_scale"] = v.max_scale;
+    }
+    if (v.cardinality_limit > 0) view["cardinality_limit"] = v.cardinality_limit;
+    views["view " + std::to_string(views.size() + 1)] = std::move(view);
+  }
+  if (!views.empty()) out["views"] = std::move(views);
   Json destinations = Json::object();
   for (const DestinationConfig& d : config.destinations) {
-    // The two signals of one name are two entries, which `name` keeps together.
+    // The signals of one name are entries of their own, which `name` keeps together.
     destinations[d.name + " " + std::string(signal_name(d.signal))] = destination(d);
   }
   out["destinations"] = std::move(destinations);

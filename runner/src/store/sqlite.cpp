@@ -216,6 +216,7 @@ class SqliteStore final : public Store {
   Released sweep(WorkerId by, std::uint32_t max_lost) override;
   Released release(WorkerId by, std::string_view runner, std::span<const LostAttempt> lost,
                    std::uint32_t max_lost) override;
+  std::vector<TaskCount> counts() override;
   bool idle(WorkerId worker) override;
   std::shared_ptr<void> watch(std::function<void()> changed) override { return wake_.watch(std::move(changed)); }
 
@@ -1976,6 +1977,27 @@ Pruned SqliteStore::prune(const Retention& retention, std::size_t rows) {
   });
   if (!pruned.jobs.empty()) wake_.notify();
   return pruned;
+}
+
+// Each state has an index of its own.
+std::vector<TaskCount> SqliteStore::counts() {
+  const std::scoped_lock lock(reading_);
+  std::vector<TaskCount> all;
+  Statement& s = reader_.sql(
+      "SELECT c.state, l.name, k.name, k.major, k.minor, c.n FROM ("
+      "SELECT 0 AS state, cluster, kind, count(*) AS n FROM task WHERE state = 0 GROUP BY cluster, kind UNION ALL "
+      "SELECT 1, cluster, kind, count(*) FROM task WHERE state = 1 GROUP BY cluster, kind UNION ALL "
+      "SELECT 2, cluster, kind, count(*) FROM task WHERE state = 2 GROUP BY cluster, kind UNION ALL "
+      "SELECT 9, cluster, kind, count(*) FROM task WHERE state = 9 GROUP BY cluster, kind"
+      ") c JOIN cluster l ON l.id = c.cluster JOIN kind k ON k.id = c.kind ORDER BY 2, 3, 4, 5, 1");
+  for (s.bind(); s.step();) {
+    TaskCount& count = all.emplace_back();
+    count.state = static_cast<TaskState>(s.integer(0));
+    count.cluster = s.text(1);
+    count.name = {std::string(s.text(2)), version_text(s.integer(3), s.integer(4))};
+    count.tasks = static_cast<std::uint64_t>(s.integer(5));
+  }
+  return all;
 }
 
 // ------ opening

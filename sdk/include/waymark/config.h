@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "waymark/log.h"
+#include "waymark/metric.h"
 #include "waymark/propagation.h"
 #include "waymark/resource.h"
 #include "waymark/trace.h"
@@ -195,6 +196,23 @@ enum class DiagnosticLevel : std::uint8_t { none, error, warning, info, debug };
 // What the SDK has to say about itself. Called from any of its threads; must not record.
 using ErrorHandler = std::function<void(DiagnosticLevel, std::string_view message)>;
 
+// Which measurements a histogram keeps as examples, with the span that they were made in.
+enum class ExemplarFilter : std::uint8_t { trace_based, always_on, always_off };
+
+// How numbers are collected: one collection for all destinations of metrics.
+struct MetricConfig {
+  std::chrono::nanoseconds interval = std::chrono::seconds(60);  // between collections, [1 ms, 1 year]
+  Temporality temporality = Temporality::cumulative;
+  // Of histograms that neither a view nor advice says more of; standard: exponential for units of time, else explicit.
+  Aggregation default_histogram = Aggregation::standard;
+  ExemplarFilter exemplar_filter = ExemplarFilter::trace_based;
+  std::size_t cardinality_limit = 2000;  // sets of attributes of an instrument, [1, 1000000]
+  std::vector<View> views;
+  bool process = false;  // the process's own numbers, `process.*`
+  bool sdk = false;      // Waymark's own, `otel.sdk.*` and `waymark.*`
+  friend bool operator==(const MetricConfig&, const MetricConfig&) = default;
+};
+
 struct Config {
   Resource resource;               // complete, as sent; a child of fork puts its own process.pid where there is one
   bool instance_id_made_up = false;  // its service.instance.id was drawn, not given: a child of fork draws another
@@ -204,6 +222,7 @@ struct Config {
   Sampler sampler;
   Limits span_limits;
   Limits log_limits;
+  MetricConfig metrics;
   bool logs_as_span_events = false;
   bool recover_siblings = true;    // deliver what dead processes left in the state directory
   bool disabled = false;           // OTEL_SDK_DISABLED

@@ -58,6 +58,31 @@ struct LoggingOptions {
   OnRecord on_record = {};
 };
 
+// Metrics are collected once for all their destinations: what says how (interval, temporality, histograms, exemplar_filter,
+// views, process, sdk) belongs to the first call, and must be the same in later ones or left out.
+struct MetricsOptions {
+  Resource service = {};
+  std::string endpoint = {};     // else OTEL_METRICS_ENDPOINT, else OTEL_EXPORTER_OTLP_*
+  HeaderList headers = {};
+  std::string headers_file = {};
+  std::optional<Protocol> protocol = {};  // and so on: as for tracing, with METRICS in the variables
+  std::optional<bool> gzip = {};
+  std::optional<std::chrono::nanoseconds> timeout = {};
+  TlsConfig tls = {};
+  Preset preset = Preset::none;
+  std::optional<std::chrono::nanoseconds> interval = {};  // between collections; else OTEL_METRIC_EXPORT_INTERVAL, else 60 s
+  std::optional<Temporality> temporality = {};  // else OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE, else cumulative
+  std::optional<Aggregation> histograms = {};   // else OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION, else by unit
+  std::optional<ExemplarFilter> exemplar_filter = {};  // else OTEL_METRICS_EXEMPLAR_FILTER, else trace_based
+  std::vector<View> views = {};
+  bool process = true;           // the process's own numbers (process.*)
+  bool sdk = true;               // Waymark's own (otel.sdk.*, waymark.*)
+  std::string name = {};
+  bool lossy = true;
+  std::string state_directory = {};
+  std::optional<RecorderConfig::Place> recorder = {};
+};
+
 struct ConsoleOptions {
   Severity level = Severity::info;
   bool to_stderr = false;
@@ -67,6 +92,7 @@ struct ConsoleOptions {
 
 void configure_otel_tracing(const TracingOptions& options = {});
 void configure_otel_logging(const LoggingOptions& options = {});
+void configure_otel_metrics(const MetricsOptions& options = {});
 // Log records as lines for people. Calling it again replaces it.
 void configure_console_logging(const ConsoleOptions& options = {});
 
@@ -96,6 +122,7 @@ bool shutdown(std::chrono::nanoseconds timeout = std::chrono::seconds(5));
 [[nodiscard]] Stats stats();
 [[nodiscard]] Tracer tracer(std::string_view name, std::string_view version = {});
 [[nodiscard]] Logger logger(std::string_view name, std::string_view version = {});
+[[nodiscard]] Meter meter(std::string_view name, std::string_view version = {});
 // Instead of standard error.
 void set_error_handler(ErrorHandler handler);
 

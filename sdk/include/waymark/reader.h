@@ -8,8 +8,10 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "waymark/config.h"
@@ -68,16 +70,57 @@ struct ReadLog {
   ReadScope scope;
   AnyMap resource;
 };
+struct ReadExemplar {
+  Timestamp time;
+  std::variant<std::int64_t, double> value;
+  AnyMap filtered_attributes;
+  TraceId trace_id;
+  SpanId span_id;
+};
+// A data point, of a number or a distribution.
+struct ReadPoint {
+  AnyMap attributes;
+  Timestamp start;  // zero: none
+  Timestamp time;
+  std::variant<std::int64_t, double> value;  // of gauges and sums
+  std::uint64_t count = 0;                   // of histograms, as all that follows
+  std::optional<double> sum;
+  std::optional<double> minimum;
+  std::optional<double> maximum;
+  std::vector<double> bounds;
+  std::vector<std::uint64_t> counts;
+  std::int32_t scale = 0;                    // of exponential ones, as all that follows
+  std::uint64_t zero_count = 0;
+  std::int32_t positive_offset = 0;
+  std::vector<std::uint64_t> positive;
+  std::int32_t negative_offset = 0;
+  std::vector<std::uint64_t> negative;
+  std::vector<ReadExemplar> exemplars;
+};
+// One metric of a collection, or a piece of one.
+struct ReadMetric {
+  enum class Kind : std::uint8_t { gauge, sum, histogram, exponential_histogram, other };
+  std::string name;
+  std::string description;
+  std::string unit;
+  Kind kind = Kind::other;
+  bool delta = false;      // else cumulative; gauges are neither
+  bool monotonic = false;  // of sums
+  std::vector<ReadPoint> points;
+  ReadScope scope;
+  AnyMap resource;
+};
 struct ReadTelemetry {
   std::vector<ReadSpan> spans;
   std::vector<ReadLog> logs;
+  std::vector<ReadMetric> metrics;
 };
 
-// One export request (or TracesData / LogsData), protobuf. Throws Error(corrupt).
+// One export request (or TracesData, LogsData, MetricsData), protobuf. Throws Error(corrupt).
 [[nodiscard]] ReadTelemetry read_request(Signal signal, std::string_view protobuf);
 // The same request as OTLP JSON, one line without the line end. Throws Error(corrupt).
 [[nodiscard]] std::string request_to_json(Signal signal, std::string_view protobuf);
-// A file of OTLP JSON, one request a line; traces and logs may be mixed. Errors name file and line; a torn last line is left out.
+// A file of OTLP JSON, one request a line; signals may be mixed. Errors name file and line; a torn last line is left out.
 [[nodiscard]] ReadTelemetry read_json_file(const std::string& path);
 // Everything a state directory holds, of live and dead processes: delivered records that are kept, and those still to be
 // sent. Changes nothing.
@@ -91,7 +134,7 @@ struct StateDestination {
   bool lossy = true;
   Counts counts;
   std::uint64_t pending_bytes = 0;  // as they would be sent, before compression
-  Timestamp oldest_pending{};       // the end of the oldest span, the time a log record was observed; zero: none pending
+  Timestamp oldest_pending{};       // of a span its end, of a log record when it was observed, of a metric its time; zero: none pending
   std::string last_error;           // empty: none; no secret stands in it
   Timestamp last_error_time{};
 };
@@ -147,7 +190,7 @@ struct Purged {
 // A value as people write it: text as it is, JSON for arrays and maps, base64 for bytes.
 [[nodiscard]] std::string to_text(const AnyValue& value);
 
-// A finished record that on_record may change. Views are good until the next change or the hook's return.
+// A finished span or log record that on_record may change; metrics do not pass it (views are for these). Views are good until the next change or the hook's return.
 class RecordEditor {
  public:
   virtual ~RecordEditor() = default;

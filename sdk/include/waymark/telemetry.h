@@ -14,6 +14,7 @@
 
 #include "waymark/config.h"
 #include "waymark/log.h"
+#include "waymark/metric.h"
 #include "waymark/trace.h"
 
 namespace waymark {
@@ -39,6 +40,8 @@ struct DestinationStats {
 struct Stats {
   std::uint64_t spans = 0;        // ended while recording, whether kept or refused
   std::uint64_t log_records = 0;
+  std::uint64_t metric_records = 0;        // a metric of a collection, or a piece of one
+  std::uint64_t refused_measurements = 0;  // values that are none
   std::uint64_t open_spans = 0;
   std::uint64_t journal_bytes = 0;
   std::uint64_t recorder_bytes = 0;
@@ -59,11 +62,14 @@ class Telemetry {
   [[nodiscard]] Logger logger(std::string_view name, std::string_view version = {}, std::string_view schema_url = {},
                               Attributes attributes = {});
 
+  [[nodiscard]] Meter meter(std::string_view name, std::string_view version = {}, std::string_view schema_url = {},
+                            Attributes attributes = {});
+
   // Adds a destination, or replaces the settings of the one with the same name and signal (its cursor stays).
   // A new one starts at the next record.
   void add(DestinationConfig destination);
 
-  // True if everything that was accepted before the call has been acknowledged by every destination that is enabled. False
+  // Collects metrics, where somebody is sent them. True if everything that was accepted before the call has been acknowledged by every destination that is enabled. False
   // also where all is settled, but some of it was rejected or dropped meanwhile; stats() says how much.
   bool force_flush(std::chrono::nanoseconds timeout);
   // Stops recording, delivers until the deadline, leaves the rest in the state directory and says what became of every

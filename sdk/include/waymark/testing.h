@@ -22,6 +22,7 @@ class MemoryDestination {
   [[nodiscard]] DestinationConfig destination(Signal signal, std::string name = "memory") const;
   [[nodiscard]] std::vector<ReadSpan> spans() const;
   [[nodiscard]] std::vector<ReadLog> logs() const;
+  [[nodiscard]] std::vector<ReadMetric> metrics() const;
   [[nodiscard]] std::vector<std::string> requests(Signal signal) const;  // protobuf, as they would be sent
   void clear();
 

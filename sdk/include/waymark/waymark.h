@@ -6,6 +6,7 @@
 #include "waymark/configure.h"
 #include "waymark/error.h"
 #include "waymark/log.h"
+#include "waymark/metric.h"
 #include "waymark/propagation.h"
 #include "waymark/resource.h"
 #include "waymark/telemetry.h"

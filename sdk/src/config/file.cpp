@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
+#include <cmath>
 #include <fstream>
 #include <system_error>
 
@@ -25,7 +27,9 @@ using Zero = Group::Zero;
 
 constexpr std::uint64_t kMiB = 1024 * 1024;
 constexpr std::size_t kMostFiles = 10'000;  // of one rotation, as delivery has it
-constexpr std::array kSent{Signal::traces, Signal::logs};  // what this version sends
+constexpr std::array kAll{Signal::traces, Signal::logs, Signal::metrics};
+// Where nobody says what is sent: metrics are collected for those who ask for them.
+constexpr std::array kUsual{Signal::traces, Signal::logs};
 
 bool has_stream(const AnyMap& attributes) {
   return std::any_of(attributes.begin(), attributes.end(), [](const AnyEntry& attribute) {
@@ -84,6 +88,8 @@ class Reader {
     for (Group& group : settings_.members("tracer")) tracer(group);
     collector();
     for (Group& group : settings_.members("metrics")) metrics(group);
+    for (Group& group : settings_.members("views")) view(group);
+    collection();
     settings_.refuse_unknown();
   }
 
@@ -221,9 +227,9 @@ class Reader {
 
     const auto words = group.list("signals");
     for (const Text& word : words) {
-      const auto signal = std::find_if(kSent.begin(), kSent.end(), [&](Signal s) { return word.text == signal_name(s); });
-      if (signal == kSent.end()) {
-        group.problem("signals", word.place, word.shown + " is no signal that can be sent; expected traces, logs, or both");
+      const auto signal = std::find_if(kAll.begin(), kAll.end(), [&](Signal s) { return word.text == signal_name(s); });
+      if (signal == kAll.end()) {
+        group.problem("signals", word.place, word.shown + " is no signal; expected some of traces, logs and metrics");
       } else if (std::find(draft.signals.begin(), draft.signals.end(), *signal) == draft.signals.end()) {
         draft.signals.push_back(*signal);
       }
@@ -274,7 +280,7 @@ class Reader {
 
   void file(Group& group, Draft& draft) {
     const auto path = group.text("path");
-    for (const Signal signal : kSent) {
+    for (const Signal signal : kAll) {
       const std::string key = std::string(signal_name(signal)) + "_path";
       const auto own = group.text(key);
       draft.paths[static_cast<std::size_t>(signal)] = own ? own->text : path ? path->text : "";
@@ -293,8 +299,15 @@ class Reader {
       }
     }
     const bool turns = rotation.max_bytes > 0 || rotation.max_age > nanoseconds::zero();
-    if (turns && draft.signals.size() > 1 && draft.paths[0] == draft.paths[1]) {
-      group.problem("rotation", "can't be done for a file that traces and logs share; give them traces_path and logs_path");
+    for (std::size_t i = 0; turns && i < draft.signals.size(); ++i) {
+      for (std::size_t j = 0; j < i; ++j) {
+        const std::string a(signal_name(draft.signals[j]));
+        const std::string b(signal_name(draft.signals[i]));
+        if (draft.paths[static_cast<std::size_t>(draft.signals[i])] != draft.paths[static_cast<std::size_t>(draft.signals[j])]) continue;
+        group.problem("rotation", "can't be done for a file that " + a + " and " + b + " share; give them " + a + "_path and " + b +
+                                      "_path");
+        return;
+      }
     }
   }
 
@@ -304,8 +317,10 @@ class Reader {
   }
 
   void console(Group& group, Draft& draft) {
-    if (std::find(draft.signals.begin(), draft.signals.end(), Signal::traces) != draft.signals.end()) {
-      group.problem("signals", "has traces, and a console shows logs; write signals: [logs], or leave it out");
+    const auto other = std::find_if(draft.signals.begin(), draft.signals.end(), [](Signal s) { return s != Signal::logs; });
+    if (other != draft.signals.end()) {
+      group.problem("signals", "has " + std::string(signal_name(*other)) +
+                                   ", and a console shows logs; write signals: [logs], or leave it out");
     }
     const auto stream = group.choice("path", {"stdout", "stderr"});
     to_console(group, draft, stream == 1u, group.boolean("color"));
@@ -329,7 +344,7 @@ class Reader {
   void requests(Group& group, Draft& draft) {
     DestinationConfig& d = draft.common;
     draft.endpoint = group.text("endpoint");
-    for (const Signal signal : kSent) {
+    for (const Signal signal : kAll) {
       const auto i = static_cast<std::size_t>(signal);
       draft.endpoint_keys[i] = std::string(signal_name(signal)) + "_endpoint";
       draft.endpoints[i] = group.text(draft.endpoint_keys[i]);
@@ -476,8 +491,10 @@ class Reader {
   // The page: "otherwise the default endpoint is used".
   void default_grpc_endpoint(Draft& draft) {
     for (const Signal signal : draft.signals) {
-      const char* own = signal == Signal::traces ? "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" : "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT";
-      const auto found = environment_.first({own, "OTEL_EXPORTER_OTLP_ENDPOINT"});
+      static constexpr const char* variables[] = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+                                                  "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"};
+      const std::string own = variables[static_cast<std::size_t>(signal)];
+      const auto found = environment_.first({own.c_str(), "OTEL_EXPORTER_OTLP_ENDPOINT"});
       Text& text = draft.endpoints[static_cast<std::size_t>(signal)].emplace();
       text.text = found ? found->text : "http://localhost:4317";
       text.shown = found ? "$" + found->name : in_quotes(text.text);
@@ -525,11 +542,10 @@ class Reader {
         const bool known =
             std::any_of(exporters.begin(), exporters.end(), [&](const Group& group) { return group.id() == word.text; });
         if (!known) top_.problem(key, word.place, word.shown + " is no exporter of this file");
-        for (const Signal s : {Signal::traces, Signal::logs, Signal::metrics}) {
+        for (const Signal s : kAll) {
           if (signal == signal_name(s)) piped[static_cast<std::size_t>(s)].push_back(word);
         }
       }
-      if (signal == "metrics") top_.warning(key, "metrics are not sent by this version");
     }
     return piped;
   }
@@ -538,16 +554,16 @@ class Reader {
     Draft draft;
     DestinationConfig& d = draft.common;
     d.name = name_of(group);
-    for (const Signal signal : kSent) {
+    for (const Signal signal : kAll) {
       const auto& named = piped[static_cast<std::size_t>(signal)];
       const bool wanted = std::any_of(named.begin(), named.end(), [&](const Text& word) { return word.text == group.id(); });
-      if (!pipelines_ || wanted) draft.signals.push_back(signal);
+      const bool usual = std::find(kUsual.begin(), kUsual.end(), signal) != kUsual.end();
+      if (pipelines_ ? wanted : usual) draft.signals.push_back(signal);
     }
     d.batch.interval = nanoseconds::zero();
     if (http) {
       draft.rule = PathRule::base;
       if (group.choice("encoding", {"proto", "json"}) == 1u) d.protocol = Protocol::http_json;
-      if (group.text("metrics_endpoint")) group.warning("metrics_endpoint", "metrics are not sent by this version");
     } else {
       d.protocol = Protocol::grpc;
     }
@@ -565,7 +581,7 @@ class Reader {
     queue(group, d);
     retry(group, d.retry);
     if (draft.signals.empty()) {
-      group.warning("", "stands in no pipeline of traces or logs: nothing is sent there");
+      group.warning("", "stands in no pipeline: nothing is sent there");
       return;
     }
     add(group, draft);
@@ -621,25 +637,103 @@ class Reader {
     if (group.boolean("retry_on_failure.enabled") == false) retry.give_up_age = nanoseconds(1);
   }
 
-  // ---- metrics: read and checked; their own part of Waymark sends them
+  // ---- metrics
 
+  // Stalwart's words.
   void metrics(Group& group) {
     if (group.id() != "open-telemetry") {
       group.problem("", "is no way to send metrics that Waymark has; expected open-telemetry");
       return;
     }
     const auto transport = group.choice("transport", {"disable", "grpc", "http", "https"});
-    const auto enabled = group.boolean("enable");
-    const auto endpoint = group.text("endpoint");
-    DestinationConfig unused;
-    unused.protocol = transport == 1u ? Protocol::grpc : Protocol::http_protobuf;
-    headers(group, unused);
-    (void)group.duration("interval");
-    (void)group.duration("timeout", Zero::allowed);
-    if (endpoint) (void)parsed(group, "endpoint", *endpoint, Signal::metrics, PathRule::base_or_complete, unused, true);
-    if (!transport || transport == 0u || enabled == false) return;
-    if (!endpoint && transport != 1u) group.problem("endpoint", "is missing; expected a URL such as http://localhost:4318");
-    group.warning("transport", "metrics are not sent by this version");
+    Draft draft;
+    DestinationConfig& d = draft.common;
+    d.name = name_of(group);
+    d.enabled = group.boolean("enable").value_or(true);
+    d.lossy = group.boolean("lossy").value_or(true);
+    if (transport == 1u) d.protocol = Protocol::grpc;
+    d.batch.interval = nanoseconds::zero();
+    draft.signals = {Signal::metrics};
+    draft.endpoint = group.text("endpoint");
+    headers(group, d);
+    const auto interval = group.duration("interval");
+    take(d.timeout, group.duration("timeout", Zero::allowed));
+    const bool off = !transport || transport == 0u;
+    if (off) {
+      // What nobody is sent is checked all the same.
+      if (draft.endpoint) {
+        (void)parsed(group, "endpoint", *draft.endpoint, Signal::metrics, PathRule::base_or_complete, d, true);
+      }
+      return;
+    }
+    if (!draft.endpoint && transport != 1u) {
+      group.problem("endpoint", "is missing; expected a URL such as http://localhost:4318");
+      return;
+    }
+    if (!draft.endpoint) default_grpc_endpoint(draft);
+    if (interval) out_.config.metrics.interval = *interval;
+    add(group, draft);
+  }
+
+  // How metrics are collected: once for all who are sent them.
+  void collection() {
+    MetricConfig& m = out_.config.metrics;
+    take(m.interval, top_.duration("collection.interval"));
+    take(m.temporality, top_.choice("collection.temporality", {"cumulative", "delta", "lowmemory"}));
+    if (const auto kind = top_.choice("collection.histograms", {"by_unit", "explicit", "exponential"})) {
+      static constexpr Aggregation kinds[] = {Aggregation::standard, Aggregation::explicit_histogram, Aggregation::exponential_histogram};
+      m.default_histogram = kinds[*kind];
+    }
+    take(m.exemplar_filter, top_.choice("collection.exemplar_filter", {"trace_based", "always_on", "always_off"}));
+    take(m.cardinality_limit, top_.integer("collection.cardinality_limit", 1, 1'000'000));
+    m.process = m.sdk = true;
+    take(m.process, top_.boolean("collection.process"));
+    take(m.sdk, top_.boolean("collection.sdk"));
+  }
+
+  void view(Group& group) {
+    View view;
+    const auto text = [&](const char* key, std::string& value) {
+      if (const auto given = group.text(key)) value = given->text;
+    };
+    text("instrument", view.select.name);
+    if (const auto kind = group.choice("kind", {"counter", "up_down_counter", "gauge", "histogram", "observable_counter",
+                                                "observable_up_down_counter", "observable_gauge"})) {
+      view.select.kind = static_cast<InstrumentKind>(*kind);
+    }
+    text("unit", view.select.unit);
+    text("meter", view.select.meter_name);
+    text("meter_version", view.select.meter_version);
+    text("meter_schema_url", view.select.meter_schema_url);
+    text("name", view.name);
+    text("description", view.description);
+    if (!view.name.empty() && (view.select.name.empty() || view.select.name.find_first_of("*?") != std::string::npos)) {
+      group.problem("name", "would be the name of several streams; expected `instrument` to name one, without * and ?");
+    }
+    const auto words = [&](const char* key) {
+      std::vector<std::string> all;
+      for (const Text& word : group.list(key)) all.push_back(word.text);
+      return all;
+    };
+    if (group.has("attribute_keys")) view.attribute_keys = words("attribute_keys");
+    view.excluded_keys = words("excluded_keys");
+    take(view.aggregation,
+         group.choice("aggregation", {"standard", "drop", "sum", "last_value", "explicit_histogram", "exponential_histogram"}));
+    for (const Text& word : group.list("boundaries")) {
+      double bound = 0;
+      const char* const end = word.text.data() + word.text.size();
+      const auto [at, error] = std::from_chars(word.text.data(), end, bound);
+      if (error != std::errc() || at != end || !std::isfinite(bound) ||
+          (!view.boundaries.empty() && bound <= view.boundaries.back())) {
+        group.problem("boundaries", word.place, word.shown + " does not follow; expected numbers, each greater than the one before it");
+        break;
+      }
+      view.boundaries.push_back(bound);
+    }
+    take(view.max_buckets, group.integer("max_buckets", 2, 1024));
+    if (const auto scale = group.number("max_scale", -10, 20)) view.max_scale = static_cast<std::int32_t>(*scale);
+    take(view.cardinality_limit, group.integer("cardinality_limit", 1, 1'000'000));
+    out_.config.metrics.views.push_back(std::move(view));
   }
 
   // ---- from a draft to destinations
@@ -799,12 +893,14 @@ ConfigFile parse_config_file(std::string_view text, const std::string& file, Env
   if (!root) throw Error(ErrorCode::invalid_config, spoken(file, unreadable));
 
   ConfigFile out;
-  Settings settings(*root, file, {"tracer", "exporters", "destinations", "metrics"}, environment);
+  Settings settings(*root, file, {"tracer", "exporters", "destinations", "metrics", "views"}, environment);
   Reader reader(settings, environment, out);
   reader.read();
   const Resource own = out.resource;
   out.config = resolve_file_base(std::move(out.config), own, environment);
   out.given = given_of(out.config, own);
+  const MetricConfig& file_says = out.config.metrics;
+  out.config.metrics = resolve_metrics({.process = file_says.process, .sdk = file_says.sdk}, file_says, environment);
   for (const auto& [key, value] : own.attributes()) {
     if (const AnyValue* chosen = out.config.resource.find(key)) out.resource.set(key, *chosen);
   }

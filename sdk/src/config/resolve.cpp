@@ -70,6 +70,23 @@ constexpr SignalVariables kLogs{Signal::logs,
                                 "OTEL_BLRP_SCHEDULE_DELAY",
                                 "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE",
                                 std::chrono::seconds(1)};
+// Metrics have an interval of their own, and no batch processor: what is collected is sent at once.
+constexpr SignalVariables kMetrics{Signal::metrics,
+                                   "metrics",
+                                   "configure_otel_metrics",
+                                   "OTEL_METRICS_ENDPOINT",
+                                   "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+                                   "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
+                                   "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT",
+                                   "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION",
+                                   "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
+                                   "OTEL_EXPORTER_OTLP_METRICS_INSECURE",
+                                   "OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE",
+                                   "OTEL_EXPORTER_OTLP_METRICS_CLIENT_CERTIFICATE",
+                                   "OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY",
+                                   nullptr,
+                                   nullptr,
+                                   std::chrono::seconds(1)};
 constexpr const char* kBaseEndpoint = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 constexpr nanoseconds kYear = std::chrono::hours(24 * 365);
@@ -241,14 +258,13 @@ DestinationConfig otlp_destination(const SignalVariables& of, const Options& opt
     destination.path = endpoint->path;
   }
   if (destination.preset == Preset::s2) use_s2_batches(destination);
-  if (const auto interval = interval_of(of, options.export_interval, environment)) {
-    destination.batch.interval = *interval;
-  } else if (destination.preset == Preset::none) {
-    destination.batch.interval = of.interval;
+  if (destination.preset == Preset::none) destination.batch.interval = of.interval;
+  if constexpr (requires { options.export_interval; }) {
+    if (const auto interval = interval_of(of, options.export_interval, environment)) destination.batch.interval = *interval;
   }
   // Waymark cuts batches by bytes and age; a count is a limit only where somebody asks for it. There is no queue whose
   // size OTEL_BSP_MAX_QUEUE_SIZE could set: RecorderConfig and JournalConfig bound what waits.
-  destination.batch.max_records = environment.integer({of.batch_size}, 1, INT32_MAX).value_or(0);
+  if (of.batch_size != nullptr) destination.batch.max_records = environment.integer({of.batch_size}, 1, INT32_MAX).value_or(0);
   return destination;
 }
 
@@ -399,6 +415,10 @@ Config resolve_base(const LoggingOptions& options, Environment& environment) {
               environment);
 }
 
+Config resolve_base(const MetricsOptions& options, Environment& environment) {
+  return base({.service = options.service, .state_directory = options.state_directory, .recorder = options.recorder}, environment);
+}
+
 Config resolve_base(const ConsoleOptions& options, Environment& environment) {
   return base({.service = options.service}, environment);
 }
@@ -415,6 +435,45 @@ DestinationConfig resolve_destination(const LoggingOptions& options, Environment
   DestinationConfig destination = otlp_destination(kLogs, options, environment);
   destination.minimum_severity = options.level;
   return destination;
+}
+
+DestinationConfig resolve_destination(const MetricsOptions& options, Environment& environment) {
+  return otlp_destination(kMetrics, options, environment);
+}
+
+MetricConfig resolve_metrics(const MetricsOptions& options, MetricConfig below, Environment& environment) {
+  if (options.interval) {
+    if (*options.interval < std::chrono::milliseconds(1) || *options.interval > kYear) {
+      throw Error(ErrorCode::invalid_duration, "interval: " + std::to_string(options.interval->count()) +
+                                                   " ns is out of range; give 1 ms to a year, for example 60s");
+    }
+    below.interval = *options.interval;
+  } else if (const auto interval = environment.milliseconds({"OTEL_METRIC_EXPORT_INTERVAL"})) {
+    below.interval = std::max<nanoseconds>(*interval, std::chrono::milliseconds(1));
+  }
+  // Each in the order of its enumeration.
+  if (options.temporality) {
+    below.temporality = *options.temporality;
+  } else if (const auto word = environment.choice({"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"},
+                                                  {"cumulative", "delta", "lowmemory"})) {
+    below.temporality = static_cast<Temporality>(*word);
+  }
+  if (options.histograms) {
+    below.default_histogram = *options.histograms;
+  } else if (const auto kind = environment.choice({"OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"},
+                                                  {"explicit_bucket_histogram", "base2_exponential_bucket_histogram"})) {
+    below.default_histogram = *kind == 0 ? Aggregation::explicit_histogram : Aggregation::exponential_histogram;
+  }
+  if (options.exemplar_filter) {
+    below.exemplar_filter = *options.exemplar_filter;
+  } else if (const auto filter =
+                 environment.choice({"OTEL_METRICS_EXEMPLAR_FILTER"}, {"trace_based", "always_on", "always_off"})) {
+    below.exemplar_filter = static_cast<ExemplarFilter>(*filter);
+  }
+  below.views.insert(below.views.end(), options.views.begin(), options.views.end());
+  below.process = options.process;
+  below.sdk = options.sdk;
+  return below;
 }
 
 DestinationConfig resolve_destination(const ConsoleOptions& options, Environment& environment) {

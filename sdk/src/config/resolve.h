@@ -17,6 +17,7 @@ namespace waymark::config {
 // Everything but destinations: what the first configure call starts recording with.
 [[nodiscard]] Config resolve_base(const TracingOptions& options, Environment& environment);
 [[nodiscard]] Config resolve_base(const LoggingOptions& options, Environment& environment);
+[[nodiscard]] Config resolve_base(const MetricsOptions& options, Environment& environment);
 [[nodiscard]] Config resolve_base(const ConsoleOptions& options, Environment& environment);
 
 // From a configuration file, where the environment comes before it. `below` is what the file says, with its destinations;
@@ -26,7 +27,11 @@ namespace waymark::config {
 // The destination that the call adds.
 [[nodiscard]] DestinationConfig resolve_destination(const TracingOptions& options, Environment& environment);
 [[nodiscard]] DestinationConfig resolve_destination(const LoggingOptions& options, Environment& environment);
+[[nodiscard]] DestinationConfig resolve_destination(const MetricsOptions& options, Environment& environment);
 [[nodiscard]] DestinationConfig resolve_destination(const ConsoleOptions& options, Environment& environment);
+
+// How metrics are collected: the options, then the environment, then `below`.
+[[nodiscard]] MetricConfig resolve_metrics(const MetricsOptions& options, MetricConfig below, Environment& environment);
 
 // The batches that Preset::s2 asks for, where nobody asks for others.
 void use_s2_batches(DestinationConfig& destination);

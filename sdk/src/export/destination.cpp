@@ -511,8 +511,16 @@ bool Destination::serve(const std::shared_ptr<Reader>& reader) {
     journal::hold_fault_open();
   }
   if (batch_.records() > 0) {
+    const auto begin = now();
+    const auto before = outcome;
     switch (deliver(cursor, *settings, outcome)) {
-      case Delivered::settled: break;
+      case Delivered::settled:
+        if (hooks_.on_settled) {
+          hooks_.on_settled(now() - begin, outcome.rejected > before.rejected ? "rejected"
+                                           : outcome.dropped > before.dropped ? "given_up"
+                                                                              : "");
+        }
+        break;
       case Delivered::again: {
         cursor.abandon();
         const std::lock_guard lock(mutex_);

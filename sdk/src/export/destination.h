@@ -45,7 +45,11 @@ struct DestinationHooks {
   std::function<void(const std::shared_ptr<journal::Source>&)> on_source_done = {};
   // On the destination's thread: a batch was not taken, where the last one was.
   std::function<void()> on_failing = {};
-  // What the wait before a retry is measured with. Tests put a clock of their own. None: the steady clock.
+  // On the destination's thread: a batch was delivered, refused for good ("rejected") or dropped ("given_up"); waits for the
+  // backend are in the time it took.
+  std::function<void(std::chrono::nanoseconds took, std::string_view error)> on_settled = {};
+  // What the waits for a backend are measured with: before a retry, and before one that takes no logs is asked again. Tests
+  // put a clock of their own. None: the steady clock.
   std::function<std::chrono::steady_clock::time_point()> now = {};
 };
 

@@ -35,6 +35,11 @@ Hook::Result Hook::apply(const char* data, std::size_t bytes, const Source& sour
   Result result;
   for_each_record(data, bytes, 0, [&](const Record& record, std::size_t) {
     const auto s = static_cast<std::size_t>(record.signal);
+    if (record.signal == Signal::metrics) {
+      append_record(kept, record.signal, record.scope, record.body);
+      ++result.kept[s];
+      return true;
+    }
     Verdict verdict = Verdict::drop;
     try {
       const Scope encoded = source.scope(record.scope);

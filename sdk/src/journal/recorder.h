@@ -172,6 +172,7 @@ class Recorder {
 
   // Whether writers wait for room (some destination is lossless), and how long at most.
   void set_waiting(bool waits, std::chrono::nanoseconds limit) noexcept;
+  [[nodiscard]] bool writers_wait() const noexcept { return waits_.load(std::memory_order_relaxed); }
 
   // The collector's side.
   [[nodiscard]] std::vector<std::unique_ptr<Lane>>& lanes() noexcept { return lanes_; }

@@ -87,7 +87,7 @@ std::string id_of(std::string_view body) {
 // The greatest time that a record speaks of; null where it can't be read: a dying process may have written anywhere.
 std::optional<std::uint64_t> time_of(Signal signal, std::string_view body) {
   try {
-    if (signal == Signal::metrics) return 0;
+    if (signal == Signal::metrics) return otlp::metric_time(body);
     if (signal == Signal::traces) return to_ns(otlp::read_span(body).end);
     // Not its own time, which may be anything that its author wrote.
     return to_ns(otlp::read_log(body).observed);

@@ -1,4 +1,4 @@
-// OTLP's field numbers, by message (opentelemetry/proto/{common,resource,trace,logs}/v1 and collector/*/v1).
+// OTLP's field numbers, by message (opentelemetry/proto/{common,resource,trace,logs,metrics}/v1 and collector/*/v1).
 //
 // Hides: nothing; it is the one place where the numbers stand by name.
 // Threads: constants.
@@ -33,15 +33,15 @@ namespace resource {
 inline constexpr Number kAttributes = 1, kDroppedAttributes = 2;
 }
 
-// Export{Trace,Logs}ServiceRequest, and TracesData and LogsData, which are the same on the wire
+// Export{Trace,Logs,Metrics}ServiceRequest, and TracesData, LogsData and MetricsData, which are the same on the wire
 namespace request {
 inline constexpr Number kResources = 1;
 }
-// ResourceSpans, ResourceLogs
+// ResourceSpans, ResourceLogs, ResourceMetrics
 namespace resource_records {
 inline constexpr Number kResource = 1, kScopes = 2, kSchemaUrl = 3;
 }
-// ScopeSpans, ScopeLogs
+// ScopeSpans, ScopeLogs, ScopeMetrics
 namespace scope_records {
 inline constexpr Number kScope = 1, kRecords = 2, kSchemaUrl = 3;
 }
@@ -69,6 +69,39 @@ inline constexpr std::uint32_t kIsRemote = 0x200;
 namespace log_record {
 inline constexpr Number kTime = 1, kSeverity = 2, kSeverityText = 3, kBody = 5, kAttributes = 6, kDroppedAttributes = 7,
                         kFlags = 8, kTraceId = 9, kSpanId = 10, kObservedTime = 11, kEventName = 12;
+}
+
+// metrics.v1
+namespace metric {
+inline constexpr Number kName = 1, kDescription = 2, kUnit = 3, kGauge = 5, kSum = 7, kHistogram = 9, kExponential = 10,
+                        kSummary = 11, kMetadata = 12;
+}
+// Gauge, Sum, Histogram, ExponentialHistogram, Summary
+namespace metric_data {
+inline constexpr Number kPoints = 1, kTemporality = 2, kMonotonic = 3;
+}
+namespace number_point {
+inline constexpr Number kStart = 2, kTime = 3, kDouble = 4, kExemplars = 5, kInt = 6, kAttributes = 7, kFlags = 8;
+}
+namespace histogram_point {
+inline constexpr Number kStart = 2, kTime = 3, kCount = 4, kSum = 5, kCounts = 6, kBounds = 7, kExemplars = 8, kAttributes = 9,
+                        kFlags = 10, kMin = 11, kMax = 12;
+}
+namespace exponential_point {
+inline constexpr Number kAttributes = 1, kStart = 2, kTime = 3, kCount = 4, kSum = 5, kScale = 6, kZeroCount = 7, kPositive = 8,
+                        kNegative = 9, kFlags = 10, kExemplars = 11, kMin = 12, kMax = 13, kZeroThreshold = 14;
+}
+namespace buckets {
+inline constexpr Number kOffset = 1, kCounts = 2;
+}
+namespace summary_point {
+inline constexpr Number kStart = 2, kTime = 3, kCount = 4, kSum = 5, kQuantiles = 6, kAttributes = 7, kFlags = 8;
+}
+namespace quantile {
+inline constexpr Number kQuantile = 1, kValue = 2;
+}
+namespace exemplar {
+inline constexpr Number kTime = 2, kDouble = 3, kSpanId = 4, kTraceId = 5, kInt = 6, kFiltered = 7;
 }
 
 }  // namespace waymark::otlp::field

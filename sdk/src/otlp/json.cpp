@@ -84,12 +84,33 @@ bool is_default(const Rule& rule, const Found& f) {
     case Kind::message: return false;
     // Of a varint only as many bits count as the field's type has.
     case Kind::int32:
+    case Kind::sint32:
     case Kind::uint32: return static_cast<std::uint32_t>(f.scalar) == 0;
     default: return wire_of(rule.kind) == Wire::bytes ? f.bytes.empty() : f.scalar == 0;
   }
 }
 
 void append_message(std::string& out, std::string_view message, const Shape& shape, int depth);
+
+// A number or a flag, by its bits.
+void append_scalar(std::string& out, Kind kind, std::uint64_t scalar) {
+  switch (kind) {
+    case Kind::boolean: out += scalar != 0 ? "true" : "false"; return;
+    case Kind::int64:
+    case Kind::sfixed64: return append_quoted_integer(out, static_cast<std::int64_t>(scalar));
+    case Kind::int32: return append_integer(out, static_cast<std::int32_t>(scalar));
+    case Kind::sint32: {
+      const auto zigzag = static_cast<std::uint32_t>(scalar);
+      return append_integer(out, static_cast<std::int32_t>(zigzag >> 1 ^ (0u - (zigzag & 1))));
+    }
+    case Kind::uint32:
+    case Kind::fixed32: return append_integer(out, static_cast<std::uint32_t>(scalar));
+    case Kind::uint64:
+    case Kind::fixed64: return append_quoted_integer(out, scalar);
+    case Kind::float64: return append_json_double(out, std::bit_cast<double>(scalar));
+    default: return;
+  }
+}
 
 void append_single(std::string& out, const Rule& rule, const Found& f, int depth) {
   switch (rule.kind) {
@@ -105,14 +126,8 @@ void append_single(std::string& out, const Rule& rule, const Found& f, int depth
       append_hex(out, f.bytes);
       out += '"';
       return;
-    case Kind::boolean: out += f.scalar != 0 ? "true" : "false"; return;
-    case Kind::int64: return append_quoted_integer(out, static_cast<std::int64_t>(f.scalar));
-    case Kind::int32: return append_integer(out, static_cast<std::int32_t>(f.scalar));
-    case Kind::uint32:
-    case Kind::fixed32: return append_integer(out, static_cast<std::uint32_t>(f.scalar));
-    case Kind::fixed64: return append_quoted_integer(out, f.scalar);
-    case Kind::float64: return append_json_double(out, std::bit_cast<double>(f.scalar));
     case Kind::message: break;
+    default: return append_scalar(out, rule.kind, f.scalar);
   }
   if (f.count == 1) return append_message(out, f.bytes, *rule.shape, depth);
   // Parts of one message: protobuf merges them, which is what their bytes mean one after another.
@@ -136,6 +151,28 @@ void append_repeated(std::string& out, const Rule& rule, const Found& f, int dep
   out += ']';
 }
 
+// Nothing where there is none: an empty piece says as much as no piece.
+void append_packed(std::string& out, const Shape& shape, const Rule& rule, const Found& f, char& separator) {
+  char before = '[';
+  const auto add = [&](std::uint64_t scalar) {
+    if (before == '[') append_key(out, rule.name, separator);
+    out += before;
+    before = ',';
+    append_scalar(out, rule.kind, scalar);
+  };
+  std::size_t left = f.count;
+  for (Walk walk(f.from, shape.name); left > 0 && walk.next();) {
+    if (walk.number() != rule.number) continue;
+    --left;
+    if (walk.wire() != Wire::bytes) {
+      add(read_scalar(walk, rule.kind));
+    } else {
+      walk.for_each_packed(wire_of(rule.kind), add);
+    }
+  }
+  if (before == ',') out += ']';
+}
+
 void append_message(std::string& out, std::string_view message, const Shape& shape, int depth) {
   std::array<Found, kMaxRules> found{};
   Walk walk(message, shape.name);
@@ -144,7 +181,9 @@ void append_message(std::string& out, std::string_view message, const Shape& sha
     const Rule* rule = find_rule(shape, walk.number());
     if (!rule) continue;
     Found& f = found[static_cast<std::size_t>(rule - shape.rules.data())];
-    if (wire_of(rule->kind) == Wire::bytes) {
+    if (rule->presence == Presence::packed) {
+      // Its numbers are read when they are written.
+    } else if (wire_of(rule->kind) == Wire::bytes) {
       f.bytes = read_bytes(walk, rule->kind);
     } else {
       f.scalar = read_scalar(walk, rule->kind);
@@ -157,6 +196,10 @@ void append_message(std::string& out, std::string_view message, const Shape& sha
     const Rule& rule = shape.rules[i];
     const Found& f = found[i];
     if (f.count == 0 || (rule.presence == Presence::implicit && is_default(rule, f))) continue;
+    if (rule.presence == Presence::packed) {
+      append_packed(out, shape, rule, f, separator);
+      continue;
+    }
     append_key(out, rule.name, separator);
     if (rule.presence == Presence::repeated) {
       append_repeated(out, rule, f, depth);

@@ -12,8 +12,8 @@
 
 namespace waymark::otlp {
 
-// One request, as written by request_to_json or any other OTLP JSON writer; spans and logs are added to `into`. `place`
-// (file and line) opens the message of an error. Other signals and unknown keys are ignored.
+// One request, as written by request_to_json or any other OTLP JSON writer; spans, logs and metrics are added to `into`. `place`
+// (file and line) opens the message of an error. Unknown keys are ignored.
 void read_json_line(std::string_view line, std::string_view place, ReadTelemetry& into);
 
 // A message as it stands within what request_to_json writes. Where the bytes make no sense, `out` is as it was before.

@@ -138,6 +138,14 @@ void append_content(std::string& out, const Rule& rule, const Json& value, const
     }
     case Kind::uint32:
       return append_varint(out, read_integer<std::uint32_t>(value, place, "an integer of 32 bits, 0 or more"));
+    case Kind::uint64:
+      return append_varint(out, read_integer<std::uint64_t>(value, place, "an integer of 64 bits, 0 or more"));
+    case Kind::sint32: {
+      const auto number = read_integer<std::int32_t>(value, place, "an integer of 32 bits");
+      return append_varint(out, static_cast<std::uint32_t>(number) << 1 ^ static_cast<std::uint32_t>(number >> 31));
+    }
+    case Kind::sfixed64:
+      return append_fixed64(static_cast<std::uint64_t>(read_integer<std::int64_t>(value, place, "an integer of 64 bits")));
     case Kind::fixed32: {
       char bytes[4];
       put_fixed32(bytes, read_integer<std::uint32_t>(value, place, "an integer of 32 bits, 0 or more"));
@@ -159,6 +167,16 @@ std::string encode_message(const Json& object, const Shape& shape, const Place& 
     const auto member = object.find(rule.name);
     if (member == object.end() || member->is_null()) continue;
     const std::uint64_t tag = std::uint64_t{rule.number} << 3 | static_cast<std::uint64_t>(wire_of(rule.kind));
+    if (rule.presence == Presence::packed) {
+      if (!member->is_array()) Place{&place, rule.name}.fail("an array");
+      std::string numbers;
+      std::size_t index = 0;
+      for (const Json& element : *member) append_content(numbers, rule, element, {&place, rule.name, index++}, depth);
+      append_varint(out, std::uint64_t{rule.number} << 3 | static_cast<std::uint64_t>(Wire::bytes));
+      append_varint(out, numbers.size());
+      out += numbers;
+      continue;
+    }
     if (rule.presence != Presence::repeated) {
       append_varint(out, tag);
       append_content(out, rule, *member, {&place, rule.name}, depth);
@@ -189,6 +207,9 @@ Json parse(std::string_view line, const Place& place) {
 void add_request(const Json& request, const Place& place, ReadTelemetry& into) {
   ReadTelemetry spans = read_request(Signal::traces, encode_message(request, request_shape(Signal::traces), place, 0));
   ReadTelemetry logs = read_request(Signal::logs, encode_message(request, request_shape(Signal::logs), place, 0));
+  ReadTelemetry metrics = read_request(Signal::metrics, encode_message(request, request_shape(Signal::metrics), place, 0));
+  into.metrics.insert(into.metrics.end(), std::make_move_iterator(metrics.metrics.begin()),
+                      std::make_move_iterator(metrics.metrics.end()));
   into.spans.insert(into.spans.end(), std::make_move_iterator(spans.spans.begin()),
                     std::make_move_iterator(spans.spans.end()));
   into.logs.insert(into.logs.end(), std::make_move_iterator(logs.logs.begin()), std::make_move_iterator(logs.logs.end()));

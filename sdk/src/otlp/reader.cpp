@@ -160,7 +160,7 @@ void read_resource(std::string_view message, AnyMap& into) {
   }
 }
 
-// Calls each(resource, scope, body) for every record; ResourceSpans and ResourceLogs have the same field numbers. What a
+// Calls each(resource, scope, body) for every record; ResourceSpans, ResourceLogs and ResourceMetrics have the same field numbers. What a
 // record stands in may follow it on the wire, so each message is walked twice.
 template <class Each>
 void for_each_record(std::string_view request, Each&& each) {
@@ -256,6 +256,158 @@ ReadLog read_log(std::string_view body) {
   return into;
 }
 
+namespace {
+
+double as_double(std::uint64_t bits) {
+  double value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+std::int32_t unzigzag(std::uint64_t wire) {
+  const auto bits = static_cast<std::uint32_t>(wire);
+  return static_cast<std::int32_t>(bits >> 1 ^ (0u - (bits & 1)));
+}
+
+template <class T, class Convert>
+void read_packed(const Walk& walk, Wire wire, std::vector<T>& into, Convert&& convert) {
+  if (walk.wire() != Wire::bytes) {
+    into.push_back(convert(wire == Wire::fixed64 ? walk.fixed64() : walk.varint()));
+  } else {
+    walk.for_each_packed(wire, [&](std::uint64_t bits) { into.push_back(convert(bits)); });
+  }
+}
+constexpr auto kAsItIs = [](std::uint64_t bits) { return bits; };
+
+ReadExemplar read_exemplar(std::string_view message) {
+  ReadExemplar into;
+  Walk exemplar(message, "Exemplar");
+  while (exemplar.next()) {
+    switch (exemplar.number()) {
+      case field::exemplar::kTime: into.time = timestamp(exemplar.fixed64()); break;
+      case field::exemplar::kDouble: into.value = exemplar.float64(); break;
+      case field::exemplar::kInt: into.value = static_cast<std::int64_t>(exemplar.fixed64()); break;
+      case field::exemplar::kSpanId: into.span_id = id<SpanId>(exemplar); break;
+      case field::exemplar::kTraceId: into.trace_id = id<TraceId>(exemplar); break;
+      case field::exemplar::kFiltered: read_attribute(exemplar.bytes(), into.filtered_attributes, 1); break;
+      default: break;
+    }
+  }
+  return into;
+}
+
+ReadPoint read_number(std::string_view message) {
+  ReadPoint into;
+  Walk point(message, "NumberDataPoint");
+  while (point.next()) {
+    switch (point.number()) {
+      case field::number_point::kStart: into.start = timestamp(point.fixed64()); break;
+      case field::number_point::kTime: into.time = timestamp(point.fixed64()); break;
+      case field::number_point::kDouble: into.value = point.float64(); break;
+      case field::number_point::kInt: into.value = static_cast<std::int64_t>(point.fixed64()); break;
+      case field::number_point::kExemplars: into.exemplars.push_back(read_exemplar(point.bytes())); break;
+      case field::number_point::kAttributes: read_attribute(point.bytes(), into.attributes, 1); break;
+      default: break;
+    }
+  }
+  return into;
+}
+
+ReadPoint read_histogram(std::string_view message) {
+  ReadPoint into;
+  Walk point(message, "HistogramDataPoint");
+  while (point.next()) {
+    switch (point.number()) {
+      case field::histogram_point::kStart: into.start = timestamp(point.fixed64()); break;
+      case field::histogram_point::kTime: into.time = timestamp(point.fixed64()); break;
+      case field::histogram_point::kCount: into.count = point.fixed64(); break;
+      case field::histogram_point::kSum: into.sum = point.float64(); break;
+      case field::histogram_point::kCounts: read_packed(point, Wire::fixed64, into.counts, kAsItIs); break;
+      case field::histogram_point::kBounds: read_packed(point, Wire::fixed64, into.bounds, as_double); break;
+      case field::histogram_point::kExemplars: into.exemplars.push_back(read_exemplar(point.bytes())); break;
+      case field::histogram_point::kAttributes: read_attribute(point.bytes(), into.attributes, 1); break;
+      case field::histogram_point::kMin: into.minimum = point.float64(); break;
+      case field::histogram_point::kMax: into.maximum = point.float64(); break;
+      default: break;
+    }
+  }
+  return into;
+}
+
+void read_buckets(std::string_view message, std::int32_t& offset, std::vector<std::uint64_t>& counts) {
+  Walk buckets(message, "ExponentialHistogramDataPoint.Buckets");
+  while (buckets.next()) {
+    if (buckets.number() == field::buckets::kOffset) offset = unzigzag(buckets.varint());
+    if (buckets.number() == field::buckets::kCounts) read_packed(buckets, Wire::varint, counts, kAsItIs);
+  }
+}
+
+ReadPoint read_exponential(std::string_view message) {
+  ReadPoint into;
+  Walk point(message, "ExponentialHistogramDataPoint");
+  while (point.next()) {
+    switch (point.number()) {
+      case field::exponential_point::kAttributes: read_attribute(point.bytes(), into.attributes, 1); break;
+      case field::exponential_point::kStart: into.start = timestamp(point.fixed64()); break;
+      case field::exponential_point::kTime: into.time = timestamp(point.fixed64()); break;
+      case field::exponential_point::kCount: into.count = point.fixed64(); break;
+      case field::exponential_point::kSum: into.sum = point.float64(); break;
+      case field::exponential_point::kScale: into.scale = unzigzag(point.varint()); break;
+      case field::exponential_point::kZeroCount: into.zero_count = point.fixed64(); break;
+      case field::exponential_point::kPositive: read_buckets(point.bytes(), into.positive_offset, into.positive); break;
+      case field::exponential_point::kNegative: read_buckets(point.bytes(), into.negative_offset, into.negative); break;
+      case field::exponential_point::kExemplars: into.exemplars.push_back(read_exemplar(point.bytes())); break;
+      case field::exponential_point::kMin: into.minimum = point.float64(); break;
+      case field::exponential_point::kMax: into.maximum = point.float64(); break;
+      default: break;
+    }
+  }
+  return into;
+}
+
+}  // namespace
+
+ReadMetric read_metric(std::string_view body) {
+  ReadMetric into;
+  const auto data = [&](std::string_view message, ReadMetric::Kind kind, const char* name, auto read_point) {
+    into.kind = kind;
+    Walk walk(message, name);
+    while (walk.next()) {
+      switch (walk.number()) {
+        case field::metric_data::kPoints: into.points.push_back(read_point(walk.bytes())); break;
+        case field::metric_data::kTemporality:
+          if (kind != ReadMetric::Kind::gauge) into.delta = walk.varint() == 1;
+          break;
+        case field::metric_data::kMonotonic:
+          if (kind == ReadMetric::Kind::sum) into.monotonic = walk.varint() != 0;
+          break;
+        default: break;
+      }
+    }
+  };
+  Walk metric(body, "Metric");
+  while (metric.next()) {
+    switch (metric.number()) {
+      case field::metric::kName: into.name = text(metric.bytes()); break;
+      case field::metric::kDescription: into.description = text(metric.bytes()); break;
+      case field::metric::kUnit: into.unit = text(metric.bytes()); break;
+      case field::metric::kGauge: data(metric.bytes(), ReadMetric::Kind::gauge, "Gauge", read_number); break;
+      case field::metric::kSum: data(metric.bytes(), ReadMetric::Kind::sum, "Sum", read_number); break;
+      case field::metric::kHistogram: data(metric.bytes(), ReadMetric::Kind::histogram, "Histogram", read_histogram); break;
+      case field::metric::kExponential:
+        data(metric.bytes(), ReadMetric::Kind::exponential_histogram, "ExponentialHistogram", read_exponential);
+        break;
+      default: break;
+    }
+  }
+  return into;
+}
+
+std::uint64_t metric_time(std::string_view body) {
+  Timestamp latest{};
+  for (const ReadPoint& point : read_metric(body).points) latest = std::max(latest, point.time);
+  return static_cast<std::uint64_t>(latest.time_since_epoch().count());
+}
+
 ReadScope read_scope(std::string_view message) {
   ReadScope scope;
   read_scope(message, scope);
@@ -339,9 +491,14 @@ ReadTelemetry read_request(Signal signal, std::string_view protobuf) {
       });
       return telemetry;
     case Signal::metrics:
-      break;
+      otlp::for_each_record(protobuf, [&](const AnyMap& resource, const ReadScope& scope, std::string_view body) {
+        ReadMetric& metric = telemetry.metrics.emplace_back(otlp::read_metric(body));
+        metric.scope = scope;
+        metric.resource = resource;
+      });
+      return telemetry;
   }
-  throw Error(ErrorCode::invalid_argument, "read_request: signal: expected traces or logs");
+  return telemetry;
 }
 
 const AnyValue* find(const AnyMap& map, std::string_view key) noexcept {

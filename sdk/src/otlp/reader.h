@@ -16,9 +16,12 @@
 
 namespace waymark::otlp {
 
-// A Span's or LogRecord's body. Scope and resource stay empty.
+// A Span's, LogRecord's or Metric's body. Scope and resource stay empty.
 [[nodiscard]] ReadSpan read_span(std::string_view body);
 [[nodiscard]] ReadLog read_log(std::string_view body);
+[[nodiscard]] ReadMetric read_metric(std::string_view body);
+// The greatest time of a Metric's data points. Throws as the readers do.
+[[nodiscard]] std::uint64_t metric_time(std::string_view body);
 // InstrumentationScope. The schema URL is not part of it.
 [[nodiscard]] ReadScope read_scope(std::string_view message);
 // Resource's attributes.

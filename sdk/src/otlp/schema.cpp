@@ -1,7 +1,5 @@
 #include "otlp/schema.h"
 
-#include "waymark/error.h"
-
 namespace waymark::otlp {
 namespace {
 
@@ -105,6 +103,117 @@ constexpr Rule kLogRecordRules[] = {
 static_assert(std::size(kLogRecordRules) <= kMaxRules);
 constexpr Shape kLogRecord{"LogRecord", kLogRecordRules};
 
+constexpr Rule kExemplarRules[] = {
+    {field::exemplar::kTime, "timeUnixNano", fixed64},
+    {field::exemplar::kDouble, "asDouble", float64, oneof},
+    {field::exemplar::kSpanId, "spanId", span_id},
+    {field::exemplar::kTraceId, "traceId", trace_id},
+    {field::exemplar::kInt, "asInt", sfixed64, oneof},
+    {field::exemplar::kFiltered, "filteredAttributes", message, repeated, &kKeyValue},
+};
+constexpr Shape kExemplar{"Exemplar", kExemplarRules};
+
+constexpr Rule kNumberPointRules[] = {
+    {field::number_point::kStart, "startTimeUnixNano", fixed64},
+    {field::number_point::kTime, "timeUnixNano", fixed64},
+    {field::number_point::kDouble, "asDouble", float64, oneof},
+    {field::number_point::kExemplars, "exemplars", message, repeated, &kExemplar},
+    {field::number_point::kInt, "asInt", sfixed64, oneof},
+    {field::number_point::kAttributes, "attributes", message, repeated, &kKeyValue},
+    {field::number_point::kFlags, "flags", uint32},
+};
+constexpr Shape kNumberPoint{"NumberDataPoint", kNumberPointRules};
+
+constexpr Rule kHistogramPointRules[] = {
+    {field::histogram_point::kStart, "startTimeUnixNano", fixed64},
+    {field::histogram_point::kTime, "timeUnixNano", fixed64},
+    {field::histogram_point::kCount, "count", fixed64},
+    {field::histogram_point::kSum, "sum", float64, optional},
+    {field::histogram_point::kCounts, "bucketCounts", fixed64, packed},
+    {field::histogram_point::kBounds, "explicitBounds", float64, packed},
+    {field::histogram_point::kExemplars, "exemplars", message, repeated, &kExemplar},
+    {field::histogram_point::kAttributes, "attributes", message, repeated, &kKeyValue},
+    {field::histogram_point::kFlags, "flags", uint32},
+    {field::histogram_point::kMin, "min", float64, optional},
+    {field::histogram_point::kMax, "max", float64, optional},
+};
+constexpr Shape kHistogramPoint{"HistogramDataPoint", kHistogramPointRules};
+
+constexpr Rule kBucketsRules[] = {
+    {field::buckets::kOffset, "offset", sint32},
+    {field::buckets::kCounts, "bucketCounts", uint64, packed},
+};
+constexpr Shape kBuckets{"ExponentialHistogramDataPoint.Buckets", kBucketsRules};
+
+constexpr Rule kExponentialPointRules[] = {
+    {field::exponential_point::kAttributes, "attributes", message, repeated, &kKeyValue},
+    {field::exponential_point::kStart, "startTimeUnixNano", fixed64},
+    {field::exponential_point::kTime, "timeUnixNano", fixed64},
+    {field::exponential_point::kCount, "count", fixed64},
+    {field::exponential_point::kSum, "sum", float64, optional},
+    {field::exponential_point::kScale, "scale", sint32},
+    {field::exponential_point::kZeroCount, "zeroCount", fixed64},
+    {field::exponential_point::kPositive, "positive", message, implicit, &kBuckets},
+    {field::exponential_point::kNegative, "negative", message, implicit, &kBuckets},
+    {field::exponential_point::kFlags, "flags", uint32},
+    {field::exponential_point::kExemplars, "exemplars", message, repeated, &kExemplar},
+    {field::exponential_point::kMin, "min", float64, optional},
+    {field::exponential_point::kMax, "max", float64, optional},
+    {field::exponential_point::kZeroThreshold, "zeroThreshold", float64},
+};
+constexpr Shape kExponentialPoint{"ExponentialHistogramDataPoint", kExponentialPointRules};
+
+constexpr Rule kQuantileRules[] = {
+    {field::quantile::kQuantile, "quantile", float64},
+    {field::quantile::kValue, "value", float64},
+};
+constexpr Shape kQuantile{"SummaryDataPoint.ValueAtQuantile", kQuantileRules};
+
+constexpr Rule kSummaryPointRules[] = {
+    {field::summary_point::kStart, "startTimeUnixNano", fixed64},
+    {field::summary_point::kTime, "timeUnixNano", fixed64},
+    {field::summary_point::kCount, "count", fixed64},
+    {field::summary_point::kSum, "sum", float64},
+    {field::summary_point::kQuantiles, "quantileValues", message, repeated, &kQuantile},
+    {field::summary_point::kAttributes, "attributes", message, repeated, &kKeyValue},
+    {field::summary_point::kFlags, "flags", uint32},
+};
+constexpr Shape kSummaryPoint{"SummaryDataPoint", kSummaryPointRules};
+
+constexpr Rule kGaugeRules[] = {{field::metric_data::kPoints, "dataPoints", message, repeated, &kNumberPoint}};
+constexpr Shape kGauge{"Gauge", kGaugeRules};
+constexpr Rule kSumRules[] = {
+    {field::metric_data::kPoints, "dataPoints", message, repeated, &kNumberPoint},
+    {field::metric_data::kTemporality, "aggregationTemporality", int32},
+    {field::metric_data::kMonotonic, "isMonotonic", boolean},
+};
+constexpr Shape kSum{"Sum", kSumRules};
+constexpr Rule kHistogramRules[] = {
+    {field::metric_data::kPoints, "dataPoints", message, repeated, &kHistogramPoint},
+    {field::metric_data::kTemporality, "aggregationTemporality", int32},
+};
+constexpr Shape kHistogram{"Histogram", kHistogramRules};
+constexpr Rule kExponentialRules[] = {
+    {field::metric_data::kPoints, "dataPoints", message, repeated, &kExponentialPoint},
+    {field::metric_data::kTemporality, "aggregationTemporality", int32},
+};
+constexpr Shape kExponential{"ExponentialHistogram", kExponentialRules};
+constexpr Rule kSummaryRules[] = {{field::metric_data::kPoints, "dataPoints", message, repeated, &kSummaryPoint}};
+constexpr Shape kSummary{"Summary", kSummaryRules};
+
+constexpr Rule kMetricRules[] = {
+    {field::metric::kName, "name", text},
+    {field::metric::kDescription, "description", text},
+    {field::metric::kUnit, "unit", text},
+    {field::metric::kGauge, "gauge", message, oneof, &kGauge},
+    {field::metric::kSum, "sum", message, oneof, &kSum},
+    {field::metric::kHistogram, "histogram", message, oneof, &kHistogram},
+    {field::metric::kExponential, "exponentialHistogram", message, oneof, &kExponential},
+    {field::metric::kSummary, "summary", message, oneof, &kSummary},
+    {field::metric::kMetadata, "metadata", message, repeated, &kKeyValue},
+};
+constexpr Shape kMetric{"Metric", kMetricRules};
+
 constexpr Rule kScopeSpansRules[] = {
     {field::scope_records::kScope, "scope", message, implicit, &kScopeShape},
     {field::scope_records::kRecords, "spans", message, repeated, &kSpan},
@@ -118,6 +227,13 @@ constexpr Rule kScopeLogsRules[] = {
     {field::scope_records::kSchemaUrl, "schemaUrl", text},
 };
 constexpr Shape kScopeLogs{"ScopeLogs", kScopeLogsRules};
+
+constexpr Rule kScopeMetricsRules[] = {
+    {field::scope_records::kScope, "scope", message, implicit, &kScopeShape},
+    {field::scope_records::kRecords, "metrics", message, repeated, &kMetric},
+    {field::scope_records::kSchemaUrl, "schemaUrl", text},
+};
+constexpr Shape kScopeMetrics{"ScopeMetrics", kScopeMetricsRules};
 
 constexpr Rule kResourceSpansRules[] = {
     {field::resource_records::kResource, "resource", message, implicit, &kResourceShape},
@@ -133,11 +249,21 @@ constexpr Rule kResourceLogsRules[] = {
 };
 constexpr Shape kResourceLogs{"ResourceLogs", kResourceLogsRules};
 
+constexpr Rule kResourceMetricsRules[] = {
+    {field::resource_records::kResource, "resource", message, implicit, &kResourceShape},
+    {field::resource_records::kScopes, "scopeMetrics", message, repeated, &kScopeMetrics},
+    {field::resource_records::kSchemaUrl, "schemaUrl", text},
+};
+constexpr Shape kResourceMetrics{"ResourceMetrics", kResourceMetricsRules};
+
 constexpr Rule kTracesRules[] = {{field::request::kResources, "resourceSpans", message, repeated, &kResourceSpans}};
 constexpr Shape kTraces{"ExportTraceServiceRequest", kTracesRules};
 
 constexpr Rule kLogsRules[] = {{field::request::kResources, "resourceLogs", message, repeated, &kResourceLogs}};
 constexpr Shape kLogs{"ExportLogsServiceRequest", kLogsRules};
+
+constexpr Rule kMetricsRules[] = {{field::request::kResources, "resourceMetrics", message, repeated, &kResourceMetrics}};
+constexpr Shape kMetrics{"ExportMetricsServiceRequest", kMetricsRules};
 
 }  // namespace
 
@@ -145,28 +271,22 @@ constexpr Shape kAnyValueShape{"AnyValue", kAnyValueRules};
 constexpr Shape kResourceShape{"Resource", kResourceRules};
 constexpr Shape kScopeShape{"InstrumentationScope", kScopeRules};
 
-namespace {
-
-[[noreturn]] void refuse_signal() { throw Error(ErrorCode::invalid_argument, "signal: expected traces or logs"); }
-
-}  // namespace
-
 const Shape& request_shape(Signal signal) {
   switch (signal) {
-    case Signal::traces: return kTraces;
+    case Signal::traces: break;
     case Signal::logs: return kLogs;
-    case Signal::metrics: break;
+    case Signal::metrics: return kMetrics;
   }
-  refuse_signal();
+  return kTraces;
 }
 
 const Shape& record_shape(Signal signal) {
   switch (signal) {
-    case Signal::traces: return kSpan;
+    case Signal::traces: break;
     case Signal::logs: return kLogRecord;
-    case Signal::metrics: break;
+    case Signal::metrics: return kMetric;
   }
-  refuse_signal();
+  return kSpan;
 }
 
 }  // namespace waymark::otlp

@@ -21,8 +21,11 @@ enum class Kind : std::uint8_t {
   int64,    // varint; a decimal string in JSON
   int32,    // varint, also of enums; a number in JSON
   uint32,   // varint; a number in JSON
+  uint64,   // varint; a decimal string in JSON
+  sint32,   // zigzag varint; a number in JSON
   fixed32,  // a number in JSON
   fixed64,  // a decimal string in JSON
+  sfixed64, // the same, with a sign
   float64,
   message,
 };
@@ -31,9 +34,12 @@ enum class Kind : std::uint8_t {
     case Kind::boolean:
     case Kind::int64:
     case Kind::int32:
-    case Kind::uint32: return Wire::varint;
+    case Kind::uint32:
+    case Kind::uint64:
+    case Kind::sint32: return Wire::varint;
     case Kind::fixed32: return Wire::fixed32;
     case Kind::fixed64:
+    case Kind::sfixed64:
     case Kind::float64: return Wire::fixed64;
     default: return Wire::bytes;
   }
@@ -42,7 +48,9 @@ enum class Kind : std::uint8_t {
 enum class Presence : std::uint8_t {
   implicit,  // absent and default are the same
   oneof,     // at most one member; written where it is set, also to its default
+  optional,  // written where it is set, also to its default
   repeated,
+  packed,    // numbers, written in one piece; read also one by one
 };
 
 struct Shape;
@@ -62,9 +70,9 @@ inline constexpr std::size_t kMaxRules = 16;
 extern const Shape kAnyValueShape;
 extern const Shape kResourceShape;
 extern const Shape kScopeShape;
-// ExportTraceServiceRequest or ExportLogsServiceRequest. Throws Error(invalid_argument) for other signals.
+// ExportTraceServiceRequest, ExportLogsServiceRequest, ExportMetricsServiceRequest.
 [[nodiscard]] const Shape& request_shape(Signal signal);
-// Span or LogRecord. Throws as request_shape does.
+// Span, LogRecord, Metric.
 [[nodiscard]] const Shape& record_shape(Signal signal);
 
 }  // namespace waymark::otlp

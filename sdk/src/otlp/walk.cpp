@@ -92,4 +92,22 @@ void Walk::fail(const char* what) const {
   throw Error(ErrorCode::corrupt, text);
 }
 
+std::uint64_t Walk::take_fixed(std::string_view& left, std::size_t size) noexcept {
+  std::uint64_t value = 0;
+  std::memcpy(&value, left.data(), size);
+  left.remove_prefix(size);
+  return value;
+}
+
+std::uint64_t Walk::take_varint(std::string_view& left) const {
+  std::uint64_t value = 0;
+  for (unsigned shift = 0; shift < 64 && !left.empty(); shift += 7) {
+    const auto byte = static_cast<unsigned char>(left.front());
+    left.remove_prefix(1);
+    value |= static_cast<std::uint64_t>(byte & 0x7f) << shift;
+    if (byte < 0x80) return value;
+  }
+  fail("a packed varint has no end");
+}
+
 }  // namespace waymark::otlp

@@ -36,6 +36,14 @@ class Walk {
     expect(Wire::bytes);
     return content_;
   }
+  // The numbers of a packed field, as bits; `wire` is what each is on its own.
+  template <class Each>
+  void for_each_packed(Wire wire, Each&& each) const {
+    std::string_view left = bytes();
+    const std::size_t size = wire == Wire::fixed64 ? 8 : wire == Wire::fixed32 ? 4 : 0;
+    if (size != 0 && left.size() % size != 0) fail("packed numbers end in the middle of one");
+    while (!left.empty()) each(size != 0 ? take_fixed(left, size) : take_varint(left));
+  }
   // Exactly `size` bytes, or none (an id that is absent).
   [[nodiscard]] std::string_view id(std::size_t size) const;
   // The whole field with its tag, and what stands behind it.
@@ -53,6 +61,8 @@ class Walk {
     return scalar_;
   }
   [[noreturn]] void wrong_wire(Wire expected) const;
+  [[nodiscard]] static std::uint64_t take_fixed(std::string_view& left, std::size_t size) noexcept;
+  [[nodiscard]] std::uint64_t take_varint(std::string_view& left) const;
   [[nodiscard]] std::uint64_t read_varint();
 
   const char* message_;

@@ -17,6 +17,10 @@
 #include "waymark/log.h"
 #include "waymark/trace.h"
 
+namespace waymark::metric {
+class Aggregator;
+}
+
 namespace waymark::detail {
 
 // One for each Telemetry. It lives as long as its handles may: the process's for ever, others as long as the object.
@@ -37,6 +41,10 @@ struct Recording {
   std::atomic<std::uint8_t> minimum_severity{255};
   Diagnostics* diagnostics = nullptr;
   std::atomic<bool> said_dropped{false};
+  metric::Aggregator* metrics = nullptr;           // of this process; null until recording has started
+  std::atomic<bool> metrics_on{false};             // somebody collects
+  std::atomic<std::uint32_t> next_instrument{0};   // numbers are given once for all processes
+  std::atomic<std::uint32_t> next_bound{0};
 };
 
 struct TracerState : TracerSwitch {
