@@ -13,6 +13,7 @@
 #include <chrono>
 #include <cstdio>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace waymark::bench {
@@ -30,10 +31,11 @@ inline double clock_read_ns() {
 
 struct Row {
   std::string name;
-  double limit_cr;
-  std::vector<double> ns;  // of each repetition
+  double limit;            // in clock reads; where there are none, in `unit`
+  std::vector<double> ns;  // of each repetition, in `unit`
   std::vector<double> cr;
   std::string remark;
+  const char* unit = "ns";
 };
 
 inline double median(std::vector<double> v) {
@@ -75,16 +77,22 @@ class Report {
   void print(const Row& row) const {
     const auto [low, high] = std::minmax_element(row.ns.begin(), row.ns.end());
     const double m = median(row.ns);
-    const double cr = median(row.cr);
-    if (json_) {
+    const double cr = row.cr.empty() ? m : median(row.cr);
+    if (json_ && row.cr.empty()) {
+      std::printf("{\"row\": \"%s\", \"median\": %.3f, \"spread\": [%.3f, %.3f], \"unit\": \"%s\", \"limit\": %g}\n",
+                  row.name.c_str(), m, *low, *high, row.unit, row.limit);
+    } else if (json_) {
       std::printf("{\"row\": \"%s\", \"median\": %.1f, \"spread\": [%.1f, %.1f], \"unit\": \"ns\", \"clock_read_ns\": %.1f, "
                   "\"in_clock_reads\": %.2f, \"limit\": %g}\n",
-                  row.name.c_str(), m, *low, *high, m / cr, cr, row.limit_cr);
+                  row.name.c_str(), m, *low, *high, m / cr, cr, row.limit);
     } else {
       char spread[64];
       std::snprintf(spread, sizeof spread, "%.1f to %.1f", *low, *high);
-      std::printf("%-22s %10.1f %18s %8.2f %8g %8.2f   %s\n", row.name.c_str(), m, spread, cr, row.limit_cr, cr / row.limit_cr,
-                  row.remark.c_str());
+      char reads[32] = "-";
+      if (!row.cr.empty()) std::snprintf(reads, sizeof reads, "%.2f", cr);
+      const std::string value = row.unit == std::string_view("ns") ? std::string() : " " + std::string(row.unit);
+      std::printf("%-22s %10.1f %18s %8s %8g %8.2f   %s\n", row.name.c_str(), m, (spread + value).c_str(), reads, row.limit,
+                  cr / row.limit, row.remark.c_str());
     }
     std::fflush(stdout);
   }
