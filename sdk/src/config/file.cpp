@@ -805,6 +805,8 @@ ConfigFile parse_config_file(std::string_view text, const std::string& file, Env
   const Resource own = out.resource;
   out.config = resolve_file_base(std::move(out.config), own, environment);
   out.given = given_of(out.config, own);
+  out.directory_detected =
+      !out.state_directory && !environment.text("WAYMARK_STATE_DIR") && out.given.find("service.name") == nullptr;
   for (const auto& [key, value] : own.attributes()) {
     if (const AnyValue* chosen = out.config.resource.find(key)) out.resource.set(key, *chosen);
   }
