@@ -231,7 +231,10 @@ Config read_config_file(const std::string& path, ConfigNotes* notes) {
     const auto variable = environment.text("OTEL_PROPAGATORS");
     std::vector<std::string> said;  // among the warnings already
     const auto chosen = variable ? trace::parse_propagators(*variable, said) : file.propagators.value_or(trace::Propagators());
-    *notes = {.warnings = std::move(warnings), .propagators = trace::names_of(chosen), .given = std::move(file.given)};
+    *notes = {.warnings = std::move(warnings),
+              .propagators = trace::names_of(chosen),
+              .given = std::move(file.given),
+              .state_directory = file.directory_detected ? "" : file.config.state_directory};
   }
   return std::move(file.config);
 }

@@ -129,6 +129,8 @@ TEST_F(StateCommandTest, ConfigCheckShowsWhatWasGivenAndNotWhatIsThisProcesssOwn
   const std::string nothing = write("empty.yaml", "");
   const auto defaults = nlohmann::json::parse(waymark({"config", "check", "--json", nothing}).output);
   EXPECT_FALSE(defaults.contains("resource"));
+  EXPECT_FALSE(defaults.at("state").contains("directory")) << "it would be this command's own";
+  EXPECT_EQ(more.at("state").at("directory"), "/home/u/.local/state/waymark/tiles");
   EXPECT_EQ(defaults.at("propagators"), (nlohmann::json{"tracecontext", "baggage"}));
   EXPECT_EQ(nlohmann::json::parse(waymark({"config", "check", "--json", nothing}, "OTEL_PROPAGATORS=none").output).at("propagators"),
             nlohmann::json{"none"});

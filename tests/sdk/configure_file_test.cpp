@@ -89,14 +89,26 @@ TEST_F(ConfigureFromFileTest, WhereOneDestinationCantBeHadNoneIsAdded) {
     configure_otel_tracing({.service = "runner", .endpoint = file("first.jsonl")});
     const auto broken = [&] {
       configure_from_file(write("service: runner\npropagators: [b3]\n" + archive() +
-                                "destinations.broken: {endpoint: 'http://127.0.0.1:1', headers_file: '" + path("none") + "'}\n"));
+                                "destinations.broken: {output: file, path: '" + directory_.string() + "'}\n"));
     };
-    (void)code_of(broken, "headers_file");
+    require(code_of(broken, "can't be opened for appending") == ErrorCode::io, "its file is a directory");
     require(stats().destinations.size() == 1, "the file's other destination is not there");
     { auto span = tracer("test").span("work"); }
     require(shutdown(), "nothing is left");
   });
   EXPECT_FALSE(std::filesystem::exists(path("traces.jsonl")) && !read("traces.jsonl").spans.empty());
+}
+
+TEST_F(ConfigureFromFileTest, FilesThatCantBeReadAreToldWithAllElseThatIsWrong) {
+  IN_A_PROCESS({
+    const auto broken = [&] {
+      configure_from_file(write("service: runner\ndestinations:\n  a:\n    endpoint: https://127.0.0.1:1\n    headers_file: " + path("none") +
+                                "\n    tls.ca_file: " + path("none") + "\n    lossy: maybe\n"));
+    };
+    for (const char* place : {":5:19: destinations.a.headers_file: ", ":6:18: destinations.a.tls.ca_file: ", ":7:12: destinations.a.lossy: "}) {
+      require(code_of(broken, place) == ErrorCode::invalid_config, place);
+    }
+  });
 }
 
 TEST_F(ConfigureFromFileTest, ACallAfterItReplacesADestinationOfTheSameName) {

@@ -142,7 +142,7 @@ Json tree(const Config& config, const ConfigNotes& notes) {
   out["log_level"] = word(std::array<std::string_view, 5>{"none", "error", "warning", "info", "debug"}, config.diagnostics);
   if (!notes.given.attributes().empty()) out["resource"] = attributes(notes.given.attributes());
   Json state = Json::object();
-  if (!config.state_directory.empty()) state["directory"] = config.state_directory;
+  if (!notes.state_directory.empty()) state["directory"] = notes.state_directory;
   state["recover_siblings"] = config.recover_siblings;
   out["state"] = std::move(state);
   out["recorder"] = {{"place", config.recorder.place == RecorderConfig::Place::tmpfs ? "tmpfs" : "state"},

@@ -105,6 +105,7 @@ struct ConfigNotes {
   std::vector<std::string> warnings;     // what is odd but no error, each with its place
   std::vector<std::string> propagators;  // of the process, as configure_from_file has it: OTEL_PROPAGATORS's words
   Resource given;                        // of the Config's resource, what was neither detected nor drawn
+  std::string state_directory;           // the Config's; empty where it follows from the name of the program that asks
 };
 // The same file as a Config, with the environment in its place, for a Telemetry of one's own or to be looked at: its
 // destinations hold secrets. Throws as configure_from_file does.

@@ -751,8 +751,9 @@ class Reader {
     try {
       if (d.protocol != Protocol::grpc) return parse_endpoint(text.text, signal, rule, "");
       if (!insecure && text.text.find("://") == std::string::npos) {
-        const char* own = signal == Signal::traces ? "OTEL_EXPORTER_OTLP_TRACES_INSECURE" : "OTEL_EXPORTER_OTLP_LOGS_INSECURE";
-        const auto variable = environment_.first({own, "OTEL_EXPORTER_OTLP_INSECURE"});
+        static constexpr std::array<const char*, kSignals> own{
+            "OTEL_EXPORTER_OTLP_TRACES_INSECURE", "OTEL_EXPORTER_OTLP_LOGS_INSECURE", "OTEL_EXPORTER_OTLP_METRICS_INSECURE"};
+        const auto variable = environment_.first({own[static_cast<std::size_t>(signal)], "OTEL_EXPORTER_OTLP_INSECURE"});
         insecure = variable && environment_.flag(variable->name.c_str());
       }
       return parse_grpc_endpoint(text.text, signal, insecure.value_or(false), "");
@@ -901,6 +902,8 @@ ConfigFile parse_config_file(std::string_view text, const std::string& file, Env
   out.given = given_of(out.config, own);
   const MetricConfig& file_says = out.config.metrics;
   out.config.metrics = resolve_metrics({.process = file_says.process, .sdk = file_says.sdk}, file_says, environment);
+  out.directory_detected =
+      !out.state_directory && !environment.text("WAYMARK_STATE_DIR") && out.given.find("service.name") == nullptr;
   for (const auto& [key, value] : own.attributes()) {
     if (const AnyValue* chosen = out.config.resource.find(key)) out.resource.set(key, *chosen);
   }

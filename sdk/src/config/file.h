@@ -20,6 +20,7 @@ struct ConfigFile {
   Config config;  // the environment before the file before the defaults; and the file's destinations
   std::optional<trace::Propagators> propagators;
   Resource given;  // of the config's resource, what was neither detected nor drawn
+  bool directory_detected = false;  // the config's state directory follows from the program's name
   std::vector<std::string> warnings;  // each with its place
   // What the file itself says of the process: recording that has started can't go on with another.
   Resource resource;                  // as it is in `config`
