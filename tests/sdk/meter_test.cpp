@@ -263,6 +263,7 @@ TEST(MeterTest, ALargeCollectionGoesThroughASmallRecorder) {
 
 TEST(MeterTest, ACallbackMayUseTheTelemetryAndAHookDoesNotSeeMetrics) {
   std::atomic<int> hooked{0};
+  std::atomic<bool> first{true};
   Measured measured({}, [&](Config& config) {
     config.on_record = [&](RecordEditor&) {
       ++hooked;
@@ -270,7 +271,6 @@ TEST(MeterTest, ACallbackMayUseTheTelemetryAndAHookDoesNotSeeMetrics) {
     };
   });
   Telemetry& telemetry = measured.telemetry();
-  std::atomic<bool> first{true};
   measured.meter().observable_gauge<std::int64_t>("spans", {}, [&](const Observer<std::int64_t>& o) {
     { auto span = telemetry.tracer("t").span("in the callback"); }
     telemetry.logger("l").info("in the callback");
