@@ -85,6 +85,8 @@ struct RecoverArguments {
   std::string endpoint;
   std::string traces_file;
   std::string logs_file;
+  std::string metrics_file;
+  [[nodiscard]] bool files() const { return !traces_file.empty() || !logs_file.empty() || !metrics_file.empty(); }
   std::string destination;
   std::string timeout = "30s";
 };
@@ -113,13 +115,21 @@ void tell(const Recovered& found) {
 
 // Says what takes the records of `signal`: where, and under which destination's name (empty: the endpoint's own).
 void take(const RecoverArguments& arguments, Signal signal, const std::string& name) {
-  const bool files = !arguments.traces_file.empty() || !arguments.logs_file.empty();
-  const std::string& file = signal == Signal::traces ? arguments.traces_file : arguments.logs_file;
-  if (files && file.empty()) return;
-  const std::string endpoint = files ? "file:" + file : arguments.endpoint;  // empty: the environment's
+  const std::string& file = signal == Signal::traces ? arguments.traces_file
+                            : signal == Signal::logs ? arguments.logs_file
+                                                     : arguments.metrics_file;
+  if (arguments.files() && file.empty()) return;
+  const std::string endpoint = arguments.files() ? "file:" + file : arguments.endpoint;  // empty: the environment's
   if (signal == Signal::traces) {
     configure_otel_tracing(
         {.service = "waymark-recover", .endpoint = endpoint, .name = name, .state_directory = arguments.directory});
+  } else if (signal == Signal::metrics) {
+    configure_otel_metrics({.service = "waymark-recover",
+                            .endpoint = endpoint,
+                            .process = false,
+                            .sdk = false,
+                            .name = name,
+                            .state_directory = arguments.directory});
   } else {
     configure_otel_logging(
         {.service = "waymark-recover", .endpoint = endpoint, .name = name, .state_directory = arguments.directory});
@@ -130,8 +140,8 @@ int recover(const RecoverArguments& arguments) {
   if (!fs::is_directory(arguments.directory)) {
     return complain(arguments.directory + ": no such directory", kWrongUse);
   }
-  if (!arguments.endpoint.empty() && !(arguments.traces_file.empty() && arguments.logs_file.empty())) {
-    return complain("--endpoint and --traces-file or --logs-file: give one or the other", kWrongUse);
+  if (!arguments.endpoint.empty() && arguments.files()) {
+    return complain("--endpoint and --traces-file, --logs-file or --metrics-file: give one or the other", kWrongUse);
   }
   const auto timeout = parse_duration(arguments.timeout, "--timeout");
   telemetry().on_recovered(tell);
@@ -158,6 +168,12 @@ int recover(const RecoverArguments& arguments) {
     }
     std::cout << signal_name(signal) << " that waited for " << cli::printable(waiting.front()) << " are taken\n";
     take(arguments, signal, waiting.front());
+  }
+
+  // Metrics are taken where some wait: who sends none has no endpoint for them.
+  for (const DestinationStats& d : found.destinations) {
+    const bool named = arguments.destination.empty() || arguments.destination == d.name;
+    if (d.signal == Signal::metrics && !d.configured && named) take(arguments, Signal::metrics, d.name);
   }
 
   const bool delivered = force_flush(timeout);
@@ -287,6 +303,8 @@ int main(int argc, char** argv) {
       ->type_name("URL");
   recover_command->add_option("--traces-file", recover_arguments.traces_file, "Append traces to this file instead")->type_name("FILE");
   recover_command->add_option("--logs-file", recover_arguments.logs_file, "Append logs to this file instead")->type_name("FILE");
+  recover_command->add_option("--metrics-file", recover_arguments.metrics_file, "Append metrics to this file instead")
+      ->type_name("FILE");
   recover_command
       ->add_option("--destination", recover_arguments.destination,
                    "Take what waits for this destination; default: the endpoint's own name, or the only one there is")

@@ -636,7 +636,8 @@ void Aggregator::run_callbacks(const Meters& meters) {
   };
   meters([&](MeterState& meter) {
     detail::for_each_instrument(meter, [&](InstrumentState& instrument) {
-      if (instrument.observable() && instrument.recording.load(std::memory_order_acquire)) call(instrument);
+      // Not by its switch: that is off already at the last collection.
+      if (instrument.observable() && !drops(instrument)) call(instrument);
     });
   });
 }
