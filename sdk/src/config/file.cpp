@@ -662,7 +662,7 @@ class Reader {
     if (off) {
       // What nobody is sent is checked all the same.
       if (draft.endpoint) {
-        (void)parsed(group, "endpoint", *draft.endpoint, Signal::metrics, PathRule::base_or_complete, d, true);
+        (void)parsed(group, "endpoint", *draft.endpoint, Signal::metrics, PathRule::base_or_complete, d, draft.insecure);
       }
       return;
     }
