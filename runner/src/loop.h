@@ -97,7 +97,7 @@ class RunnerLoop : public std::enable_shared_from_this<RunnerLoop> {
 
   LoopOptions options_;
   std::string id_;
-  std::shared_ptr<const AttemptGround> ground_;
+  std::shared_ptr<AttemptGround> ground_;
   const Instrumentation& instrumentation_;
 
   std::mutex mutex_;

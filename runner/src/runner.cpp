@@ -66,8 +66,8 @@ RunnerLoop::RunnerLoop(LoopOptions options)
   }
   std::vector<TaskName> task_names;
   for (const TaskType& task : options_.tasks) task_names.push_back(task.name);
-  instrumentation_.metrics().know(task_names);
-  instrumentation_.metrics().watch(options_.store);
+  ground_->instrumentation.metrics().know(task_names);
+  ground_->instrumentation.metrics().watch(options_.store);
 }
 
 void RunnerLoop::join_store() {
