@@ -1748,9 +1748,9 @@ std::uint64_t SqliteStore::retry(std::string_view id) {
     for (members.bind(job); members.step();) groups.emplace_back(members.integer(0), members.integer(1));
     for (const auto& [group, size] : groups) {
       sql("UPDATE grp SET open = ? WHERE id = ?").run(size, group);
-      sql("UPDATE task SET deps_left = deps_left + 1 WHERE state = 0 AND job = ?1 AND id IN "
-          "(SELECT task FROM dep WHERE grp = ?2)")
-          .run(job, group);
+      // +state: along the group's members, not along all of the job for each group.
+      sql("UPDATE task SET deps_left = deps_left + 1 WHERE +state = 0 AND id IN (SELECT task FROM dep WHERE grp = ?)")
+          .run(group);
     }
     sql("UPDATE task SET state = 1, ready_at = ? WHERE job = ? AND state = 0 AND deps_left = 0").run(t, job);
 
