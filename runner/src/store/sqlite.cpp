@@ -1247,8 +1247,9 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
   struct Candidate {
     std::int64_t priority, id, kind;
     std::uint32_t type;
-    std::string key;
+    std::uint32_t key;  // index into `keys`
   };
+  std::vector<std::string> keys = {{}};
   std::vector<Candidate> found;
   Allowances allowances(*this, now);
   for (const auto& [kind_id, type] : worker.kinds) {
@@ -1256,7 +1257,7 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
     if (most > 0) {
       Statement& s = sql(kClaim);
       for (s.bind(worker.cluster, kind_id, static_cast<std::int64_t>(most)); s.step();) {
-        found.push_back({s.integer(1), s.integer(0), kind_id, type, {}});
+        found.push_back({s.integer(1), s.integer(0), kind_id, type, 0});
       }
     }
     if (!keyed_kinds_.contains(kind_id)) continue;
@@ -1283,9 +1284,11 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
       }
       const std::size_t allowed = std::min(exchange.want, allowances.left(kind_id, key));
       if (allowed > 0) {
+        keys.push_back(key);
+        const auto index = static_cast<std::uint32_t>(keys.size() - 1);
         Statement& s = sql(kClaimKeyed);
         for (s.bind(worker.cluster, kind_id, key, static_cast<std::int64_t>(allowed)); s.step();) {
-          found.push_back({s.integer(1), s.integer(0), kind_id, type, key});
+          found.push_back({s.integer(1), s.integer(0), kind_id, type, index});
         }
       }
       after = std::move(key);
@@ -1305,8 +1308,8 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
   });
   if (allowances.any()) {
     std::vector<Candidate> allowed;
-    for (Candidate& c : found) {
-      if (allowed.size() < exchange.want && allowances.take(c.kind, c.key)) allowed.push_back(std::move(c));
+    for (const Candidate& c : found) {
+      if (allowed.size() < exchange.want && allowances.take(c.kind, keys[c.key])) allowed.push_back(c);
     }
     found = std::move(allowed);
     allowances.write(result);
@@ -1352,7 +1355,7 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
                                                  .depth = depth,
                                                  .span = number(task.span),
                                                  .boundary = s.integer(16) ? candidate.id : s.integer(15),
-                                                 .limited = allowances.limits(candidate.kind, candidate.key)});
+                                                 .limited = allowances.limits(candidate.kind, keys[candidate.key])});
     s.reset();
     task.backoff = backoff(backoff_id);
     sql("UPDATE task SET state = 2, attempt = ?, worker = ?, prev_span = ?, span = ?, started_at = ? WHERE id = ?")
