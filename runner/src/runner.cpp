@@ -332,8 +332,8 @@ void RunnerLoop::stop_some(std::unique_lock<std::mutex>& lock, const std::vector
   lock.lock();
 }
 
-// A store that is locked or full may be usable again soon. Until then results are kept, and nothing new is claimed. Where
-// the end has a time, there is none for that.
+// A store that is locked or full may be usable again soon. Until then results are kept, and nothing new is claimed.
+// Where the end has a time, there is none for that.
 template <class Call>
 auto RunnerLoop::patiently(Call call) {
   const auto give_up = Clock::now() + options_.runner.lease;
@@ -585,7 +585,8 @@ StopReason RunnerLoop::run_forever(const RunOptions& options) {
     }
   }
   options_.telemetry->force_flush(kFlush);
-  return signal == SIGINT ? StopReason::interrupted : signal == SIGTERM ? StopReason::terminated : StopReason::requested;
+  if (signal == SIGINT) return StopReason::interrupted;
+  return signal == SIGTERM ? StopReason::terminated : StopReason::requested;
 }
 
 }  // namespace detail

@@ -703,7 +703,8 @@ bool SqliteStore::finish(WorkerId worker, const Finish& f, Ns now, Ends& ends) {
       }
     }
     // What a cut subtree lacks is nothing to those above its boundary.
-    if (leaf) subtree_ended(position, end, held.span, skipped && !(skipped_by && held.boundary == f.task) ? kSkippedWithin : 0, ends);
+    const bool own_boundary = skipped_by != 0 && held.boundary == f.task;
+    if (leaf) subtree_ended(position, end, held.span, skipped && !own_boundary ? kSkippedWithin : 0, ends);
     return true;
   }
 
