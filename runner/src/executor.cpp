@@ -175,8 +175,8 @@ bool Attempt::abandon(bool for_timeout) {
     fail_by_timeout(finish);
     finish.error += ", and did not stop when it was asked to";
     span_.status(StatusCode::error, finish.error);
-    ground_->instrumentation.runner_logger(task_).warning("task " + type_->name.name + " failed, and its thread hangs: " +
-                                                          finish.error);
+    ground_->instrumentation.runner_logger(task_).warning("task " + type_->name.name +
+                                                          " failed, and its thread hangs: " + finish.error);
   } else {
     finish.result = TaskResult::released;
   }

@@ -2,7 +2,7 @@
 //
 // Hides: how progress is gathered, what an exception turns into, whose word counts where a thread hangs.
 // Threads: an Attempt is executed by one thread; its stop source and progress may be used by others. Where that thread
-//   does not come back, the runner's loop abandons it: the attempt then is what the loop says, whatever the thread does.
+//   does not come back, the runner's loop abandons it: the attempt is what the loop says then, whatever it does.
 // Failure: whatever the task throws becomes a failed Finish.
 #pragma once
 

@@ -29,7 +29,7 @@ inline constexpr std::string_view kJob = "job/";            // submitted .. fini
 inline constexpr std::string_view kTask = "task/";          // one attempt
 inline constexpr std::string_view kSubtasks = "subtasks/";  // from a task's end until its whole subtree is done
 inline constexpr std::string_view kStep = "step/";          // a step's work, within its attempt
-inline constexpr std::string_view kCache = "cache/";        // get, set, remove; where ClientOptions::cache_spans asks for it
+inline constexpr std::string_view kCache = "cache/";        // get, set, remove; see ClientOptions::cache_spans
 // As in Tilebox.
 inline constexpr std::string_view kTaskId = "task_id";
 inline constexpr std::string_view kIdentifierName = "identifier.name";

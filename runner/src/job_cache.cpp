@@ -30,7 +30,8 @@ std::string JobCache::get(std::string_view key) const {
   auto bytes = find(key);
   if (!bytes) {
     throw Error(ErrorCode::not_found, "job cache: no key \"" + std::string(key) + "\" in " +
-                                          (path_.empty() ? "job " : "group \"" + path_ + "\" of job ") + shelf_->job().id);
+                                          (path_.empty() ? "job " : "group \"" + path_ + "\" of job ") +
+                                          shelf_->job().id);
   }
   return std::move(*bytes);
 }

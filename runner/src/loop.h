@@ -126,6 +126,8 @@ class RunnerLoop : public std::enable_shared_from_this<RunnerLoop> {
   std::map<std::uint32_t, std::thread> threads_;  // for tasks
   std::uint32_t last_thread_ = 0;
   std::thread lease_thread_;
+  std::stop_token stop_;                        // of the run under way, as is
+  std::optional<std::chrono::nanoseconds> grace_;
   std::optional<Clock::time_point> give_up_;  // tasks that were asked to stop
   std::atomic<std::size_t> hanging_{0};
 };

@@ -344,6 +344,7 @@ void RunnerLoop::stop_some(std::unique_lock<std::mutex>& lock, const std::vector
 }
 
 // A store that is locked or full may be usable again soon. Until then results are kept, and nothing new is claimed.
+// Where the end has a time, there is none for that.
 template <class Call>
 auto RunnerLoop::patiently(Call call) {
   const auto give_up = Clock::now() + options_.runner.lease;
@@ -352,7 +353,7 @@ auto RunnerLoop::patiently(Call call) {
     try {
       return call();
     } catch (const Error& e) {
-      if (Clock::now() > give_up) throw;
+      if (Clock::now() > give_up || (grace_ && stop_.stop_requested())) throw;
       if (first) instrumentation_.logger().warning("the store can't be used; trying again", {{"error", e.what()}});
     }
     std::this_thread::sleep_for(pause);
@@ -513,6 +514,8 @@ void RunnerLoop::wait(std::unique_lock<std::mutex>& lock, bool stopping) {
 }
 
 void RunnerLoop::run(const std::stop_token& stop, bool until_idle, std::optional<std::chrono::nanoseconds> grace) {
+  stop_ = stop;
+  grace_ = grace;
   join_store();
   const auto watch = options_.store->watch([this] { changed(); });
   const std::stop_callback on_stop(stop, [this] {
@@ -550,6 +553,14 @@ void RunnerLoop::run(const std::stop_token& stop, bool until_idle, std::optional
       std::unique_lock lock(mutex_);
       queue_.clear();
       stop_all(lock);
+      if (grace) {
+        const auto until = Clock::now() + *grace;
+        loop_waits_ = true;
+        wake_loop_.wait_until(lock, until, [&] { return active_.empty(); });
+        loop_waits_ = false;
+        give_up_ = until;
+        abandon_all();
+      }
     }
     stop_threads();
     for (auto& attempt : finished_) attempt->conclude(false, deadline_);
@@ -586,10 +597,16 @@ StopReason RunnerLoop::run_forever(const RunOptions& options) {
       signal = arrived;
       both.request_stop();
     });
-    run(both.get_token(), false, options.grace.value_or(kGrace));
+    try {
+      run(both.get_token(), false, options.grace.value_or(kGrace));
+    } catch (...) {
+      options_.telemetry->force_flush(kFlush);
+      throw;
+    }
   }
   options_.telemetry->force_flush(kFlush);
-  return signal == SIGINT ? StopReason::interrupted : signal == SIGTERM ? StopReason::terminated : StopReason::requested;
+  if (signal == SIGINT) return StopReason::interrupted;
+  return signal == SIGTERM ? StopReason::terminated : StopReason::requested;
 }
 
 }  // namespace detail

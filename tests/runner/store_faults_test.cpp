@@ -13,6 +13,7 @@
 #include <condition_variable>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <mutex>
 #include <semaphore>
 #include <string>
@@ -161,6 +162,24 @@ TEST_F(StoreFaultsTest, EndsARunnerWhoseStoreStaysFullForLongerThanItsLease) {
   write_fault = 0;
   runner(impatient).run_all();  // the lease of the first has ended, or ends: the task runs again
   EXPECT_EQ(client_.jobs().find(job.id).state, JobState::completed);
+}
+
+TEST_F(StoreFaultsTest, DoesNotWaitForAFullStoreWhenItsEndHasATime) {
+  std::promise<void> release;
+  std::shared_future<void> released = release.get_future().share();
+  std::stop_source stop;
+  client_.jobs().submit("job", scripted([&](Context&) {
+                          write_fault = ENOSPC;
+                          stop.request_stop();
+                        }));
+  client_.jobs().submit("stubborn", scripted([released](Context&) { released.wait(); }));
+  RunnerOptions options = quick();
+  options.lease = 24h;
+  Runner r = runner(options);
+  EXPECT_THAT(message_of([&] { r.run_forever({.stop = stop.get_token(), .grace = 50ms}); }),
+              HasSubstr("its disk is full"));
+  release.set_value();
+  while (r.hanging_threads() > 0) std::this_thread::yield();
 }
 
 TEST_F(StoreFaultsTest, SaysThatItCantBeWritten) {

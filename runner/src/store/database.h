@@ -91,7 +91,7 @@ class Database {
   // Waits `patience` for other writers before an Error says who could be meant. A file that is not there is created only
   // by whoever means to: a second one beside a log that belongs to another would damage that.
   enum class Missing { create, refuse };
-  explicit Database(std::string path, std::chrono::milliseconds patience = std::chrono::seconds(10),
+  explicit Database(std::string path, std::chrono::milliseconds patience = std::chrono::seconds(5),
                     Missing missing = Missing::create);
   ~Database();
   Database(const Database&) = delete;

@@ -704,7 +704,8 @@ bool SqliteStore::finish(WorkerId worker, const Finish& f, Ns now, Ends& ends) {
       }
     }
     // What a cut subtree lacks is nothing to those above its boundary.
-    if (leaf) subtree_ended(position, end, held.span, skipped && !(skipped_by && held.boundary == f.task) ? kSkippedWithin : 0, ends);
+    const bool own_boundary = skipped_by != 0 && held.boundary == f.task;
+    if (leaf) subtree_ended(position, end, held.span, skipped && !own_boundary ? kSkippedWithin : 0, ends);
     return true;
   }
 
@@ -1248,8 +1249,9 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
   struct Candidate {
     std::int64_t priority, id, kind;
     std::uint32_t type;
-    std::string key;
+    std::uint32_t key;  // index into `keys`
   };
+  std::vector<std::string> keys = {{}};
   std::vector<Candidate> found;
   Allowances allowances(*this, now);
   for (const auto& [kind_id, type] : worker.kinds) {
@@ -1257,7 +1259,7 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
     if (most > 0) {
       Statement& s = sql(kClaim);
       for (s.bind(worker.cluster, kind_id, static_cast<std::int64_t>(most)); s.step();) {
-        found.push_back({s.integer(1), s.integer(0), kind_id, type, {}});
+        found.push_back({s.integer(1), s.integer(0), kind_id, type, 0});
       }
     }
     if (!keyed_kinds_.contains(kind_id)) continue;
@@ -1284,9 +1286,11 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
       }
       const std::size_t allowed = std::min(exchange.want, allowances.left(kind_id, key));
       if (allowed > 0) {
+        keys.push_back(key);
+        const auto index = static_cast<std::uint32_t>(keys.size() - 1);
         Statement& s = sql(kClaimKeyed);
         for (s.bind(worker.cluster, kind_id, key, static_cast<std::int64_t>(allowed)); s.step();) {
-          found.push_back({s.integer(1), s.integer(0), kind_id, type, key});
+          found.push_back({s.integer(1), s.integer(0), kind_id, type, index});
         }
       }
       after = std::move(key);
@@ -1306,8 +1310,8 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
   });
   if (allowances.any()) {
     std::vector<Candidate> allowed;
-    for (Candidate& c : found) {
-      if (allowed.size() < exchange.want && allowances.take(c.kind, c.key)) allowed.push_back(std::move(c));
+    for (const Candidate& c : found) {
+      if (allowed.size() < exchange.want && allowances.take(c.kind, keys[c.key])) allowed.push_back(c);
     }
     found = std::move(allowed);
     allowances.write(result);
@@ -1353,7 +1357,7 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
                                                  .depth = depth,
                                                  .span = number(task.span),
                                                  .boundary = s.integer(16) ? candidate.id : s.integer(15),
-                                                 .limited = allowances.limits(candidate.kind, candidate.key)});
+                                                 .limited = allowances.limits(candidate.kind, keys[candidate.key])});
     s.reset();
     task.backoff = backoff(backoff_id);
     sql("UPDATE task SET state = 2, attempt = ?, worker = ?, prev_span = ?, span = ?, started_at = ? WHERE id = ?")
@@ -1749,9 +1753,9 @@ std::uint64_t SqliteStore::retry(std::string_view id) {
     for (members.bind(job); members.step();) groups.emplace_back(members.integer(0), members.integer(1));
     for (const auto& [group, size] : groups) {
       sql("UPDATE grp SET open = ? WHERE id = ?").run(size, group);
-      sql("UPDATE task SET deps_left = deps_left + 1 WHERE state = 0 AND job = ?1 AND id IN "
-          "(SELECT task FROM dep WHERE grp = ?2)")
-          .run(job, group);
+      // +state: along the group's members, not along all of the job for each group.
+      sql("UPDATE task SET deps_left = deps_left + 1 WHERE +state = 0 AND id IN (SELECT task FROM dep WHERE grp = ?)")
+          .run(group);
     }
     sql("UPDATE task SET state = 1, ready_at = ? WHERE job = ? AND state = 0 AND deps_left = 0").run(t, job);
 

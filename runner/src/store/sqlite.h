@@ -18,7 +18,7 @@ namespace waymark::store {
 struct SqliteOptions {
   std::string path;
   std::function<Timestamp()> clock = {};  // tests; none: the system's
-  std::chrono::milliseconds patience = std::chrono::seconds(10);  // with other programs that keep the file locked
+  std::chrono::milliseconds patience = std::chrono::seconds(5);  // with other programs that keep the file locked
 };
 
 [[nodiscard]] std::shared_ptr<Store> open_sqlite(const SqliteOptions& options);
