@@ -601,12 +601,13 @@ Destination::Delivered Destination::deliver(journal::Cursor& cursor, const Setti
       set_failing(false);
       outcome.rejected += records;
       const bool never_took = taken_of_ != settings.number;  // else its proxy lost the route for a moment, say
-      if (delivery.unsupported && never_took && signal_ == Signal::logs && config.preset == Preset::none) {
+      if (delivery.unsupported && never_took && signal_ != Signal::traces && config.preset == Preset::none) {
         unsupported_until_ = now() + kUnsupportedPause;
         unsupported_of_ = settings.number;
         note("unsupported", DiagnosticLevel::warning,
-             delivery.message + ": this backend seems to take no logs; they are not sent there for an hour at a time "
-                                "(logs_as_span_events shows them in the spans)");
+             delivery.message + ": this backend seems to take no " + std::string(signal_name(signal_)) +
+                 "; they are not sent there for an hour at a time" +
+                 (signal_ == Signal::logs ? " (logs_as_span_events shows them in the spans)" : ""));
       } else {
         note("rejected", DiagnosticLevel::warning, records_text(records) + " refused for good" + why);
       }

@@ -57,7 +57,7 @@ struct DestinationHooks {
 
 class Destination {
  public:
-  // After 404 or 501, logs are not sent for this long (Jaeger takes traces only).
+  // After 404 or 501, logs and metrics are not sent for this long (Jaeger takes traces only).
   static constexpr std::chrono::hours kUnsupportedPause{1};
 
   // Diagnostics must outlive it. Sends nothing before it has a source.
