@@ -501,14 +501,13 @@ bool Destination::serve(const std::shared_ptr<Reader>& reader) {
     journal::hold_fault_open();
   }
   if (batch_.records() > 0) {
-    const auto begin = now();
+    const auto begin = std::chrono::steady_clock::now();
     const auto before = outcome;
     switch (deliver(cursor, *settings, outcome)) {
       case Delivered::settled:
         if (hooks_.on_settled) {
-          hooks_.on_settled(now() - begin, outcome.rejected > before.rejected ? "rejected"
-                                           : outcome.dropped > before.dropped ? "given_up"
-                                                                              : "");
+          const char* error = outcome.rejected > before.rejected ? "rejected" : outcome.dropped > before.dropped ? "given_up" : "";
+          hooks_.on_settled(std::chrono::steady_clock::now() - begin, error);
         }
         break;
       case Delivered::again: {
