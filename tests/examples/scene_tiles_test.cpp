@@ -102,6 +102,8 @@ TEST_F(SceneTilesTest, ItsTilesPutTogetherAgainEqualTheScene) {
   const CommandResult result = run(out);
   ASSERT_EQ(result.exit_code, 0) << result.output;
   EXPECT_THAT(result.output, HasSubstr("24 of 24 tiles"));
+  EXPECT_THAT(result.output, ContainsRegex("attempts: [1-9][0-9]* begun, [1-9][0-9]* computed, 0 failed"));
+  EXPECT_THAT(result.output, ContainsRegex("store: [1-9][0-9]* calls"));
   EXPECT_THAT(result.output, HasSubstr("0 dropped"));
 
   const scene::Image whole = scene::decode(image);
@@ -179,8 +181,8 @@ TEST_F(SceneTilesTest, ItsFilesAreWhatTheOfficialClassesWrite) {
   const fs::path out = directory / "out";
   const CommandResult result = run(out);
   ASSERT_EQ(result.exit_code, 0) << result.output;
-  for (const Signal signal : {Signal::traces, Signal::logs}) {
-    const char* name = signal == Signal::traces ? "traces.jsonl" : "logs.jsonl";
+  for (const Signal signal : {Signal::traces, Signal::logs, Signal::metrics}) {
+    const std::string name = std::string(signal_name(signal)) + ".jsonl";
     std::ifstream file(out / name);
     std::size_t lines = 0;
     for (std::string line; std::getline(file, line); ++lines) {

@@ -511,14 +511,13 @@ bool Destination::serve(const std::shared_ptr<Reader>& reader) {
     journal::hold_fault_open();
   }
   if (batch_.records() > 0) {
-    const auto begin = now();
+    const auto begin = std::chrono::steady_clock::now();
     const auto before = outcome;
     switch (deliver(cursor, *settings, outcome)) {
       case Delivered::settled:
         if (hooks_.on_settled) {
-          hooks_.on_settled(now() - begin, outcome.rejected > before.rejected ? "rejected"
-                                           : outcome.dropped > before.dropped ? "given_up"
-                                                                              : "");
+          const char* error = outcome.rejected > before.rejected ? "rejected" : outcome.dropped > before.dropped ? "given_up" : "";
+          hooks_.on_settled(std::chrono::steady_clock::now() - begin, error);
         }
         break;
       case Delivered::again: {
@@ -607,14 +606,15 @@ Destination::Delivered Destination::deliver(journal::Cursor& cursor, const Setti
     if (delivery.outcome == Outcome::rejected && !unauthorized && !preset_retries(config.preset, delivery)) {
       set_failing(false);
       outcome.rejected += records;
-      if (delivery.unsupported && signal_ == Signal::logs) {
+      if (delivery.unsupported && signal_ != Signal::traces) {
         // The next ones may be taken all the same, once a route is back: they wait for a larger batch, and are sent.
         patience_ = longer_interval(patience, config.batch.interval);
         if (patience.count() == 0) {
           note("unsupported", DiagnosticLevel::warning,
                records_text(records) + " refused for good" + why +
-                   ": this backend seems to take no logs; as long as it answers so, it is asked less and less often, at "
-                   "least once a minute (logs_as_span_events shows them in the spans)");
+                   ": this backend seems to take no " + std::string(signal_name(signal_)) +
+                   "; as long as it answers so, it is asked less and less often, at least once a minute" +
+                   (signal_ == Signal::logs ? " (logs_as_span_events shows them in the spans)" : ""));
         }
       } else {
         note("rejected", DiagnosticLevel::warning, records_text(records) + " refused for good" + why);
