@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <chrono>
 #include <new>
+#include <numeric>
 #include <utility>
 
 #include "base/thread.h"
@@ -73,7 +74,7 @@ class Journal::FileCursor final : public Cursor {
       s.outcome.dropped += outcome.dropped + lost_;
       s.outcome.filtered += outcome.filtered;
       s.position.store(std::max(position, s.position.load(std::memory_order_relaxed)), std::memory_order_release);
-      write = write_of(s);
+      write = journal_.next_write(s);
     }
     lost_ = 0;
     settled_ = read_.position == position ? read_ : Middle{};
@@ -247,8 +248,8 @@ Journal::Journal(Found, Home home, JournalConfig config, Diagnostics& diagnostic
   struct stat s {};
   cursors_in_state_ = home_is_state() || ::stat(beside.c_str(), &s) != 0;
   const std::string path = cursors_in_state_ ? home_.state + "/cursors" : beside;
-  load_cursors(path);
-  cursor_file_.open(path);
+  load_cursors(home_is_state() ? std::vector{path} : std::vector{beside, home_.state + "/cursors"});
+  cursor_file_.open_later(path);
   const std::string scopes = home_.state + "/scopes";
   if (std::string problem = definitions_.load(scopes); !problem.empty()) extent_.problem = std::move(problem);
   definitions_.write_to(scopes);
@@ -320,15 +321,37 @@ void Journal::open_segments() {
   readable_.store(end_.load());
 }
 
-void Journal::load_cursors(const std::string& path) {
-  CursorFile::Loaded loaded = CursorFile::load(path);
-  extent_.cursors_missing = loaded.missing;
+void Journal::load_cursors(const std::vector<std::string>& paths) {
+  CursorFile::Loaded loaded = CursorFile::load(paths);
   extent_.unreadable = extent_.unreadable || loaded.unreadable;
-  if (!loaded.problem.empty()) extent_.problem = loaded.problem;
   cursors_ = std::move(loaded.cursors);
+  next_slot_ = loaded.slots;
+  lost_ = std::move(loaded.lost);
   // What recovery adds lies behind every cursor, also where the segments that it has passed can't be read.
   for (const auto& cursor : cursors_) end_.store(std::max(end_.load(), cursor->position.load()));
   readable_.store(end_.load());
+}
+
+// With the mutex held: where there is a record that somebody may wait for of whom nobody knows.
+bool Journal::cursors_lost() const {
+  return !lost_.empty() && std::any_of(segments_.begin(), segments_.end(), [](const SegmentPtr& s) {
+    return std::any_of(s->records.begin(), s->records.end(), [](std::uint64_t n) { return n > 0; });
+  });
+}
+
+// With the mutex held.
+CursorWrite Journal::next_write(CursorState& state) {
+  return write_of(state, lost_.empty() ? static_cast<std::uint32_t>(cursors_.size()) : kCursorsLost);
+}
+
+Journal::Extent Journal::extent() const {
+  const std::scoped_lock lock(mutex_);
+  Extent extent = extent_;
+  extent.cursors_missing = cursors_lost();
+  if (!extent.cursors_missing) return extent;
+  if (!extent.problem.empty()) extent.problem += "; ";
+  extent.problem += lost_ + "; nobody knows who has got what: all that is there is sent once more";
+  return extent;
 }
 
 // ---- segments
@@ -597,7 +620,14 @@ std::uint64_t Journal::give_up(std::uint64_t bytes) {
     const std::scoped_lock lock(mutex_);
     while (freed < bytes && !segments_.empty()) {
       const std::uint64_t here = segments_.front()->bytes();
+      const SignalCounts records = segments_.front()->records;
       if (!evict(segments_.front())) break;
+      if (!lost_.empty()) {
+        note("evict", DiagnosticLevel::warning,
+             lost_ + "; " + std::to_string(std::accumulate(records.begin(), records.end(), std::uint64_t{0})) +
+                 " records of which nobody knows who has got them were dropped: dead processes' directories exceed "
+                 "journal.max_bytes");
+      }
       freed += here;
     }
   }
@@ -619,7 +649,7 @@ bool Journal::evict(SegmentPtr segment) {
     cursor->outcome.dropped += lost;
     ++cursor->taken;
     if (segment == segments_.front()) cursor->position.store(end, std::memory_order_release);
-    to_store_.push_back(write_of(*cursor));
+    to_store_.push_back(next_write(*cursor));
     if (lost > 0) {
       note("evict " + cursor->name, DiagnosticLevel::warning,
            "destination " + cursor->name + " (" + std::string(signal_name(cursor->signal)) + "): the journal is full; " +
@@ -786,7 +816,7 @@ bool Journal::restore(std::unique_lock<std::mutex>& lock) {
     return false;
   }
   if (!std::exchange(restoring_, false)) return true;
-  for (const auto& cursor : cursors_) to_store_.push_back(write_of(*cursor));
+  for (const auto& cursor : cursors_) to_store_.push_back(next_write(*cursor));
   for (const SegmentPtr& segment : segments_) {
     if (segment->place == Place::state && needed(*segment)) seal_and_move(segment);
   }
@@ -936,6 +966,29 @@ void Journal::set_totals(const Totals& totals) {
   totals_ = [totals] { return totals; };
 }
 
+void Journal::assume_totals() {
+  Totals totals;
+  {
+    const std::scoped_lock lock(mutex_);
+    totals.offered = appended_;
+    const auto known = [&](const CursorState& cursor) {
+      const CursorOutcome& o = cursor.outcome;
+      return o.delivered + o.rejected + o.dropped + o.filtered + pending(cursor);
+    };
+    for (const auto& cursor : cursors_) {
+      std::uint64_t& offered = totals.offered[static_cast<std::size_t>(cursor->signal)];
+      offered = std::max(offered, known(*cursor));
+    }
+    for (const auto& cursor : cursors_) {
+      cursor->base_offered = totals.offered[static_cast<std::size_t>(cursor->signal)] - known(*cursor);
+      cursor->base_refused = cursor->base_hook_dropped = 0;
+      to_store_.push_back(next_write(*cursor));
+    }
+  }
+  set_totals(totals);
+  settle();
+}
+
 void Journal::count_damage() {
   std::vector<std::shared_ptr<CursorState>> cursors;
   {
@@ -948,7 +1001,7 @@ void Journal::count_damage() {
     if (c.offered <= found) continue;
     const std::scoped_lock lock(mutex_);
     state->outcome.dropped += c.offered - found;
-    to_store_.push_back(write_of(*state));
+    to_store_.push_back(next_write(*state));
     if (!extent_.problem.empty()) continue;
     extent_.problem = home_.state + ": " + std::to_string(c.offered - found) + " records (" +
                       std::string(signal_name(state->signal)) +
@@ -981,7 +1034,7 @@ std::unique_ptr<Cursor> Journal::cursor(std::string_view name, Signal signal, bo
   name = name.substr(0, sizeof(CursorSlot::name));
   // Taken before the lock: the totals come from the recorder, whose threads never wait for us.
   const Totals totals = totals_();
-  CursorWrite write;
+  std::vector<CursorWrite> writes;
   auto state = std::make_shared<CursorState>();
   {
     const std::scoped_lock lock(mutex_);
@@ -991,22 +1044,27 @@ std::unique_ptr<Cursor> Journal::cursor(std::string_view name, Signal signal, bo
         return std::make_unique<FileCursor>(*this, there);
       }
     }
-    if (dead_) return nullptr;
+    if (dead_ && !cursors_lost()) return nullptr;
     const auto s = static_cast<std::size_t>(signal);
     state->name = name;
     state->signal = signal;
     state->lossy = lossy;
-    state->slot = static_cast<std::uint32_t>(cursors_.size());
-    state->stored_position = end_.load(std::memory_order_relaxed);
+    state->slot = next_slot_++;
+    state->stored_position = dead_ ? segments_.front()->base : end_.load(std::memory_order_relaxed);
     state->position.store(state->stored_position, std::memory_order_relaxed);
     state->base_refused = totals.refused[s];
     state->base_hook_dropped = totals.hook_dropped[s];
-    // Everything journaled or lost before is not this cursor's; what waits in the rings is.
-    state->base_offered = appended_[s] + state->base_refused + state->base_hook_dropped;
+    // Everything journaled or lost before is not this cursor's; what waits in the rings is. All that a dead one holds is.
+    state->base_offered = dead_ ? totals.offered[s] - std::min(totals.offered[s], pending(*state))
+                                : appended_[s] + state->base_refused + state->base_hook_dropped;
     cursors_.push_back(state);
-    write = write_of(*state);
+    // It first, then the others: they say that it is there.
+    writes.push_back(next_write(*state));
+    for (const auto& other : cursors_) {
+      if (other != state) writes.push_back(next_write(*other));
+    }
   }
-  store(write);
+  for (const CursorWrite& write : writes) store(write);
   return std::make_unique<FileCursor>(*this, state);
 }
 
@@ -1041,10 +1099,17 @@ Counts Journal::counts_of(const CursorState& state, const Totals& totals) const 
   c.rejected = state.outcome.rejected;
   c.dropped = state.outcome.dropped + totals.refused[s] - std::min(totals.refused[s], state.base_refused);
   c.filtered = state.outcome.filtered + totals.hook_dropped[s] - std::min(totals.hook_dropped[s], state.base_hook_dropped);
-  for (const SegmentPtr& segment : segments_) {
-    c.pending += segment->count_from(state.position.load(std::memory_order_relaxed), state.signal);
-  }
+  c.pending += pending(state);
   return c;
+}
+
+// With the mutex held: in the segments.
+std::uint64_t Journal::pending(const CursorState& state) const {
+  std::uint64_t count = 0;
+  for (const SegmentPtr& segment : segments_) {
+    count += segment->count_from(state.position.load(std::memory_order_relaxed), state.signal);
+  }
+  return count;
 }
 
 // ---- definitions

@@ -615,6 +615,10 @@ std::unique_ptr<RecoveredJournal> read_what_is_left(std::unique_ptr<RecoveredJou
   }
 
   std::string problem;
+  const auto problems = [&] {
+    const std::string journals = result->journal->extent().problem;
+    return problem.empty() || journals.empty() ? problem + journals : problem + "; " + journals;
+  };
   const std::string recorder_path = result->home.memory + "/recorder";
   struct stat s {};
   const bool there = ::lstat(recorder_path.c_str(), &s) == 0;
@@ -647,8 +651,7 @@ std::unique_ptr<RecoveredJournal> read_what_is_left(std::unique_ptr<RecoveredJou
       attempts.forget();
       result->fresh = true;
       found.damaged_bytes += result->journal->extent().damaged_bytes;
-      if (problem.empty()) problem = result->journal->extent().problem;
-      found.problem = problem;
+      found.problem = problems();
       if (report) report(found);
       result->journal->set_totals(totals);
       // Where the totals can't be kept, the recorder stays: from it they are found again.
@@ -662,15 +665,15 @@ std::unique_ptr<RecoveredJournal> read_what_is_left(std::unique_ptr<RecoveredJou
   if (!known && !result->fresh && !identity.closed) {
     // Nothing comes from a recorder that is gone or can't be read. Told all the same: who it was, and that it is dead.
     result->fresh = true;
-    found.problem = problem;
+    found.problem = problems();
     found.damaged_bytes += result->journal->extent().damaged_bytes;
     if (report) report(found);
+    result->journal->assume_totals();
     store_totals(result->home, result->journal->totals());
   }
   // Also where no byte is damaged: a segment that is cut short between two frames, or gone, does not show it.
   result->journal->count_damage();
-  if (problem.empty()) problem = result->journal->extent().problem;
-  if (!problem.empty()) {
+  if (problem = problems(); !problem.empty()) {
     found.problem = problem;
     diagnostics.say(DiagnosticLevel::error, "state directory " + result->home.state + ": " + problem);
   }
@@ -746,6 +749,7 @@ std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_dir
 }
 
 void finish_recovered(RecoveredJournal& recovered) {
+  if (recovered.journal->extent().cursors_missing) return;
   if (!recovered.journal->close()) return;
   // Nobody looks at a delivered one again: its memory goes first.
   remove_memory(recovered.home);
@@ -758,9 +762,12 @@ static std::uint64_t count_pending(const std::string& path, const std::string& m
   Home home{path.substr(path.rfind('/') + 1), path, memory.ends_with(path.substr(path.rfind('/'))) ? memory : path};
   Journal journal(Journal::Found{}, std::move(home), {}, quiet);
   std::uint64_t pending = 0;
-  for (const auto& [name, signal, done] : journal.cursors()) {
+  const auto cursors = journal.cursors();
+  for (const auto& [name, signal, done] : cursors) {
     if (!done) pending += journal.counts_of(name, signal).pending;
   }
+  // Nobody is known who has got any of it.
+  if (cursors.empty()) journal.for_each([&](const Record&, std::uint16_t) { ++pending; });
   return pending;
 }
 
