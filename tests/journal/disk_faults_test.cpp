@@ -287,7 +287,7 @@ TEST_F(DiskTest, ADirectoryThatCannotBeMadeWholeAtOnceIsMadeWholeLater) {
 
 TEST_F(DiskTest, WhatIsDeliveredStaysWhileThatCannotBeWrittenDown) {
   std::atomic<bool> broken{false};
-  CallFaults faults([&](const Call& call) { return broken && call.path == where_.memory + "/cursors" ? EIO : 0; });
+  CallFaults faults([&](const Call& call) { return broken && call.path.find("/cursors") != std::string::npos ? EIO : 0; });
   {
     const auto journal = make(where_, config());
     const auto cursor = journal->cursor("sink", Signal::logs, true);
@@ -304,6 +304,76 @@ TEST_F(DiskTest, WhatIsDeliveredStaysWhileThatCannotBeWrittenDown) {
   const auto cursor = again->cursor("sink", Signal::logs, true);
   EXPECT_EQ(read_all(*cursor).logs, texts(0, 60)) << "once more, as nobody knows it any more";
   EXPECT_EQ(cursor->counts().dropped, 0u);
+}
+
+// The machine's end, without a word to the journal: what lay on tmpfs is gone.
+TEST_F(DiskTest, WhatTheStateDirectoryHoldsIsReadOnWithTheCursorsThatWentThereWithIt) {
+  {
+    const auto journal = make(where_, config());
+    const auto cursor = journal->cursor("sink", Signal::logs, true);
+    for (int i = 0; i < 10; ++i) put_for_certain(*journal, i);
+    EXPECT_EQ(read_all(*cursor).logs, texts(0, 10));
+    for (int i = 10; i < 60; ++i) put_for_certain(*journal, i);
+    // It knows of destinations that came after the last segment was moved, too.
+    (void)journal->cursor("later", Signal::logs, false);
+    const Deadline deadline = deadline_after(kLong);
+    while (CursorFile::load({where_.state + "/cursors"}).cursors.size() < 2) {
+      ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+      std::this_thread::yield();
+    }
+    EXPECT_THAT(segments_in(where_.memory), SizeIs(Gt(0u)));
+  }
+  remove_tree(where_.memory);
+  for (int start = 0; start < 2; ++start) {
+    const auto again = found(where_);
+    EXPECT_FALSE(again->extent().cursors_missing);
+    again->assume_totals();
+    const auto cursor = again->cursor("sink", Signal::logs, true);
+    ASSERT_NE(cursor, nullptr);
+    EXPECT_TRUE(adds_up(cursor->counts()));
+    const std::vector<std::string> logs = read_all(*cursor).logs;
+    EXPECT_TRUE(adds_up(cursor->counts()));
+    EXPECT_EQ(logs, start == 0 ? texts(10, 10 + static_cast<int>(logs.size())) : texts(0, 0)) << start;
+    EXPECT_EQ(logs.empty(), start == 1);
+    EXPECT_NE(again->cursor("later", Signal::logs, false), nullptr);
+  }
+}
+
+TEST_F(DiskTest, ACursorBehindTheFirstSegmentReadsWhatIsThere) {
+  std::string older;
+  {
+    const auto journal = make(where_, config());
+    const auto cursor = journal->cursor("sink", Signal::logs, true);
+    for (int i = 0; i < 60; ++i) put_for_certain(*journal, i);
+    older = bytes_of(where_.state + "/cursors");
+    ASSERT_FALSE(older.empty());
+    EXPECT_EQ(read_all(*cursor).logs, texts(0, 60));
+    for (int i = 60; i < 120; ++i) put_for_certain(*journal, i);
+  }
+  remove_tree(where_.memory);
+  put_bytes(where_.state + "/cursors", older);
+  const std::string first = segments_in(where_.state).front();
+  std::filesystem::remove(where_.state + "/" + first);  // or it was freed, when all had it
+  const auto again = found(where_);
+  again->assume_totals();
+  const auto cursor = again->cursor("sink", Signal::logs, true);
+  const std::size_t pending = cursor->counts().pending;
+  EXPECT_GT(pending, 0u);
+  EXPECT_THAT(read_all(*cursor).logs, SizeIs(pending));
+  EXPECT_TRUE(adds_up(cursor->counts()));
+}
+
+TEST_F(DiskTest, WhereOneOfTheCursorsTwoFilesIsLostTheOtherCounts) {
+  {
+    const auto journal = make(where_, config());
+    const auto cursor = journal->cursor("sink", Signal::logs, true);
+    for (int i = 0; i < 60; ++i) put_for_certain(*journal, i);
+    EXPECT_EQ(read_all(*cursor).logs, texts(0, 60));
+  }
+  put_bytes(where_.memory + "/cursors", "");
+  const auto again = found(where_);
+  EXPECT_FALSE(again->extent().cursors_missing);
+  EXPECT_EQ(read_all(*again->cursor("sink", Signal::logs, true)).logs.back(), text_of(59)) << "some of it twice";
 }
 
 TEST_F(DiskTest, LookingAtADeadJournalsCountsLeavesItLossless) {

@@ -16,13 +16,18 @@ namespace {
 constexpr std::uint64_t kGreatestPosition = std::uint64_t{1} << 62;  // a greater one is damage
 constexpr std::uint64_t kGreatestCount = 1024;
 
+// Each generation in the other copy's place.
+std::uint64_t place_of(const CursorWrite& write) {
+  return (write.slot * std::uint64_t{2} + write.bytes.generation % 2) * kCursorSlotBytes;
+}
+
 }  // namespace
 
-CursorWrite write_of(CursorState& state, std::uint32_t cursors) {
+CursorWrite write_of(const CursorState& state, std::uint32_t cursors) {
   CursorWrite write{state.slot, {}};
   CursorSlot& slot = write.bytes;
   slot.magic = kCursorMagic;
-  slot.generation = ++state.generation;
+  slot.generation = state.generation;
   slot.position = state.position.load(std::memory_order_relaxed);
   slot.delivered = state.outcome.delivered;
   slot.rejected = state.outcome.rejected;
@@ -123,6 +128,16 @@ CursorFile::Loaded CursorFile::load(const std::vector<std::string>& paths) {
   return loaded;
 }
 
+bool CursorFile::replace(const std::string& path, const std::vector<CursorWrite>& writes) {
+  std::string bytes;
+  for (const CursorWrite& write : writes) {
+    const std::size_t at = place_of(write);
+    bytes.resize(std::max(bytes.size(), at + kCursorSlotBytes));
+    std::memcpy(bytes.data() + at, &write.bytes, sizeof write.bytes);
+  }
+  return replace_file(path, bytes);
+}
+
 bool CursorFile::open(const std::string& path) {
   const std::scoped_lock lock(mutex_);
   path_ = path;
@@ -162,13 +177,13 @@ bool CursorFile::write(std::uint32_t slot) noexcept {
   if (latest.written || latest.bytes.magic == 0) return true;
   if (!file_.valid()) file_ = File::open(path_, O_RDWR | O_CREAT);
   if (!file_.valid()) return false;
-  const std::uint64_t pair = slot * std::uint64_t{2} * kCursorSlotBytes;
   if (planted(Fault::cursor_in_place)) {
+    const std::uint64_t pair = slot * std::uint64_t{2} * kCursorSlotBytes;
     // Position and counts first, the checksum behind them, both times over the same copy.
     const auto* bytes = reinterpret_cast<const char*>(&latest.bytes);
     latest.written = file_.write_at(pair, bytes, 128) && file_.write_at(pair + 128, bytes + 128, sizeof latest.bytes - 128);
   } else {
-    latest.written = file_.write_at(pair + latest.bytes.generation % 2 * kCursorSlotBytes, &latest.bytes, sizeof latest.bytes);
+    latest.written = file_.write_at(place_of({slot, latest.bytes}), &latest.bytes, sizeof latest.bytes);
   }
   if (latest.written) dirty_.store(true, std::memory_order_release);
   return latest.written;

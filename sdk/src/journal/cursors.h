@@ -49,8 +49,8 @@ struct CursorWrite {
   std::uint32_t slot = 0;
   CursorSlot bytes{};
 };
-// The next generation of it, one of so many.
-[[nodiscard]] CursorWrite write_of(CursorState& state, std::uint32_t cursors);
+// It as it is, one of so many.
+[[nodiscard]] CursorWrite write_of(const CursorState& state, std::uint32_t cursors);
 
 // The file in the state directory that holds the last error of the destination, and when it was: its time of change.
 [[nodiscard]] std::string error_file_name(std::uint32_t slot);
@@ -65,6 +65,8 @@ class CursorFile {
   };
   // What the files say together, of each cursor the newest: the first is where a process keeps them.
   [[nodiscard]] static Loaded load(const std::vector<std::string>& paths);
+  // Makes a file that holds these and nothing else, at once. False: errno.
+  [[nodiscard]] static bool replace(const std::string& path, const std::vector<CursorWrite>& writes);
 
   // False: errno. Never called: what is stored goes nowhere.
   bool open(const std::string& path);

@@ -277,7 +277,7 @@ const std::string& Journal::directory_of(Place place) const noexcept {
 }
 
 void Journal::open_cursors() {
-  // What is on the disk must not refer to positions that went with the memory.
+  // On the disk from the start only where it is written anyway.
   cursors_in_state_ = home_is_state() || config_.fsync != Fsync::never;
   const std::string path = directory_of(cursors_in_state_ ? Place::state : Place::memory) + "/cursors";
   if (!cursor_file_.open(path)) {
@@ -341,7 +341,41 @@ bool Journal::cursors_lost() const {
 
 // With the mutex held.
 CursorWrite Journal::next_write(CursorState& state) {
+  ++state.generation;
   return write_of(state, lost_.empty() ? static_cast<std::uint32_t>(cursors_.size()) : kCursorsLost);
+}
+
+// With the mutex held.
+std::vector<CursorWrite> Journal::all_cursors() const {
+  std::vector<CursorWrite> all;
+  for (const auto& cursor : cursors_) {
+    all.push_back(write_of(*cursor, lost_.empty() ? static_cast<std::uint32_t>(cursors_.size()) : kCursorsLost));
+  }
+  return all;
+}
+
+// With the mutex held.
+void Journal::copy_cursors_soon() {
+  if (cursors_in_state_ || !thread_.joinable()) return;
+  copy_at_ = std::chrono::steady_clock::now();
+  work_.notify_one();
+}
+
+// To the state directory, where they lie on tmpfs: a position that is older than the truth costs duplicates. Where that
+// fails nobody waits for it: with none there, who reads it takes everything for new.
+void Journal::copy_cursors(std::unique_lock<std::mutex>& lock) {
+  if (cursors_in_state_) return;
+  copy_at_ = Deadline::max();
+  const std::vector<CursorWrite> all = all_cursors();
+  const std::string path = home_.state + "/cursors";
+  lock.unlock();
+  const bool good = CursorFile::replace(path, all);
+  const int error = errno;
+  lock.lock();
+  if (good) return;
+  copy_at_ = std::min(copy_at_, std::chrono::steady_clock::now() + kLastRetry);
+  note("cursors", DiagnosticLevel::error, "journal: " + path + " cannot be written: " + errno_text(error) +
+                                              "; what destinations have got would be sent again if the machine ended now");
 }
 
 Journal::Extent Journal::extent() const {
@@ -486,6 +520,7 @@ bool Journal::write(const Stretch& stretch) {
     if (!segments_.empty()) segments_.back()->sealed = true;
     segments_.push_back(fresh);
     written(fresh, stretch);
+    if (place == Place::state && !dead_) copy_cursors_soon();
     return true;
   }
   return false;
@@ -747,12 +782,16 @@ void Journal::run() {
       move_next(lock);
       continue;
     }
+    if (copy_at_ <= now) {
+      copy_cursors(lock);
+      continue;
+    }
     const bool down = disk_down_ && disk_is_wanted();
     if (down && retry_at_ <= now) {
       try_the_disk(lock);
       continue;
     }
-    const Deadline next = std::min(sync_due(), down ? retry_at_ : Deadline::max());
+    const Deadline next = std::min({sync_due(), copy_at_, down ? retry_at_ : Deadline::max()});
     if (next == Deadline::max()) {
       work_.wait(lock);
     } else {
@@ -771,6 +810,7 @@ void Journal::move_next(std::unique_lock<std::mutex>& lock) {
   const std::shared_ptr<const Storage> from = segment->storage;
   const std::uint64_t bytes = segment->bytes();
   const std::string to = home_.state + "/" + segment_name(segment->base);
+  copy_cursors(lock);
   lock.unlock();
   const std::shared_ptr<const Storage> copy = copy_segment(*from, bytes, to, config_.fsync != Fsync::never);
   const int error = errno;
@@ -1063,6 +1103,10 @@ std::unique_ptr<Cursor> Journal::cursor(std::string_view name, Signal signal, bo
     for (const auto& other : cursors_) {
       if (other != state) writes.push_back(next_write(*other));
     }
+    const bool there = std::any_of(segments_.begin(), segments_.end(), [](const SegmentPtr& segment) {
+      return segment->place == Place::state || segment->moving;
+    });
+    if (there && !dead_) copy_cursors_soon();
   }
   for (const CursorWrite& write : writes) store(write);
   return std::make_unique<FileCursor>(*this, state);
@@ -1190,16 +1234,13 @@ bool Journal::close() {
       }
     }
     if (!cursors_in_state_) {
-      struct stat s {};
       const std::string beside = home_.memory + "/cursors";
-      if (::stat(beside.c_str(), &s) == 0) {
-        if (copy_file(beside, home_.state + "/cursors")) {
-          if (whole) ::unlink(beside.c_str());
-        } else {
-          whole = false;
-          note("close", DiagnosticLevel::error, "state directory " + home_.state + ": the cursors cannot be written: " +
-                                                    errno_text(errno) + "; they stay at " + beside);
-        }
+      if (CursorFile::replace(home_.state + "/cursors", all_cursors())) {
+        if (whole) ::unlink(beside.c_str());
+      } else {
+        whole = false;
+        note("close", DiagnosticLevel::error, "state directory " + home_.state + ": the cursors cannot be written: " +
+                                                  errno_text(errno) + "; they stay at " + beside);
       }
     }
     if (synced && !(definitions_.sync() && cursor_file_.sync() && sync_directory(home_.state))) whole = false;

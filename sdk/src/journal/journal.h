@@ -216,6 +216,9 @@ class Journal final : public Source {
   void load_cursors(const std::vector<std::string>& paths);
   [[nodiscard]] bool cursors_lost() const;
   [[nodiscard]] CursorWrite next_write(CursorState& state);
+  [[nodiscard]] std::vector<CursorWrite> all_cursors() const;
+  void copy_cursors_soon();
+  void copy_cursors(std::unique_lock<std::mutex>& lock);
   void open_cursors();
   void store(const CursorWrite& write);
 
@@ -259,6 +262,7 @@ class Journal final : public Source {
   Extent extent_;
   std::vector<std::shared_ptr<CursorState>> cursors_;
   std::uint32_t next_slot_ = 0;
+  Deadline copy_at_ = Deadline::max();  // when the cursors are to be copied to the state directory, beside what it holds
   std::string lost_;  // why not all cursors of a dead journal are known; empty: they are
   std::vector<CursorWrite> to_store_;
   std::vector<SegmentPtr> to_remove_;
