@@ -227,6 +227,9 @@ TEST_F(DamageTest, FilesMayBeMissingAndOthersMayBeThere) {
     EXPECT_TRUE(outcome.taken) << name;
     EXPECT_TRUE(only_what_was_recorded(outcome)) << name;
     EXPECT_TRUE(outcome.sums) << name;
+    if (name == "scopes") {
+      EXPECT_THAT(outcome.problem, HasSubstr(home_.state + "/scopes: "));
+    }
     if (name == "cursors") {
       EXPECT_TRUE(outcome.whole());
       EXPECT_THAT(outcome.problem, HasSubstr(home_.state + "/cursors: "));

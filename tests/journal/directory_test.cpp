@@ -274,7 +274,7 @@ TEST(TrimTest, RemovesTheOldestDeadBeyondTheLimitAndSaysWhatWasNotDelivered) {
     put_bytes(process.home.state + "/ballast", std::string(100'000, 'x'));
   }
   testing::Said said;
-  EXPECT_EQ(trim_dead(scratch.path(), 250'000, {}, said.diagnostics), 0u);
+  EXPECT_EQ(trim_dead(scratch.path(), 270'000, {}, said.diagnostics), 0u);
   EXPECT_THAT(list_homes(scratch.path()), ::testing::UnorderedElementsAre(ids[1], ids[2]));
   EXPECT_FALSE(said.about("never delivered"));
   EXPECT_FALSE(std::filesystem::exists(memory_path(ids[0])));

@@ -22,6 +22,7 @@ namespace {
 // Between two tries of a disk that failed. Each is a file or two; nobody but the journal's thread waits for it.
 constexpr std::chrono::milliseconds kFirstRetry{100};
 constexpr std::chrono::seconds kLastRetry{10};
+constexpr const char* kScopes = "/scopes";
 
 }  // namespace
 
@@ -232,7 +233,7 @@ Journal::Journal(Home home, JournalConfig config, Diagnostics& diagnostics, std:
     return;
   }
   open_cursors();
-  definitions_.write_to(home_.state + "/scopes");
+  definitions_.write_to(home_.state + kScopes, home_is_state() ? "" : home_.memory + kScopes);
   thread_ = std::thread([this] { run(); });
 }
 
@@ -250,15 +251,17 @@ Journal::Journal(Found, Home home, JournalConfig config, Diagnostics& diagnostic
   const std::string path = cursors_in_state_ ? home_.state + "/cursors" : beside;
   load_cursors(home_is_state() ? std::vector{path} : std::vector{beside, home_.state + "/cursors"});
   cursor_file_.open_later(path);
-  const std::string scopes = home_.state + "/scopes";
-  if (std::string problem = definitions_.load(scopes); !problem.empty()) extent_.problem = std::move(problem);
-  definitions_.write_to(scopes);
+  load_definitions();
+  // What the disk had refused would go with the memory.
+  if (definitions_.complete()) return;
+  definitions_.write_to(home_.state + kScopes, "");
+  if (!definitions_.rewrite()) fault(Place::state, errno);
 }
 
 Journal::Journal(ReadOnly, Home home, Diagnostics& diagnostics)
     : home_(std::move(home)), diagnostics_(diagnostics), dead_(true), writable_(false) {
   open_segments();
-  if (std::string problem = definitions_.load(home_.state + "/scopes"); !problem.empty()) extent_.problem = std::move(problem);
+  load_definitions();
 }
 
 Journal::~Journal() { stop_moving(); }
@@ -284,6 +287,15 @@ void Journal::open_cursors() {
     note("cursors", DiagnosticLevel::error, "journal: " + path + " cannot be made: " + errno_text(errno) +
                                                 "; what destinations have got would be sent again after a crash");
   }
+}
+
+void Journal::load_definitions() {
+  const std::string path = home_.state + kScopes;
+  std::string problem = definitions_.load(path, home_is_state() ? "" : home_.memory + kScopes);
+  if (!problem.empty()) extent_.problem = std::move(problem);
+  // Of one that has no records nothing is missed.
+  const bool nothing = definitions_.resource().empty() && !segments_.empty();
+  if (nothing && extent_.problem.empty()) extent_.problem = path + ": it is empty or gone: its records have no resource";
 }
 
 void Journal::find_segments(const std::string& directory, Place place, std::vector<FoundSegment>& found) {

@@ -211,6 +211,7 @@ class Journal final : public Source {
   void queue_move(const SegmentPtr& segment);
   [[nodiscard]] SegmentPtr movable() const;
   [[nodiscard]] bool known(const SegmentPtr& segment) const;
+  void load_definitions();
   void find_segments(const std::string& directory, Place place, std::vector<FoundSegment>& found);
   void open_segments();
   void load_cursors(const std::vector<std::string>& paths);
