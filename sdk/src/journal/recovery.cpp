@@ -95,6 +95,10 @@ std::optional<std::uint64_t> time_of(Signal signal, std::string_view body) {
   }
 }
 
+struct HeaderPage {
+  alignas(64) std::array<char, kHeaderBytes> bytes{};
+};
+
 // Another process's recorder, as bytes that may say anything.
 class DeadRecorder {
  public:
@@ -103,8 +107,18 @@ class DeadRecorder {
     std::unique_ptr<DeadRecorder> r(new DeadRecorder);
     const File file = File::open(path, O_RDONLY);
     const std::uint64_t size = file.valid() ? file.size() : 0;
-    if (size < kHeaderBytes || size > (std::uint64_t{1} << 31)) {
+    if (size < kHeaderBytes || size > kGreatestFile) {
       problem = path + ": " + std::to_string(size) + " bytes, expected a recorder";
+      return nullptr;
+    }
+    // No memory is taken for what says nothing of itself, whatever its size.
+    HeaderPage page;
+    if (!file.read_at(0, page.bytes.data(), page.bytes.size())) {
+      problem = path + ": " + errno_text(errno);
+      return nullptr;
+    }
+    if (const std::string why = doubt(*reinterpret_cast<const RecorderHeader*>(page.bytes.data()), size); !why.empty()) {
+      problem = path + ": " + why;
       return nullptr;
     }
     // One that a living process maps can't be cut shorter than what we copy: the copy is what we read.
@@ -113,19 +127,8 @@ class DeadRecorder {
       problem = path + ": " + errno_text(errno);
       return nullptr;
     }
-    const RecorderHeader& h = r->header();
-    if (h.magic != kRecorderMagic || h.checksum != checksum(&h, offsetof(RecorderHeader, checksum))) {
-      problem = path + ": its header is damaged";
-      return nullptr;
-    }
-    if (h.version != kLayoutVersion) {
-      problem = path + ": layout " + std::to_string(h.version) + ", this program reads " + std::to_string(kLayoutVersion);
-      return nullptr;
-    }
-    if (h.file_bytes != size || h.lanes_offset % 64 != 0 || h.lanes_offset > size ||
-        h.lanes > (size - h.lanes_offset) / kLaneHeaderBytes || h.blocks_offset % 64 != 0 || h.blocks_offset > size ||
-        h.blocks > (size - h.blocks_offset) / kBlockBytes) {
-      problem = path + ": its header's offsets do not fit its size";
+    if (const std::string why = doubt(r->header(), size); !why.empty()) {
+      problem = path + ": " + why;
       return nullptr;
     }
     return r;
@@ -174,7 +177,21 @@ class DeadRecorder {
   }
 
  private:
+  static constexpr std::uint64_t kGreatestFile = std::uint64_t{1} << 31;  // twice what a recorder may be configured to
   DeadRecorder() = default;
+  // Why a header is none of a file of this size that this program reads; empty: it is.
+  static std::string doubt(const RecorderHeader& h, std::uint64_t size) {
+    if (h.magic != kRecorderMagic || h.checksum != checksum(&h, offsetof(RecorderHeader, checksum))) {
+      return "its header is damaged";
+    }
+    if (h.version != kLayoutVersion) {
+      return "layout " + std::to_string(h.version) + ", this program reads " + std::to_string(kLayoutVersion);
+    }
+    const bool fits = h.file_bytes == size && h.lanes_offset % 64 == 0 && h.lanes_offset <= size &&
+                      h.lanes <= (size - h.lanes_offset) / kLaneHeaderBytes && h.blocks_offset % 64 == 0 &&
+                      h.blocks_offset <= size && h.blocks <= (size - h.blocks_offset) / kBlockBytes;
+    return fits ? "" : "its header's offsets do not fit its size";
+  }
   std::vector<char> bytes_;
 };
 
@@ -539,9 +556,6 @@ bool store_totals(const Home& home, const Totals& totals) {
 
 namespace {
 
-struct HeaderPage {
-  alignas(64) std::array<char, kHeaderBytes> bytes{};
-};
 // Null: it is none that can be believed.
 const RecorderHeader* header_of(const File& recorder, HeaderPage& page) {
   if (!recorder.valid() || !recorder.read_at(0, page.bytes.data(), page.bytes.size())) return nullptr;
