@@ -73,6 +73,8 @@ constexpr std::uint16_t kNoScope = UINT16_MAX;
 
 // Between two looks at the siblings, in milliseconds.
 constexpr int kRest = 500;
+// And where the kernel does not tell of them, or tells of the same one again and again.
+constexpr int kLook = 2000;
 
 std::string id_of(std::string_view body) {
   try {
@@ -829,14 +831,10 @@ std::uint64_t trim_dead(const std::string& state_directory, std::uint64_t max_by
 
 SiblingWatch::SiblingWatch(std::string state_directory, std::function<void()> died, Diagnostics& diagnostics)
     : directory_(std::move(state_directory)), died_(std::move(died)), diagnostics_(diagnostics),
-      inotify_(inotify_init1(IN_CLOEXEC | IN_NONBLOCK)), stop_(eventfd(0, EFD_CLOEXEC)),
-      look_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-  if (!inotify_.valid() || !stop_.valid() || !look_.valid() ||
-      inotify_add_watch(inotify_.fd(), directory_.c_str(), IN_MOVED_TO | IN_ONLYDIR) < 0) {
+      stop_(eventfd(0, EFD_CLOEXEC)), look_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  if (!stop_.valid()) {
     diagnostics_.say(DiagnosticLevel::warning, "state directory " + directory_ + ": cannot be watched (" + errno_text(errno) +
                                                    "); what a sibling leaves is recovered at the next start");
-  }
-  if (!stop_.valid()) {
     died_();
     return;
   }
@@ -858,21 +856,38 @@ void SiblingWatch::look() noexcept {
   [[maybe_unused]] const auto told = ::write(look_.fd(), &one, sizeof one);
 }
 
+// Also what is watched already: it may be another one by now.
 void SiblingWatch::watch_homes() {
+  if (!inotify_.valid()) inotify_ = File(inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+  int error = inotify_.valid() ? 0 : errno;
+  const auto watch = [&](const std::string& path, std::uint32_t what) {
+    if (error == 0 && inotify_add_watch(inotify_.fd(), path.c_str(), what) < 0) error = errno;
+  };
+  watch(directory_, IN_MOVED_TO | IN_MOVE_SELF | IN_DELETE_SELF | IN_ONLYDIR);
   for (const std::string& id : list_homes(directory_)) {
     const std::string path = directory_ + "/" + id;
-    // Delivered ones never have an owner again.
-    if (!is_delivered(path)) inotify_add_watch(inotify_.fd(), (path + "/lock").c_str(), IN_CLOSE_WRITE | IN_ONESHOT);
+    if (is_delivered(path)) continue;  // it never has an owner again
+    const int before = error;
+    watch(path + "/lock", IN_CLOSE_WRITE | IN_ONESHOT);
+    if (before == 0 && error == ENOENT) error = 0;  // removed meanwhile
   }
+  blind_ = error != 0;
+  if (!blind_) return;
+  diagnostics_.say_once("watch", DiagnosticLevel::warning,
+                        "state directory " + directory_ + ": cannot be watched (" + errno_text(error) +
+                            "); it is looked at every " + std::to_string(kLook / 1000) +
+                            " s for what siblings leave, until it can be");
 }
 
 void SiblingWatch::run() {
   begin_own_thread("wm-recovery");
   // Whoever died before it was watched.
   died_();
+  int rest = kRest;
   for (;;) {
     pollfd waits[3] = {{inotify_.fd(), POLLIN, 0}, {stop_.fd(), POLLIN, 0}, {look_.fd(), POLLIN, 0}};
-    if (::poll(waits, 3, -1) < 0 && errno != EINTR) return;
+    const int ready = ::poll(waits, 3, blind_ ? kLook : -1);
+    if (ready < 0 && errno != EINTR) return;
     if (waits[1].revents != 0) return;
     std::uint64_t asked = 0;
     const bool look = ::read(look_.fd(), &asked, sizeof asked) > 0;
@@ -883,11 +898,12 @@ void SiblingWatch::run() {
     }
     // Whatever it was: a new sibling may have died before it could be watched.
     watch_homes();
-    if (!heard && !look) continue;
+    if (!heard && !look && ready != 0) continue;
     died_();
     if (!heard) continue;
-    // A directory that could not be recovered tells us of our own giving up: not more often than this.
-    if (::poll(&waits[1], 1, kRest) > 0) return;
+    // A directory that could not be recovered tells us of our own giving up: less and less often.
+    if (::poll(&waits[1], 1, rest) > 0) return;
+    rest = ::poll(&waits[0], 1, 0) > 0 ? std::min(2 * rest, kLook) : kRest;
   }
 }
 

@@ -67,6 +67,7 @@ class SiblingWatch {
   File inotify_;
   File stop_;
   File look_;
+  bool blind_ = false;  // the kernel does not tell of everything; the thread's own, once there is one
   std::thread thread_;
 };
 
