@@ -766,9 +766,11 @@ void Telemetry::Core::Parts::source_done(const std::shared_ptr<journal::Source>&
     finished = *found;
     dead.erase(found);
   }
-  journal::finish_recovered(*finished->recovered);
-  finished.reset();
+  const bool done = journal::finish_recovered(*finished->recovered);
+  if (done) finished.reset();
   const std::scoped_lock lock(dead_mutex);
+  // Ours to hold while the disk can't be written: given back, it would be recovered again and again.
+  if (finished && !dead_closed) dead.push_back(std::move(finished));
   dead_done.notify_all();
   if (waiting_dead > 0 && told_of_room != nullptr) told_of_room->look();
 }

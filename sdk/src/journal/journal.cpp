@@ -560,8 +560,9 @@ void Journal::written(const SegmentPtr& segment, const Stretch& stretch) {
 
 // Where a new segment may lie, the best first.
 std::vector<Place> Journal::places() const {
-  // A dead process's new segments go to its state directory: its memory may be gone.
-  if (dead_) return {Place::state};
+  // A dead process's new segments go to its state directory, where they outlive the machine; but rather to what is left of
+  // its memory than nowhere.
+  if (dead_) return home_is_state() ? std::vector{Place::state} : std::vector{Place::state, Place::memory};
   if (home_.state.empty()) return {Place::heap};
   const bool disk = !disk_down_;
   if (home_is_state()) return disk ? std::vector{Place::state, Place::heap} : std::vector{Place::heap};
@@ -713,7 +714,9 @@ void Journal::fault(Place place, int error) {
   const std::string why = errno_text(error) + "; ";
   const std::string advice = std::string(errno_advice(error));
   if (dead_) {
-    note("write", DiagnosticLevel::error, "state directory " + home_.state + ": cannot be written: " + why + advice);
+    note("write " + directory_of(place), DiagnosticLevel::error,
+         "state directory " + home_.state + ": " + (place == Place::state ? "" : directory_of(place) + ": ") +
+             "cannot be written: " + why + advice);
     return;
   }
   switch (place) {
@@ -1215,7 +1218,7 @@ bool Journal::close() {
   bool whole = true;
   {
     std::unique_lock lock(mutex_);
-    if (closed_) return true;
+    if (closed_) return closed_whole_;
     closed_ = true;
     if (const Spare spare = std::exchange(spare_, {}); !spare.path.empty()) ::unlink(spare.path.c_str());
     if (!home_.state.empty() && !dead_) whole = restore(lock);
@@ -1256,6 +1259,7 @@ bool Journal::close() {
       }
     }
     if (synced && !(definitions_.sync() && cursor_file_.sync() && sync_directory(home_.state))) whole = false;
+    closed_whole_ = whole;
   }
   settle();
   return whole;

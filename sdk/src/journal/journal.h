@@ -270,6 +270,7 @@ class Journal final : public Source {
   Spare spare_;
   std::vector<Message> to_say_;
   bool closed_ = false;
+  bool closed_whole_ = false;            // what close() answered
 
   std::condition_variable work_;         // for the journal's thread
   std::vector<SegmentPtr> to_move_;

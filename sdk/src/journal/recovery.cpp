@@ -542,7 +542,8 @@ bool absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
 constexpr const char* kTotalsFile = "/totals";
 
 std::optional<Totals> load_totals(const Home& home) {
-  const auto bytes = read_file(home.state + kTotalsFile, 4096);
+  auto bytes = read_file(home.state + kTotalsFile, 4096);
+  if (!bytes) bytes = read_file(home.memory + kTotalsFile, 4096);
   if (!bytes || bytes->size() != sizeof(Totals)) return std::nullopt;
   Totals totals;
   std::memcpy(&totals, bytes->data(), sizeof totals);
@@ -602,6 +603,11 @@ std::optional<Totals> look_at_totals(const Home& home, bool& recovered) {
 }
 
 namespace {
+
+// Beside the recorder where the disk refuses.
+bool keep_totals(const Home& home, const Totals& totals) {
+  return store_totals(home, totals) || (home.memory != home.state && store_totals({home.id, home.memory, home.memory}, totals));
+}
 
 // recover_directory() once the directory is ours. Throws for what it can't read.
 std::unique_ptr<RecoveredJournal> read_what_is_left(std::unique_ptr<RecoveredJournal> result, const Identity& identity,
@@ -685,7 +691,7 @@ std::unique_ptr<RecoveredJournal> read_what_is_left(std::unique_ptr<RecoveredJou
     found.damaged_bytes += result->journal->extent().damaged_bytes;
     if (report) report(found);
     result->journal->assume_totals();
-    store_totals(result->home, result->journal->totals());
+    keep_totals(result->home, result->journal->totals());
   }
   // Also where no byte is damaged: a segment that is cut short between two frames, or gone, does not show it.
   result->journal->count_damage();
@@ -764,12 +770,15 @@ std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_dir
   }
 }
 
-void finish_recovered(RecoveredJournal& recovered) {
-  if (recovered.journal->extent().cursors_missing) return;
-  if (!recovered.journal->close()) return;
+bool finish_recovered(RecoveredJournal& recovered) {
+  if (recovered.journal->extent().cursors_missing) return false;
+  // With its memory would go what tells that its recorder has been read.
+  const Home on_disk{recovered.home.id, recovered.home.state, recovered.home.state};
+  if (!load_totals(on_disk) && !store_totals(on_disk, recovered.journal->totals())) return false;
+  if (!recovered.journal->close()) return false;
   // Nobody looks at a delivered one again: its memory goes first.
   remove_memory(recovered.home);
-  mark_delivered(recovered.home.state);
+  return mark_delivered(recovered.home.state);
 }
 
 // Of all its destinations together, as far as its journal tells.

@@ -41,9 +41,9 @@ bool store_totals(const Home& home, const Totals& totals);
 [[nodiscard]] std::optional<Totals> look_at_totals(const Home& home, bool& recovered);
 // When the process was last known alive, as a recorder that nobody has read yet says, in nanoseconds; 0: nothing says so.
 [[nodiscard]] std::uint64_t look_at_last_alive(const Home& home);
-// Everything has been delivered: keeps what `keep_bytes` allows, frees the rest and the memory. Does nothing where nobody
-// knows to whom (cursors_missing).
-void finish_recovered(RecoveredJournal& recovered);
+// Everything has been delivered: keeps what `keep_bytes` allows, frees the rest and the memory. False: it is not finished,
+// and is somebody's to finish once the disk can be written; or nobody knows to whom it was delivered (cursors_missing).
+bool finish_recovered(RecoveredJournal& recovered);
 // Removes the oldest dead subdirectories beyond `max_bytes` in all, and says how many records that cost. `ours` are those
 // that this process has open, by their names: they count, and stay. Returns by how many bytes that is still too much.
 std::uint64_t trim_dead(const std::string& state_directory, std::uint64_t max_bytes, const std::set<std::string>& ours,
