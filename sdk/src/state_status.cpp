@@ -165,6 +165,10 @@ StateProcess read_process(const std::string& state, bool held = false) {
   process.process_id = identity->process_id;
   process.service = identity->service;
   process.started = at(identity->started_ns);
+  if (!identity->whole && (identity->version == 0 || identity->version == journal::kLayoutVersion)) {
+    process.problem = "its identity is empty or was cut short";
+    return process;
+  }
   if (identity->version != journal::kLayoutVersion) {
     process.problem = "layout " + std::to_string(identity->version) + ", this program reads " +
                       std::to_string(journal::kLayoutVersion);
@@ -249,7 +253,7 @@ Purged purge_state_directory(const std::string& path, const PurgeOptions& option
       continue;
     }
     const bool pending = process.unread || process.lost_cursors || process.condition == Condition::set_aside || !identity ||
-                         std::any_of(process.destinations.begin(), process.destinations.end(),
+                         (!identity->whole && process.condition != Condition::delivered) || std::any_of(process.destinations.begin(), process.destinations.end(),
                                      [](const StateDestination& d) { return d.counts.pending > 0; });
     if (pending && !options.pending) {
       keep("not everything in it has been delivered");

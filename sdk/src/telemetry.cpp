@@ -392,7 +392,7 @@ std::string Telemetry::Core::Parts::open() {
     const std::string& memory = home.home.memory;
     recorder = journal::Recorder::create(config.recorder, memory.empty() ? "" : memory + "/recorder", clock.now());
     if (config.on_record) hook.set(config.on_record);
-    if (!home.home.state.empty() && !journal::write_identity(home.home, identity())) {
+    if (!home.home.state.empty() && !journal::write_identity(home.home, identity(), config.journal.fsync != Fsync::never)) {
       throw Error(ErrorCode::state_directory, "state directory " + config.state_directory + ": cannot be written: " +
                                                   errno_text(errno));
     }
@@ -422,7 +422,7 @@ std::string Telemetry::Core::Parts::open() {
   }
   journal = std::make_shared<journal::Journal>(home.home, config.journal, diagnostics, [this] { return totals(); });
   journal->on_vanished([this] {
-    return journal::restore_home(home, config.state_directory, identity());
+    return journal::restore_home(home, config.state_directory, identity(), config.journal.fsync != Fsync::never);
   });
   journal->on_readable([this](const journal::Journaled& round) {
     const std::scoped_lock lock(destinations_mutex);
@@ -891,7 +891,7 @@ bool Telemetry::Core::Parts::shutdown(std::chrono::nanoseconds timeout) {
     if (empty && counted && journal->close()) {
       journal::Identity closed = identity();
       closed.closed = true;
-      if (journal::write_identity(home.home, closed)) {
+      if (journal::write_identity(home.home, closed, config.journal.fsync != Fsync::never)) {
         // Nobody looks at a delivered one again: its memory goes first.
         journal::remove_memory(home.home);
         if (delivered) journal::mark_delivered(home.home.state);
@@ -987,7 +987,8 @@ void Telemetry::Core::set_on_record(OnRecord hook) {
   here.hook.set(std::move(hook));
   if (here.started) here.remember();
   // Said in the identity before a record passes it, so that no recovery stores one that did not.
-  if (here.recorder && !here.home.home.state.empty() && !journal::write_identity(here.home.home, here.identity())) {
+  if (here.recorder && !here.home.home.state.empty() &&
+      !journal::write_identity(here.home.home, here.identity(), here.config.journal.fsync != Fsync::never)) {
     throw Error(ErrorCode::state_directory, "on_record: " + here.home.home.state + "/identity cannot be written: " +
                                                 errno_text(errno) + "; after a crash, records would be stored unseen by it");
   }

@@ -201,6 +201,13 @@ TEST_F(DamageTest, EveryFileMayBeCutAnywhere) {
       const Outcome outcome = recover();
       ASSERT_TRUE(only_what_was_recorded(outcome)) << name << " cut at " << size;
       ASSERT_TRUE(outcome.sums) << name << " cut at " << size;
+      if (name == "identity") {
+        // The service's name is the last in it, and of no account.
+        const bool whole = size > good.find("closed=") + 8;
+        for (const std::string& text : kJournaled) ASSERT_THAT(outcome.logs, Contains(text)) << name << " cut at " << size;
+        ASSERT_EQ(outcome.problem.find(home_.state + "/identity: it is empty or was cut short") == std::string::npos, whole)
+            << size << ": " << outcome.problem;
+      }
       if (name == "cursors") {
         ASSERT_TRUE(outcome.whole()) << "nobody knows who has got what, so it gets everything: " << size;
         // The first copy of the last cursor is not needed.

@@ -382,7 +382,7 @@ TEST(OrphanTest, MemoryOfASubdirectoryThatWasMadeAnewIsSweptByItsNewPlace) {
   const std::string state = scratch.path() + "/state";
   OwnedHome owned = create_home(state, RecorderConfig::Place::tmpfs);
   std::filesystem::rename(state, scratch.path() + "/old");
-  ASSERT_TRUE(restore_home(owned, state, {}));
+  ASSERT_TRUE(restore_home(owned, state, {}, false));
   owned.memory_lock = {};
   owned.lock = {};
   sweep_orphans();

@@ -515,11 +515,11 @@ TEST_F(DiskTest, ADirectoryIsMadeAnewWithItsIdentityOrNotAtAll) {
   identity.process_id = 4711;
   {
     CallFaults faults([](const Call& call) { return call.path.find("/identity") != std::string::npos ? ENOSPC : 0; });
-    EXPECT_FALSE(restore_home(owned, states, identity));
+    EXPECT_FALSE(restore_home(owned, states, identity, false));
     EXPECT_EQ(errno, ENOSPC);
     EXPECT_THAT(list_directory(states), IsEmpty()) << "one without an identity would be taken for nobody's";
   }
-  ASSERT_TRUE(restore_home(owned, states, identity));
+  ASSERT_TRUE(restore_home(owned, states, identity, false));
   EXPECT_TRUE(owned.lock.valid());
   const auto read = read_identity(owned.home.state);
   ASSERT_TRUE(read);

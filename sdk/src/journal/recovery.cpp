@@ -677,8 +677,11 @@ std::unique_ptr<RecoveredJournal> read_what_is_left(std::unique_ptr<RecoveredJou
       if (report) report(found);
       result->journal->set_totals(totals);
       // Where the totals can't be kept, the recorder stays: from it they are found again.
-      if (store_totals(result->home, totals)) ::unlink(recorder_path.c_str());
+      if (keep_totals(result->home, totals)) ::unlink(recorder_path.c_str());
     }
+  } else if (!identity.whole) {
+    problem = home.state + "/identity: it is empty or was cut short: whose " + recorder_path +
+              " is can't be told; what was not yet in the journal is lost";
   } else if (!identity.closed) {
     problem = "its recorder " + recorder_path + " is gone" +
               (identity.boot != boot_id() ? ": the machine was started anew since" : "") +
@@ -721,6 +724,7 @@ std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_dir
   // What is not ours to recover is left without touching its lock: giving a lock back wakes everyone who watches it.
   const auto refused = [&](const std::optional<Identity>& identity) {
     if (!identity) return false;
+    if (!identity->whole && (identity->version == 0 || identity->version == kLayoutVersion)) return false;  // damage
     if (identity->version != kLayoutVersion) {
       diagnostics.say_once("version " + id, DiagnosticLevel::warning,
                            "state directory " + result->home.state + ": layout " + std::to_string(identity->version) +
@@ -736,8 +740,15 @@ std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_dir
   if (refused(read_identity(result->home.state))) return nullptr;
   result->lock = DirectoryLock::take(result->home.state);
   if (!result->lock.valid() || is_delivered(result->home.state)) return nullptr;
-  const std::optional<Identity> identity = read_identity(result->home.state);
+  std::optional<Identity> identity = read_identity(result->home.state);
   if (refused(identity)) return nullptr;
+  if (identity && !identity->whole) {
+    // What it still says may be half of it. What is in the journal can be told without.
+    const std::string memory = memory_path(id);
+    struct stat s {};
+    *identity = {};
+    identity->memory = !memory.empty() && ::lstat(memory.c_str(), &s) == 0 ? memory : result->home.state;
+  }
   if (!identity) {
     struct stat s {};
     if (::lstat((result->home.state + "/identity").c_str(), &s) == 0 || errno != ENOENT) {
