@@ -84,16 +84,19 @@ void read_error(const journal::Home& home, std::uint32_t slot, StateDestination&
 void read_destinations(const journal::Home& home, StateProcess& process) {
   // Cursors first: what is read as pending may have been delivered meanwhile, but nothing is missed.
   const std::string beside = home.memory + "/cursors";
-  const auto loaded = journal::CursorFile::load(exists(beside) ? beside : home.state + "/cursors");
-  if (!loaded.problem.empty()) process.problem = loaded.problem;
+  const auto loaded = home.memory == home.state ? journal::CursorFile::load({beside})
+                                                : journal::CursorFile::load({beside, home.state + "/cursors"});
   const bool living = process.condition == Condition::alive;
   bool recovered = false;
   const auto totals = journal::look_at_totals(home, recovered);
   process.unread = process.condition == Condition::dead && !recovered && exists(home.memory + "/recorder");
-  if (loaded.cursors.empty()) return;
-
   Diagnostics quiet(DiagnosticLevel::none);
   const journal::Journal journal(journal::Journal::ReadOnly{}, home, quiet);
+  if (!loaded.lost.empty() && !living && process.condition != Condition::delivered) {
+    journal.for_each([&](const journal::Record&, std::uint16_t) { process.lost_cursors = true; });
+  }
+  if (process.lost_cursors) process.problem = loaded.lost + "; nobody knows who has got what";
+  if (loaded.cursors.empty()) return;
   if (process.problem.empty() && !living) process.problem = journal.extent().problem;
   std::uint64_t from = UINT64_MAX;
   for (const auto& cursor : loaded.cursors) {
@@ -163,6 +166,10 @@ StateProcess read_process(const std::string& state, bool held = false) {
   process.process_id = identity->process_id;
   process.service = identity->service;
   process.started = at(identity->started_ns);
+  if (!identity->whole && (identity->version == 0 || identity->version == journal::kLayoutVersion)) {
+    process.problem = "its identity is empty or was cut short";
+    return process;
+  }
   if (identity->version != journal::kLayoutVersion) {
     process.problem = "layout " + std::to_string(identity->version) + ", this program reads " +
                       std::to_string(journal::kLayoutVersion);
@@ -246,8 +253,8 @@ Purged purge_state_directory(const std::string& path, const PurgeOptions& option
       keep("it is not that old");
       continue;
     }
-    const bool pending = process.unread || process.condition == Condition::set_aside || !identity ||
-                         std::any_of(process.destinations.begin(), process.destinations.end(),
+    const bool pending = process.unread || process.lost_cursors || process.condition == Condition::set_aside || !identity ||
+                         (!identity->whole && process.condition != Condition::delivered) || std::any_of(process.destinations.begin(), process.destinations.end(),
                                      [](const StateDestination& d) { return d.counts.pending > 0; });
     if (pending && !options.pending) {
       keep("not everything in it has been delivered");

@@ -488,7 +488,10 @@ std::string Telemetry::Core::Parts::open() {
     home = journal::create_home(config.state_directory, place);
     const std::string& memory = home.home.memory;
     recorder = journal::Recorder::create(config.recorder, memory.empty() ? "" : memory + "/recorder", clock.now());
-    if (home.home.state.empty() || !home.why_no_disk.empty() || journal::write_identity(home.home, identity())) return;
+    if (home.home.state.empty() || !home.why_no_disk.empty() ||
+        journal::write_identity(home.home, identity(), config.journal.fsync != Fsync::never)) {
+      return;
+    }
     const int error = errno;
     const Error refused(ErrorCode::state_directory, "state directory " + config.state_directory + ": cannot be written: " +
                                                         errno_text(error) + "; " + std::string(errno_advice(error)));
@@ -520,7 +523,7 @@ std::string Telemetry::Core::Parts::open() {
   }
   journal = std::make_shared<journal::Journal>(home.home, config.journal, diagnostics, [this] { return totals(); });
   journal->on_vanished([this] {
-    return journal::restore_home(home, config.state_directory, identity());
+    return journal::restore_home(home, config.state_directory, identity(), config.journal.fsync != Fsync::never);
   });
   journal->on_readable([this](const journal::Journaled& round) {
     const std::scoped_lock lock(destinations_mutex);
@@ -974,9 +977,11 @@ void Telemetry::Core::Parts::source_done(const std::shared_ptr<journal::Source>&
     finished = *found;
     dead.erase(found);
   }
-  journal::finish_recovered(*finished->recovered);
-  finished.reset();
+  const bool done = journal::finish_recovered(*finished->recovered);
+  if (done) finished.reset();
   const std::scoped_lock lock(dead_mutex);
+  // Ours to hold while the disk can't be written: given back, it would be recovered again and again.
+  if (finished && !dead_closed) dead.push_back(std::move(finished));
   dead_done.notify_all();
   if (waiting_dead > 0 && told_of_room != nullptr) told_of_room->look();
 }
@@ -1107,7 +1112,9 @@ bool Telemetry::Core::Parts::deliver_and_close(std::chrono::nanoseconds timeout,
   // What is not there, since the disk refused it until now or somebody has removed it, may be had at last.
   struct stat there {};
   const auto on_disk = [&] { return !home.home.state.empty() && ::lstat(home.home.state.c_str(), &there) == 0; };
-  if (!home.home.state.empty() && !on_disk()) (void)journal::restore_home(home, config.state_directory, identity());
+  if (!home.home.state.empty() && !on_disk()) {
+    (void)journal::restore_home(home, config.state_directory, identity(), config.journal.fsync != Fsync::never);
+  }
   const bool kept = on_disk();
   const char* const lost = home.home.state.empty() ? "there is no state directory" : "the state directory can't be written";
   for (Destination* d : all) {
@@ -1143,7 +1150,7 @@ bool Telemetry::Core::Parts::deliver_and_close(std::chrono::nanoseconds timeout,
     if (empty && counted && journal->close()) {
       journal::Identity closed = identity();
       closed.closed = true;
-      if (journal::write_identity(home.home, closed)) {
+      if (journal::write_identity(home.home, closed, config.journal.fsync != Fsync::never)) {
         // Nobody looks at a delivered one again: its memory goes first.
         journal::remove_memory(home.home);
         if (delivered) journal::mark_delivered(home.home.state);
@@ -1277,7 +1284,8 @@ void Telemetry::Core::set_on_record(OnRecord hook) {
   here.hook.set(std::move(hook));
   if (here.started) here.remember();
   // Said in the identity before a record passes it, so that no recovery stores one that did not.
-  if (here.recorder && !here.home.home.state.empty() && !journal::write_identity(here.home.home, here.identity())) {
+  if (here.recorder && !here.home.home.state.empty() &&
+      !journal::write_identity(here.home.home, here.identity(), here.config.journal.fsync != Fsync::never)) {
     throw Error(ErrorCode::state_directory, "on_record: " + here.home.home.state + "/identity cannot be written: " +
                                                 errno_text(errno) + "; after a crash, records would be stored unseen by it");
   }

@@ -2,8 +2,9 @@
 // what the process had told before it died: at random instants (kill.h), and after every single instruction (step.h).
 // Besides, it is run on itself with faults planted, each of which it must find.
 //
-//   crashtest [--kills N] [--seed S] [--steps EVERY] [--script N] [--planted] [--until-wrong]
+//   crashtest [--kills N] [--seed S] [--within SECONDS] [--steps EVERY] [--script N] [--planted] [--until-wrong]
 //
+// `--within` is the time in which a sibling must have begun to recover: 60 s, which a busy machine keeps.
 // `--steps 1` judges every state that a step leaves, `--steps 5` every fifth one, 0 none. The last line counts, as in
 // `crashtest: kills=50 steps=9000 finished_lost=0 open_lost=0 corrupt=0 duplicates=7 planted=14 caught=14`. Exit code
 // 0 if nothing was lost, overtaken or left behind and every fault was found, else 1; every deviation is said on
@@ -41,6 +42,7 @@ using Number = unsigned long long;
 struct Options {
   std::uint64_t kills = 50;
   std::uint64_t seed = std::random_device()();
+  std::uint64_t within = 60;
   std::uint64_t steps = 0;
   std::optional<std::uint64_t> script;
   bool planted = false;
@@ -60,7 +62,7 @@ void run_kills(const Options& options, Total& total) {
   std::mt19937_64 random(options.seed);
   const auto begin = std::chrono::steady_clock::now();
   while (total.kills < options.kills && !(options.until_wrong && !total.good())) {
-    total.verdict += run_round(total.kills++, random);
+    total.verdict += run_round(total.kills++, random, std::chrono::seconds(options.within * kSlowness));
     if (total.kills % 50 == 0) {
       const auto took = std::chrono::steady_clock::now() - begin;
       std::printf("crashtest: %llu of %llu kills, %lld s\n", static_cast<Number>(total.kills),
@@ -174,8 +176,8 @@ int run(const Options& options) {
 
 int usage(std::string_view problem) {
   std::fprintf(stderr,
-               "crashtest: %.*s; expected [--kills N] [--seed S] [--steps EVERY] [--script N] [--planted] "
-               "[--until-wrong]\n",
+               "crashtest: %.*s; expected [--kills N] [--seed S] [--within SECONDS] [--steps EVERY] "
+               "[--script N] [--planted] [--until-wrong]\n",
                static_cast<int>(problem.size()), problem.data());
   return 2;
 }
@@ -208,6 +210,7 @@ int main(int argc, char** argv) {
     bool good = true;
     if (option == "--kills") good = number(value, options.kills);
     else if (option == "--seed") good = number(value, options.seed);
+    else if (option == "--within") good = number(value, options.within);
     else if (option == "--steps") good = number(value, options.steps);
     else if (option == "--script") good = number(value, options.script.emplace());
     else if (option == "--records") good = number(value, records);

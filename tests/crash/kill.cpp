@@ -29,8 +29,7 @@ using std::chrono::microseconds;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr seconds kStalled{3 * kSlowness};       // a victim that tells nothing for so long is killed as it is
-constexpr seconds kSiblingLimit{5 * kSlowness};  // within which a sibling must have begun to recover
+constexpr seconds kStalled{60};  // a victim that tells nothing for so long is killed as it is
 constexpr int kKilledRecoverers = 4;
 
 // No two of these counts have a common divisor but the first two: by turns, all pairs come.
@@ -196,7 +195,7 @@ int run_recoverer(const Setting& setting) {
   return 1;
 }
 
-Verdict run_round(std::uint64_t number, std::mt19937_64& random) {
+Verdict run_round(std::uint64_t number, std::mt19937_64& random, seconds sibling_limit) {
   Circumstances c{static_cast<When>(number % kInstants), static_cast<How>(number % kWays),
                   static_cast<unsigned>(number / 4 % std::size(kSignals)), false, false, {}};
   c.files = c.when != When::unanswered && between(random, 0, 2) == 0;
@@ -239,7 +238,7 @@ Verdict run_round(std::uint64_t number, std::mt19937_64& random) {
     }
     case How::sibling:
       if (life.ready && !recovered.wait(kPatience)) wrong += " the sibling recovered nothing;";
-      if (life.ready && std::chrono::steady_clock::now() - life.dead_since > kSiblingLimit) {
+      if (life.ready && std::chrono::steady_clock::now() - life.dead_since > sibling_limit) {
         wrong += " the sibling was late;";
       }
       wrong += deliver(*sibling);

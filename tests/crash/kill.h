@@ -6,6 +6,7 @@
 // Failure: none; every deviation is counted, and said on standard error.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <random>
 
@@ -16,7 +17,8 @@ namespace waymark::crash {
 
 // What is wrong beyond the records (counts that do not add up, files that are left) counts as corrupt. Rounds of
 // consecutive numbers go through all instants, signals and ways to recover by turns.
-[[nodiscard]] Verdict run_round(std::uint64_t number, std::mt19937_64& random);
+// `sibling_limit`: within which a sibling must have begun to recover.
+[[nodiscard]] Verdict run_round(std::uint64_t number, std::mt19937_64& random, std::chrono::seconds sibling_limit);
 
 // The recovering process: 0 if everything was delivered.
 int run_recoverer(const Setting& setting);

@@ -274,7 +274,7 @@ TEST(TrimTest, RemovesTheOldestDeadBeyondTheLimitAndSaysWhatWasNotDelivered) {
     put_bytes(process.home.state + "/ballast", std::string(100'000, 'x'));
   }
   testing::Said said;
-  EXPECT_EQ(trim_dead(scratch.path(), 250'000, {}, said.diagnostics), 0u);
+  EXPECT_EQ(trim_dead(scratch.path(), 270'000, {}, said.diagnostics), 0u);
   EXPECT_THAT(list_homes(scratch.path()), ::testing::UnorderedElementsAre(ids[1], ids[2]));
   EXPECT_FALSE(said.about("never delivered"));
   EXPECT_FALSE(std::filesystem::exists(memory_path(ids[0])));
@@ -382,7 +382,7 @@ TEST(OrphanTest, MemoryOfASubdirectoryThatWasMadeAnewIsSweptByItsNewPlace) {
   const std::string state = scratch.path() + "/state";
   OwnedHome owned = create_home(state, RecorderConfig::Place::tmpfs);
   std::filesystem::rename(state, scratch.path() + "/old");
-  ASSERT_TRUE(restore_home(owned, state, {}));
+  ASSERT_TRUE(restore_home(owned, state, {}, false));
   owned.memory_lock = {};
   owned.lock = {};
   sweep_orphans();
@@ -419,18 +419,26 @@ TEST(DirectoryTest, LookingAtALockThatIsOursDoesNotLoseIt) {
 // Waits until `died` has been called and the subdirectory is free.
 class Deaths {
  public:
+  // Of whoever has this one.
+  void of(const std::string& home) {
+    const std::scoped_lock lock(mutex_);
+    home_ = home;
+  }
   void heard() {
     const std::scoped_lock lock(mutex_);
+    told_ = told_ || (!home_.empty() && !DirectoryLock::taken(home_));
     changed_.notify_all();
   }
-  bool wait_until_free(const std::string& home) {
+  bool wait() {
     std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, std::chrono::seconds(30), [&] { return !DirectoryLock::taken(home); });
+    return changed_.wait_for(lock, std::chrono::seconds(30), [&] { return told_; });
   }
 
  private:
   std::mutex mutex_;
   std::condition_variable changed_;
+  std::string home_;
+  bool told_ = false;
 };
 
 TEST(SiblingWatchTest, FiresWhenASiblingThatWasThereDies) {
@@ -441,8 +449,9 @@ TEST(SiblingWatchTest, FiresWhenASiblingThatWasThereDies) {
   testing::Said said;
   SiblingWatch watch(scratch.path(), [&] { deaths.heard(); }, said.diagnostics);
   ASSERT_TRUE(DirectoryLock::taken(home));
+  deaths.of(home);
   sibling.end(SIGKILL);
-  EXPECT_TRUE(deaths.wait_until_free(home));
+  EXPECT_TRUE(deaths.wait());
 }
 
 TEST(SiblingWatchTest, FiresWhenOneThatCameLaterDies) {
@@ -459,8 +468,34 @@ TEST(SiblingWatchTest, FiresWhenOneThatCameLaterDies) {
   SiblingWatch watch(scratch.path(), [&] { deaths.heard(); }, said.diagnostics);
   ASSERT_EQ(write(let_go[1], "x", 1), 1);
   const std::string home = sibling.line();
+  deaths.of(home);
   sibling.end(SIGKILL);
-  EXPECT_TRUE(deaths.wait_until_free(home));
+  EXPECT_TRUE(deaths.wait());
+  close(let_go[0]);
+  close(let_go[1]);
+}
+
+TEST(SiblingWatchTest, FiresAlsoInADirectoryThatWasRemovedAndMadeAnew) {
+  ScratchDirectory scratch;
+  const std::string state = scratch.path() + "/state";
+  ASSERT_TRUE(make_directory(state));
+  Deaths deaths;
+  testing::Said said;
+  int let_go[2];
+  ASSERT_EQ(pipe(let_go), 0);
+  Fork sibling([&] {
+    char byte;
+    if (read(let_go[0], &byte, 1) != 1) return std::string("not let go");
+    return (new OwnedHome(create_home(state, RecorderConfig::Place::state)))->home.state;
+  });
+  SiblingWatch watch(state, [&] { deaths.heard(); }, said.diagnostics);
+  ASSERT_TRUE(remove_tree(state));
+  EXPECT_TRUE(said.hears("cannot be watched")) << "it looks until it is there again";
+  ASSERT_EQ(write(let_go[1], "x", 1), 1);
+  const std::string home = sibling.line();
+  deaths.of(home);
+  sibling.end(SIGKILL);
+  EXPECT_TRUE(deaths.wait());
   close(let_go[0]);
   close(let_go[1]);
 }

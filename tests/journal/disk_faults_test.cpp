@@ -287,7 +287,7 @@ TEST_F(DiskTest, ADirectoryThatCannotBeMadeWholeAtOnceIsMadeWholeLater) {
 
 TEST_F(DiskTest, WhatIsDeliveredStaysWhileThatCannotBeWrittenDown) {
   std::atomic<bool> broken{false};
-  CallFaults faults([&](const Call& call) { return broken && call.path == where_.memory + "/cursors" ? EIO : 0; });
+  CallFaults faults([&](const Call& call) { return broken && call.path.find("/cursors") != std::string::npos ? EIO : 0; });
   {
     const auto journal = make(where_, config());
     const auto cursor = journal->cursor("sink", Signal::logs, true);
@@ -305,6 +305,195 @@ TEST_F(DiskTest, WhatIsDeliveredStaysWhileThatCannotBeWrittenDown) {
   EXPECT_EQ(read_all(*cursor).logs, texts(0, 60)) << "once more, as nobody knows it any more";
   EXPECT_EQ(cursor->counts().dropped, 0u);
 }
+
+// The machine's end, without a word to the journal: what lay on tmpfs is gone.
+TEST_F(DiskTest, WhatTheStateDirectoryHoldsIsReadOnWithTheCursorsThatWentThereWithIt) {
+  {
+    const auto journal = make(where_, config());
+    const auto cursor = journal->cursor("sink", Signal::logs, true);
+    for (int i = 0; i < 10; ++i) put_for_certain(*journal, i);
+    EXPECT_EQ(read_all(*cursor).logs, texts(0, 10));
+    for (int i = 10; i < 60; ++i) put_for_certain(*journal, i);
+    // It knows of destinations that came after the last segment was moved, too.
+    (void)journal->cursor("later", Signal::logs, false);
+    const Deadline deadline = deadline_after(kLong);
+    while (CursorFile::load({where_.state + "/cursors"}).cursors.size() < 2) {
+      ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+      std::this_thread::yield();
+    }
+    EXPECT_THAT(segments_in(where_.memory), SizeIs(Gt(0u)));
+  }
+  remove_tree(where_.memory);
+  for (int start = 0; start < 2; ++start) {
+    const auto again = found(where_);
+    EXPECT_FALSE(again->extent().cursors_missing);
+    again->assume_totals();
+    const auto cursor = again->cursor("sink", Signal::logs, true);
+    ASSERT_NE(cursor, nullptr);
+    EXPECT_TRUE(adds_up(cursor->counts()));
+    const std::vector<std::string> logs = read_all(*cursor).logs;
+    EXPECT_TRUE(adds_up(cursor->counts()));
+    EXPECT_EQ(logs, start == 0 ? texts(10, 10 + static_cast<int>(logs.size())) : texts(0, 0)) << start;
+    EXPECT_EQ(logs.empty(), start == 1);
+    EXPECT_NE(again->cursor("later", Signal::logs, false), nullptr);
+  }
+}
+
+TEST_F(DiskTest, ACursorBehindTheFirstSegmentReadsWhatIsThere) {
+  std::string older;
+  {
+    const auto journal = make(where_, config());
+    const auto cursor = journal->cursor("sink", Signal::logs, true);
+    for (int i = 0; i < 60; ++i) put_for_certain(*journal, i);
+    older = bytes_of(where_.state + "/cursors");
+    ASSERT_FALSE(older.empty());
+    EXPECT_EQ(read_all(*cursor).logs, texts(0, 60));
+    for (int i = 60; i < 120; ++i) put_for_certain(*journal, i);
+  }
+  remove_tree(where_.memory);
+  put_bytes(where_.state + "/cursors", older);
+  const std::string first = segments_in(where_.state).front();
+  std::filesystem::remove(where_.state + "/" + first);  // or it was freed, when all had it
+  const auto again = found(where_);
+  again->assume_totals();
+  const auto cursor = again->cursor("sink", Signal::logs, true);
+  const std::size_t pending = cursor->counts().pending;
+  EXPECT_GT(pending, 0u);
+  EXPECT_THAT(read_all(*cursor).logs, SizeIs(pending));
+  EXPECT_TRUE(adds_up(cursor->counts()));
+}
+
+TEST_F(DiskTest, WhereOneOfTheCursorsTwoFilesIsLostTheOtherCounts) {
+  {
+    const auto journal = make(where_, config());
+    const auto cursor = journal->cursor("sink", Signal::logs, true);
+    for (int i = 0; i < 60; ++i) put_for_certain(*journal, i);
+    EXPECT_EQ(read_all(*cursor).logs, texts(0, 60));
+  }
+  put_bytes(where_.memory + "/cursors", "");
+  const auto again = found(where_);
+  EXPECT_FALSE(again->extent().cursors_missing);
+  EXPECT_EQ(read_all(*again->cursor("sink", Signal::logs, true)).logs.back(), text_of(59)) << "some of it twice";
+}
+
+TEST_F(DiskTest, AScopeThatIsNewWhileTheDiskIsDownIsFoundAfterTheProcesssEnd) {
+  std::atomic<bool> broken{false};
+  CallFaults faults([&](const Call& call) { return broken && in_state(call) ? EIO : 0; });
+  std::uint16_t early = 0;
+  std::uint16_t late = 0;
+  {
+    const auto journal = make(where_, config());
+    journal->set_resource("resource");
+    (void)journal->cursor("sink", Signal::logs, true);
+    early = journal->add_scope({"early", ""});
+    broken = true;
+    late = journal->add_scope({"late", "schema"});
+    ASSERT_TRUE(put(*journal, 0));
+  }
+  broken = false;
+  for (int start = 0; start < 2; ++start) {
+    const auto again = found(where_);
+    EXPECT_EQ(again->extent().problem, "") << start;
+    EXPECT_EQ(again->resource(), "resource") << start;
+    EXPECT_EQ(again->scope(early).encoded, "early") << start;
+    EXPECT_EQ(again->scope(late).encoded, "late") << start;
+    EXPECT_EQ(again->scope(late).schema_url, "schema") << start;
+    std::filesystem::remove(where_.memory + "/scopes");  // whoever recovers has put it on the disk
+  }
+}
+
+// Whoever recovers, on a disk that is full.
+class FullDiskRecoveryTest : public ::testing::Test {
+ protected:
+  testing::ScratchDirectory scratch_;
+  testing::Recoverer recoverer_{scratch_.path()};
+};
+
+TEST_F(FullDiskRecoveryTest, WhatWasInARingIsDeliveredFromTheMemoryAndToldOnce) {
+  testing::TestProcess process(scratch_.path());
+  ASSERT_NE(process.home.memory, process.home.state) << "this needs a tmpfs";
+  ASSERT_TRUE(process.log("one"));
+  ASSERT_NE(process.open("open"), nullptr);
+  process.die();
+  {
+    CallFaults faults([&](const Call& call) {
+      return call.name == "pwritev" && call.path.starts_with(process.home.state + "/") ? ENOSPC : 0;
+    });
+    for (int start = 0; start < 2; ++start) {
+      const auto dead = recoverer_.recover(process.home.id);
+      ASSERT_NE(dead, nullptr) << start;
+      EXPECT_EQ(dead->fresh, start == 0);
+      const auto cursor = dead->journal->cursor("sink", Signal::logs, true);
+      if (start == 0) {
+        EXPECT_THAT(read_all(*cursor).logs, ElementsAre("one"));
+        EXPECT_THAT(read_all(*dead->journal->cursor("sink", Signal::traces, true)).names(), ElementsAre("open"));
+      }
+      EXPECT_EQ(cursor->counts().delivered, 1u) << start;
+      EXPECT_TRUE(adds_up(cursor->counts())) << start;
+      EXPECT_FALSE(finish_recovered(*dead)) << "somebody's to finish once there is room";
+    }
+    EXPECT_TRUE(recoverer_.said.about("cannot be written: " + errno_text(ENOSPC)));
+    EXPECT_THAT(recoverer_.reports, SizeIs(1));
+  }
+  const auto dead = recoverer_.recover(process.home.id);
+  ASSERT_NE(dead, nullptr);
+  EXPECT_FALSE(dead->fresh);
+  EXPECT_THAT(read_all(*dead->journal->cursor("sink", Signal::logs, true)).logs, IsEmpty());
+  EXPECT_TRUE(finish_recovered(*dead));
+  EXPECT_TRUE(is_delivered(process.home.state));
+  EXPECT_FALSE(std::filesystem::exists(process.home.memory));
+}
+
+TEST_F(FullDiskRecoveryTest, NoMemoryIsTakenForAFileThatOnlyClaimsToBeARecorder) {
+  testing::TestProcess process(scratch_.path(), {.recorder = {.place = RecorderConfig::Place::state, .max_bytes = 1 << 20,
+                                                              .ring_bytes = 512 * 1024}});
+  ASSERT_TRUE(process.log("one"));
+  ASSERT_TRUE(process.drain());
+  const std::string recorder = process.recorder_path();
+  process.die();
+  // In place, so that it is the same file; larger than its header says.
+  std::filesystem::resize_file(recorder, (std::uintmax_t{1} << 31) - 4096);
+  std::ifstream statm("/proc/self/statm");
+  rlim_t pages = 0;
+  ASSERT_TRUE(statm >> pages);
+  rlimit before{};
+  getrlimit(RLIMIT_AS, &before);
+  const rlimit limit{pages * static_cast<rlim_t>(sysconf(_SC_PAGESIZE)) + (512u << 20), before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &limit), 0);
+  const auto dead = recoverer_.recover(process.home.id);
+  setrlimit(RLIMIT_AS, &before);
+  ASSERT_NE(dead, nullptr);
+  EXPECT_THAT(dead->found.problem, HasSubstr(recorder + ": its header's offsets do not fit its size"));
+  EXPECT_THAT(read_all(*dead->journal->cursor("sink", Signal::logs, true)).logs, ElementsAre("one"));
+}
+
+// Every user has but so many instances, and so many watches.
+class BlindWatchTest : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(BlindWatchTest, LooksNowAndThenAndSaysSoOnce) {
+  testing::ScratchDirectory scratch;
+  const OwnedHome home = create_home(scratch.path(), RecorderConfig::Place::state);
+  CallFaults faults([&](const Call& call) {
+    if (call.name != GetParam()) return 0;
+    return call.name == "inotify_init1" ? EMFILE : call.path.ends_with("/lock") ? ENOSPC : 0;
+  });
+  testing::Said said;
+  std::mutex mutex;
+  std::condition_variable changed;
+  int looked = 0;
+  SiblingWatch watch(scratch.path(), [&] {
+    const std::scoped_lock lock(mutex);
+    ++looked;
+    changed.notify_all();
+  }, said.diagnostics);
+  std::unique_lock lock(mutex);
+  EXPECT_TRUE(changed.wait_for(lock, kLong, [&] { return looked >= 3; })) << "the first is at its start";
+  lock.unlock();
+  EXPECT_EQ(said.times("cannot be watched"), 1u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Where, BlindWatchTest, ::testing::Values("inotify_init1", "inotify_add_watch"),
+                         [](const auto& what) { return std::string(what.param); });
 
 TEST_F(DiskTest, LookingAtADeadJournalsCountsLeavesItLossless) {
   {
@@ -326,11 +515,11 @@ TEST_F(DiskTest, ADirectoryIsMadeAnewWithItsIdentityOrNotAtAll) {
   identity.process_id = 4711;
   {
     CallFaults faults([](const Call& call) { return call.path.find("/identity") != std::string::npos ? ENOSPC : 0; });
-    EXPECT_FALSE(restore_home(owned, states, identity));
+    EXPECT_FALSE(restore_home(owned, states, identity, false));
     EXPECT_EQ(errno, ENOSPC);
     EXPECT_THAT(list_directory(states), IsEmpty()) << "one without an identity would be taken for nobody's";
   }
-  ASSERT_TRUE(restore_home(owned, states, identity));
+  ASSERT_TRUE(restore_home(owned, states, identity, false));
   EXPECT_TRUE(owned.lock.valid());
   const auto read = read_identity(owned.home.state);
   ASSERT_TRUE(read);

@@ -578,7 +578,7 @@ TEST_F(JournalTest, ItsFilesArePrivate) {
       ++files;
     }
   }
-  EXPECT_EQ(files, 3);
+  EXPECT_EQ(files, 4);
 }
 
 }  // namespace

@@ -398,6 +398,62 @@ TEST_F(RecoveryTest, WithTheRecorderInTheStateDirectoryCursorsOutliveTheirRecove
   EXPECT_THAT(read_all(*cursor).logs, IsEmpty());
 }
 
+TEST_F(RecoveryTest, WhereTheCursorsAreLostWhoeverAsksGetsEverythingOnceAndItIsNeverCalledDelivered) {
+  TestProcess process(scratch_.path());
+  process.log("one");
+  ASSERT_TRUE(process.drain());
+  process.log("two");
+  put_bytes(process.home.memory + "/cursors", "");
+  auto dead = recovered(process);
+  for (int start = 0; start < 3; ++start) {
+    ASSERT_NE(dead, nullptr);
+    EXPECT_TRUE(dead->journal->extent().cursors_missing) << start;
+    EXPECT_THAT(dead->found.problem, HasSubstr(process.home.memory + "/cursors")) << start;
+    EXPECT_TRUE(recoverer_.said.about("/cursors")) << start;
+    const auto cursor = dead->journal->cursor(start < 2 ? "sink" : "another", Signal::logs, true);
+    ASSERT_NE(cursor, nullptr);
+    EXPECT_EQ(cursor->counts().pending, start == 1 ? 0u : 2u) << start;
+    EXPECT_TRUE(adds_up(cursor->counts())) << start;
+    EXPECT_EQ(read_all(*cursor).logs.size(), start == 1 ? 0u : 2u) << start;
+    EXPECT_TRUE(adds_up(cursor->counts())) << start;
+    finish_recovered(*dead);
+    EXPECT_FALSE(is_delivered(process.home.state)) << "nobody knows who else waits for it";
+    dead.reset();
+    dead = recoverer_.recover(process.home.id);
+  }
+}
+
+TEST_F(RecoveryTest, WhereOneCursorIsDamagedItsDestinationGetsEverythingAndTheOthersGoOn) {
+  ProcessOptions two;
+  two.destinations = {"first", "second"};
+  TestProcess process(scratch_.path(), two);
+  process.log("one");
+  ASSERT_TRUE(process.drain());
+  for (const char* name : {"first", "second"}) (void)read_all(process.cursor(Signal::logs, name));
+  process.log("two");
+  ASSERT_TRUE(process.drain());
+  // Slots: the first's traces and logs, the second's.
+  std::string bytes = bytes_of(process.home.memory + "/cursors");
+  for (const std::size_t at : {2 * kCursorSlotBytes, 3 * kCursorSlotBytes}) bytes[at + 20] ^= 1;
+  put_bytes(process.home.memory + "/cursors", bytes);
+  const auto dead = recovered(process);
+  ASSERT_NE(dead, nullptr);
+  EXPECT_THAT(dead->found.problem, HasSubstr("/cursors: the cursor at byte 1024 is damaged"));
+  EXPECT_THAT(read_all(*dead->journal->cursor("first", Signal::logs, true)).logs, ElementsAre("one", "two"));
+  EXPECT_THAT(read_all(*dead->journal->cursor("second", Signal::logs, true)).logs, ElementsAre("two"));
+  expect_sums(*dead);
+  EXPECT_TRUE(dead->journal->extent().cursors_missing) << "nor is it known that the first was its only one";
+}
+
+TEST_F(RecoveryTest, WhereNothingWasRecordedNoCursorIsMissed) {
+  TestProcess process(scratch_.path());
+  std::filesystem::remove(process.home.memory + "/cursors");
+  const auto dead = recovered(process);
+  ASSERT_NE(dead, nullptr);
+  EXPECT_EQ(dead->found.problem, "");
+  EXPECT_FALSE(dead->journal->extent().cursors_missing);
+}
+
 TEST_F(RecoveryTest, WhoeverContinuesFindsTheSameOnce) {
   TestProcess process(scratch_.path());
   ASSERT_TRUE(process.log("one"));

@@ -110,6 +110,25 @@ class TelemetryTest : public ::testing::Test {
     c.destinations = {unreachable(Signal::traces), unreachable(Signal::logs)};
     return c;
   }
+  // A process that does this and is killed; its subdirectory.
+  std::string killed(const Config& c, const std::function<void(Telemetry&)>& life) {
+    int told[2];
+    if (pipe(told) != 0) throw std::runtime_error("no pipe");
+    const pid_t child = fork();
+    if (child == 0) {
+      auto* telemetry = new Telemetry(c);
+      life(*telemetry);
+      const std::string directory = telemetry->directory();
+      if (write(told[1], directory.data(), directory.size()) < 0) _exit(1);
+      raise(SIGKILL);
+    }
+    close(told[1]);
+    char directory[512];
+    const ssize_t n = read(told[0], directory, sizeof directory);
+    close(told[0]);
+    waitpid(child, nullptr, 0);
+    return {directory, n > 0 ? static_cast<std::size_t>(n) : 0};
+  }
   bool wait_for_reports(std::size_t count) {
     std::unique_lock lock(mutex);
     return changed.wait_for(lock, kLong, [&] { return recovered.size() >= count; });
@@ -507,6 +526,63 @@ TEST_F(TelemetryTest, ASiblingInTheSameProcessTakesOverWhatIsLeft) {
   EXPECT_TRUE(sibling.force_flush(kLong));
   EXPECT_THAT(texts(memory.logs()), ElementsAre("left"));
   EXPECT_THAT(names(memory.spans()), ElementsAre("ends late"));
+}
+
+TEST_F(TelemetryTest, WhereTheCursorsAreLostEverythingIsDeliveredAndItIsSaid) {
+  Config c = cut_off();
+  c.recorder.place = RecorderConfig::Place::state;
+  const std::string directory = killed(c, [](Telemetry& telemetry) {
+    for (int i = 0; i < 500; ++i) telemetry.logger("t").info(std::to_string(i));
+    telemetry.force_flush(milliseconds(100));
+  });
+  std::filesystem::resize_file(directory + "/cursors", 0);
+  for (int start = 0; start < 2; ++start) {
+    memory.clear();
+    Telemetry next(config());
+    next.recover();
+    EXPECT_TRUE(next.force_flush(kLong));
+    EXPECT_THAT(memory.logs(), SizeIs(start == 0 ? 500u : 0u)) << start;
+    EXPECT_TRUE(next.shutdown(kLong));
+    EXPECT_THAT(lines(), Contains(HasSubstr(directory + "/cursors: "))) << start;
+    EXPECT_FALSE(std::filesystem::exists(directory + "/delivered")) << "somebody else may wait for it";
+    std::vector<std::string>().swap(said);
+    std::vector<Recovered>().swap(recovered);
+    if (start == 0) {
+      // At the second start the first's are what is known.
+      EXPECT_GT(std::filesystem::file_size(directory + "/cursors"), 0u);
+    } else {
+      EXPECT_FALSE(std::filesystem::exists(directory + "/delivered"));
+    }
+  }
+}
+
+TEST_F(TelemetryTest, AfterARebootWhatTheStateDirectoryHoldsIsDelivered) {
+  Config c = cut_off();
+  c.journal.segment_bytes = 1 << 20;
+  c.journal.memory_bytes = 2 << 20;
+  c.recorder.ring_bytes = 512 * 1024;
+  const std::string directory = killed(c, [](Telemetry& telemetry) {
+    for (int i = 0; i < 400; ++i) {
+      telemetry.logger("t").info(std::to_string(i) + std::string(30'000, '.'));
+      telemetry.force_flush(milliseconds(1));
+    }
+  });
+  std::filesystem::remove_all("/dev/shm/waymark-" + std::to_string(geteuid()) + directory.substr(directory.rfind('/')));
+  std::ifstream in(directory + "/identity");
+  std::string identity{std::istreambuf_iterator<char>(in), {}};
+  identity.replace(identity.find("boot=") + 5, 8, "another.");
+  std::ofstream(directory + "/identity") << identity;
+  std::size_t held = 0;
+  for (const ReadLog& log : read_state_directory(directory).logs) held += to_text(log.body).size() > 30'000 ? 1 : 0;
+  ASSERT_GT(held, 100u);
+  Telemetry next(config());
+  next.recover();
+  EXPECT_TRUE(next.force_flush(kLong));
+  EXPECT_THAT(memory.logs(), SizeIs(held));
+  EXPECT_TRUE(adds_up(counts_of(next, Signal::logs)));
+  EXPECT_TRUE(next.shutdown(kLong));
+  EXPECT_THAT(lines(), Contains(HasSubstr("the machine was started anew since")));
+  EXPECT_TRUE(std::filesystem::exists(directory + "/delivered"));
 }
 
 TEST_F(TelemetryTest, WhatNobodyHasADestinationForWaitsForOne) {

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -142,6 +143,16 @@ int fdatasync(int descriptor) {
 int fsync(int descriptor) {
   if (waymark::testing::CallFaults::fails("fsync", nullptr, descriptor)) return -1;
   return static_cast<int>(syscall(SYS_fsync, descriptor));
+}
+
+int inotify_init1(int flags) noexcept {
+  if (waymark::testing::CallFaults::fails("inotify_init1", "")) return -1;
+  return static_cast<int>(syscall(SYS_inotify_init1, flags));
+}
+
+int inotify_add_watch(int descriptor, const char* path, uint32_t mask) noexcept {
+  if (waymark::testing::CallFaults::fails("inotify_add_watch", path)) return -1;
+  return static_cast<int>(syscall(SYS_inotify_add_watch, descriptor, path, mask));
 }
 
 int statfs(const char* path, struct statfs* out) noexcept {

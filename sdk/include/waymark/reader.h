@@ -149,6 +149,7 @@ struct StateProcess {
   std::string directory;            // the subdirectory's name
   Condition condition = Condition::dead;
   bool unread = false;              // dead, and what its recorder holds is neither in the counts nor in the journal yet
+  bool lost_cursors = false;        // dead, and nobody knows any more who has got what
   std::uint64_t process_id = 0;
   std::string service;
   Timestamp started{};

@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -168,25 +167,6 @@ bool replace_file(const std::string& path, std::string_view bytes) noexcept {
 bool append_file(const std::string& path, std::string_view bytes) noexcept {
   const File file = File::open(path, O_WRONLY | O_CREAT);
   return file.valid() && file.write_at(file.size(), bytes.data(), bytes.size());
-}
-
-bool copy_file(const std::string& from, const std::string& to) noexcept {
-  const std::string scratch = to + ".new";
-  const File in = File::open(from, O_RDONLY);
-  const File out = File::open(scratch, O_WRONLY | O_CREAT | O_TRUNC);
-  bool good = in.valid() && out.valid();
-  std::uint64_t left = good ? in.size() : 0;
-  while (good && left > 0) {
-    const ssize_t n = ::sendfile(out.fd(), in.fd(), nullptr, left);
-    if (n < 0 && errno == EINTR) continue;
-    good = n > 0;
-    if (good) left -= static_cast<std::uint64_t>(n);
-  }
-  if (good && ::rename(scratch.c_str(), to.c_str()) == 0) return true;
-  const int error = errno;
-  ::unlink(scratch.c_str());
-  errno = error;
-  return false;
 }
 
 std::vector<std::string> list_directory(const std::string& path) {

@@ -55,8 +55,6 @@ bool sync_directory(const std::string& path) noexcept;
 // Creates or replaces `path` at once: a reader sees the old bytes or the new ones.
 bool replace_file(const std::string& path, std::string_view bytes) noexcept;
 bool append_file(const std::string& path, std::string_view bytes) noexcept;
-// Copies a file's bytes to a new file beside it and renames it into place. False: `to` is as it was.
-bool copy_file(const std::string& from, const std::string& to) noexcept;
 [[nodiscard]] std::vector<std::string> list_directory(const std::string& path);  // names, sorted; without . and ..
 bool remove_tree(const std::string& path) noexcept;  // one level of files, then the directory
 // mkdir(2) with 0700, whatever the umask says. False: errno.

@@ -49,8 +49,8 @@ struct CursorWrite {
   std::uint32_t slot = 0;
   CursorSlot bytes{};
 };
-// The next generation of it.
-[[nodiscard]] CursorWrite write_of(CursorState& state);
+// It as it is, one of so many.
+[[nodiscard]] CursorWrite write_of(const CursorState& state, std::uint32_t cursors);
 
 // The file in the state directory that holds the last error of the destination, and when it was: its time of change.
 [[nodiscard]] std::string error_file_name(std::uint32_t slot);
@@ -59,14 +59,19 @@ class CursorFile {
  public:
   struct Loaded {
     std::vector<std::shared_ptr<CursorState>> cursors;
-    bool missing = false;
+    std::uint32_t slots = 0;  // no new one may lie before this
     bool unreadable = false;  // it is there, but could not be opened
-    std::string problem;      // which slot is damaged
+    std::string lost;         // not empty: there are, or were, others, of which nothing is known; where, and what happened
   };
-  [[nodiscard]] static Loaded load(const std::string& path);
+  // What the files say together, of each cursor the newest: the first is where a process keeps them.
+  [[nodiscard]] static Loaded load(const std::vector<std::string>& paths);
+  // Makes a file that holds these and nothing else, at once. False: errno.
+  [[nodiscard]] static bool replace(const std::string& path, const std::vector<CursorWrite>& writes);
 
   // False: errno. Never called: what is stored goes nowhere.
   bool open(const std::string& path);
+  // The same, but a file that is not there is made by what is first stored: nobody must take an empty one for the truth.
+  void open_later(const std::string& path);
   // Writes it, and what could not be written before. False: errno; it is kept for the next time.
   [[nodiscard]] bool store(const CursorWrite& write) noexcept;
   // What could not be written before. False: errno.

@@ -1,6 +1,7 @@
 // The resource and the scopes that a journal's records refer to by number.
 //
-// Hides: their file, in which each entry stands behind its length and checksum, appended before the number is given out.
+// Hides: their file, in which each entry stands behind its length and checksum, appended before the number is given out; and
+//   that there are two of it where the memory lies apart, so that what the disk refuses outlives the process all the same.
 // Threads: any. Who only asks never waits for the disk.
 // Failure: what can't be written stays known, and is written by rewrite() once that is possible.
 #pragma once
@@ -23,10 +24,11 @@ struct Scope {
 
 class Definitions {
  public:
-  // Reads what a dead process wrote there. What is damaged, and where; empty: nothing.
-  [[nodiscard]] std::string load(const std::string& path);
-  // Writes go there from now on, behind what was loaded; never called: they go nowhere.
-  void write_to(const std::string& path);
+  // Reads what a dead process wrote there and beside its recorder (may be empty). What is damaged, and where; empty:
+  // nothing. What only the second holds is not complete() until rewrite().
+  [[nodiscard]] std::string load(const std::string& path, const std::string& beside);
+  // Writes go there from now on; never called: they go nowhere.
+  void write_to(const std::string& path, const std::string& beside);
 
   [[nodiscard]] std::string resource() const;
   [[nodiscard]] Scope scope(std::uint16_t id) const;  // empty where there is none
@@ -39,25 +41,32 @@ class Definitions {
   };
   [[nodiscard]] Added add(const Scope& scope);
 
-  [[nodiscard]] bool complete() const noexcept { return !behind_.load(std::memory_order_acquire); }
+  [[nodiscard]] bool complete() const noexcept { return !main_.behind.load(std::memory_order_acquire); }
   // The whole file anew, where it was or where it should be.
   [[nodiscard]] bool rewrite();
   // On to the disk, if something was written since. False: errno.
   [[nodiscard]] bool sync();
 
  private:
+  struct Copy {
+    std::string path;  // empty: none
+    File file;
+    std::uint64_t bytes = 0;
+    bool dirty = false;
+    std::atomic<bool> behind{false};  // something is known that is not in the file
+  };
   [[nodiscard]] bool append(std::uint32_t kind, std::uint32_t id, const std::string& bytes, std::size_t schema_bytes);
+  [[nodiscard]] static bool append_to(Copy& copy, std::uint32_t kind, std::uint32_t id, const std::string& bytes,
+                                      std::size_t schema_bytes);
+  [[nodiscard]] bool rewrite(Copy& copy);
 
   mutable std::mutex mutex_;  // guards what is known; held for moments
   std::string resource_;
   std::vector<Scope> scopes_;
 
   std::mutex file_mutex_;  // guards what follows; taken first
-  std::string path_;
-  File file_;
-  std::uint64_t bytes_ = 0;
-  bool dirty_ = false;
-  std::atomic<bool> behind_{false};  // something is known that is not in the file
+  Copy main_;
+  Copy beside_;
 };
 
 }  // namespace waymark::journal

@@ -51,7 +51,7 @@ std::string memory_root(std::string* why = nullptr) {
 
 // The subdirectory of this id, under another name until it is locked and, where it has one already, its identity is in it,
 // so that no sibling takes it for a dead one's. Throws, with errno kept.
-void place_home(OwnedHome& owned, const std::string& state_directory, const Identity* identity) {
+void place_home(OwnedHome& owned, const std::string& state_directory, const Identity* identity, bool synced) {
   make_private_directory(state_directory);
   const std::string scratch = state_directory + "/.new-" + owned.home.id;
   // Where it is made anew, others read these names meanwhile.
@@ -64,7 +64,7 @@ void place_home(OwnedHome& owned, const std::string& state_directory, const Iden
   };
   remove_tree(scratch);  // of a try that failed: nobody else has this name
   if (!make_directory(scratch)) refuse("cannot be written", errno);
-  if (identity != nullptr && !write_identity({owned.home.id, scratch, owned.home.memory}, *identity)) {
+  if (identity != nullptr && !write_identity({owned.home.id, scratch, owned.home.memory}, *identity, synced)) {
     const int error = errno;
     remove_tree(scratch);
     refuse("cannot be written", error);
@@ -75,11 +75,23 @@ void place_home(OwnedHome& owned, const std::string& state_directory, const Iden
     remove_tree(scratch);
     refuse("cannot lock a file in it", error);
   }
+  if (synced) sync_directory(state_directory);
   owned.lock = std::move(lock);
 }
 
 // A disk that failed in this way may recover.
 bool passes(int error) noexcept { return error == ENOSPC || error == EDQUOT || error == EROFS || error == EIO; }
+
+// The names of a subdirectory, of the state directory, and of those that it may have been made in, which may not be ours to
+// open.
+bool sync_names(const std::string& subdirectory) {
+  const std::size_t above = subdirectory.rfind('/');
+  if (!sync_directory(subdirectory) || !sync_directory(subdirectory.substr(0, above))) return false;
+  for (std::size_t at = above; (at = subdirectory.rfind('/', at - 1)) != std::string::npos && at > 0;) {
+    sync_directory(subdirectory.substr(0, at));
+  }
+  return true;
+}
 
 std::uint64_t to_number(std::string_view text) {
   std::uint64_t v = 0;
@@ -167,7 +179,7 @@ OwnedHome create_home(const std::string& state_directory, RecorderConfig::Place 
   owned.home.id = random_hex(16);
   if (state_directory.empty()) return owned;
   try {
-    place_home(owned, state_directory, nullptr);
+    place_home(owned, state_directory, nullptr, false);
   } catch (const Error& e) {
     // Without tmpfs there is no place to wait for it.
     if (!passes(errno) || place != RecorderConfig::Place::tmpfs || memory_root().empty()) throw;
@@ -197,9 +209,9 @@ bool leave_disk(OwnedHome& owned, int error, std::string why) {
   return true;
 }
 
-bool restore_home(OwnedHome& owned, const std::string& state_directory, const Identity& identity) {
+bool restore_home(OwnedHome& owned, const std::string& state_directory, const Identity& identity, bool synced) {
   try {
-    place_home(owned, state_directory, &identity);
+    place_home(owned, state_directory, &identity, synced);
     if (owned.home.memory != owned.home.state) sign_memory(owned.home);
     return true;
   } catch (const Error&) {
@@ -212,7 +224,7 @@ std::string memory_path(const std::string& id) {
   return root.empty() ? root : root + "/" + id;
 }
 
-bool write_identity(const Home& home, const Identity& identity) {
+bool write_identity(const Home& home, const Identity& identity, bool synced) {
   std::string text;
   const auto line = [&](std::string_view key, std::string_view value) {
     text.append(key).append("=").append(value).append("\n");
@@ -228,13 +240,19 @@ bool write_identity(const Home& home, const Identity& identity) {
   std::string service = identity.service;
   std::replace(service.begin(), service.end(), '\n', ' ');
   line("service", service);
-  return replace_file(home.state + "/identity", text);
+  const std::string path = home.state + "/identity";
+  if (!synced) return replace_file(path, text);
+  // Its bytes before its name: an empty one would cost the whole subdirectory.
+  const File file = File::open(path + ".new", O_WRONLY | O_CREAT | O_TRUNC);
+  return file.valid() && file.write_at(0, text.data(), text.size()) && file.sync_data() &&
+         ::rename((path + ".new").c_str(), path.c_str()) == 0 && sync_names(home.state);
 }
 
 std::optional<Identity> read_identity(const std::string& subdirectory) {
   const auto text = read_file(subdirectory + "/identity", 64 << 10);
   if (!text) return std::nullopt;
   Identity identity;
+  bool last = false;
   std::string_view rest = *text;
   while (!rest.empty()) {
     const std::size_t end = rest.find('\n');
@@ -252,9 +270,10 @@ std::optional<Identity> read_identity(const std::string& subdirectory) {
     else if (key == "process_id") identity.process_id = to_number(value);
     else if (key == "started_ns") identity.started_ns = to_number(value);
     else if (key == "hook") identity.hook = value == "1";
-    else if (key == "closed") identity.closed = value == "1";
+    else if (key == "closed") identity.closed = value == "1", last = true;
     else if (key == "service") identity.service = value;
   }
+  identity.whole = identity.version != 0 && last;
   return identity;
 }
 

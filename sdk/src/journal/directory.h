@@ -26,6 +26,7 @@ struct Identity {
   std::string service;
   bool hook = false;         // its records pass on_record before they may be stored
   bool closed = false;       // ended cleanly: there is no recorder any more
+  bool whole = false;        // as read: nothing of the above was missing from the file
 };
 
 // Held while this process owns a subdirectory. An fcntl lock on its file `lock`, which nothing else in the process opens. A
@@ -64,10 +65,11 @@ struct OwnedHome {
 [[nodiscard]] bool leave_disk(OwnedHome& owned, int error, std::string why);
 // Makes it anew, under its name, where somebody removed it, with its identity in it from the start: a sibling that saw it
 // without one would take it for a process that had recorded nothing. False: errno, and nothing is left.
-bool restore_home(OwnedHome& owned, const std::string& state_directory, const Identity& identity);
+bool restore_home(OwnedHome& owned, const std::string& state_directory, const Identity& identity, bool synced);
 // Where create_home() puts the memory of this subdirectory; empty where there is no tmpfs.
 [[nodiscard]] std::string memory_path(const std::string& id);
-bool write_identity(const Home& home, const Identity& identity);
+// `synced`: on the disk, with the names of the subdirectory and of all that it lies in. False: errno.
+bool write_identity(const Home& home, const Identity& identity, bool synced = false);
 [[nodiscard]] std::optional<Identity> read_identity(const std::string& subdirectory);
 [[nodiscard]] bool is_home_name(std::string_view name) noexcept;  // 32 hex digits
 inline constexpr const char* kSetAside = "damaged-";  // before the name of one that could not be recovered

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <chrono>
 #include <new>
+#include <numeric>
 #include <utility>
 
 #include "base/thread.h"
@@ -21,6 +22,7 @@ namespace {
 // Between two tries of a disk that failed. Each is a file or two; nobody but the journal's thread waits for it.
 constexpr std::chrono::milliseconds kFirstRetry{100};
 constexpr std::chrono::seconds kLastRetry{10};
+constexpr const char* kScopes = "/scopes";
 
 }  // namespace
 
@@ -73,7 +75,7 @@ class Journal::FileCursor final : public Cursor {
       s.outcome.dropped += outcome.dropped + lost_;
       s.outcome.filtered += outcome.filtered;
       s.position.store(std::max(position, s.position.load(std::memory_order_relaxed)), std::memory_order_release);
-      write = write_of(s);
+      write = journal_.next_write(s);
     }
     lost_ = 0;
     settled_ = read_.position == position ? read_ : Middle{};
@@ -231,7 +233,7 @@ Journal::Journal(Home home, JournalConfig config, Diagnostics& diagnostics, std:
     return;
   }
   open_cursors();
-  definitions_.write_to(home_.state + "/scopes");
+  definitions_.write_to(home_.state + kScopes, home_is_state() ? "" : home_.memory + kScopes);
   struct stat s {};
   if (::lstat(home_.state.c_str(), &s) != 0) {
     // The disk refused it at the start, which was said (create_home()).
@@ -254,17 +256,19 @@ Journal::Journal(Found, Home home, JournalConfig config, Diagnostics& diagnostic
   struct stat s {};
   cursors_in_state_ = home_is_state() || ::stat(beside.c_str(), &s) != 0;
   const std::string path = cursors_in_state_ ? home_.state + "/cursors" : beside;
-  load_cursors(path);
-  cursor_file_.open(path);
-  const std::string scopes = home_.state + "/scopes";
-  if (std::string problem = definitions_.load(scopes); !problem.empty()) extent_.problem = std::move(problem);
-  definitions_.write_to(scopes);
+  load_cursors(home_is_state() ? std::vector{path} : std::vector{beside, home_.state + "/cursors"});
+  cursor_file_.open_later(path);
+  load_definitions();
+  // What the disk had refused would go with the memory.
+  if (definitions_.complete()) return;
+  definitions_.write_to(home_.state + kScopes, "");
+  if (!definitions_.rewrite()) fault(Place::state, errno);
 }
 
 Journal::Journal(ReadOnly, Home home, Diagnostics& diagnostics)
     : home_(std::move(home)), diagnostics_(diagnostics), dead_(true), writable_(false) {
   open_segments();
-  if (std::string problem = definitions_.load(home_.state + "/scopes"); !problem.empty()) extent_.problem = std::move(problem);
+  load_definitions();
 }
 
 Journal::~Journal() { stop_moving(); }
@@ -283,13 +287,22 @@ const std::string& Journal::directory_of(Place place) const noexcept {
 }
 
 void Journal::open_cursors() {
-  // What is on the disk must not refer to positions that went with the memory.
+  // On the disk from the start only where it is written anyway.
   cursors_in_state_ = home_is_state() || config_.fsync != Fsync::never;
   const std::string path = directory_of(cursors_in_state_ ? Place::state : Place::memory) + "/cursors";
   if (!cursor_file_.open(path)) {
     note("cursors", DiagnosticLevel::error, "journal: " + path + " cannot be made: " + errno_text(errno) +
                                                 "; what destinations have got would be sent again after a crash");
   }
+}
+
+void Journal::load_definitions() {
+  const std::string path = home_.state + kScopes;
+  std::string problem = definitions_.load(path, home_is_state() ? "" : home_.memory + kScopes);
+  if (!problem.empty()) extent_.problem = std::move(problem);
+  // Of one that has no records nothing is missed.
+  const bool nothing = definitions_.resource().empty() && !segments_.empty();
+  if (nothing && extent_.problem.empty()) extent_.problem = path + ": it is empty or gone: its records have no resource";
 }
 
 void Journal::find_segments(const std::string& directory, Place place, std::vector<FoundSegment>& found) {
@@ -327,15 +340,71 @@ void Journal::open_segments() {
   readable_.store(end_.load());
 }
 
-void Journal::load_cursors(const std::string& path) {
-  CursorFile::Loaded loaded = CursorFile::load(path);
-  extent_.cursors_missing = loaded.missing;
+void Journal::load_cursors(const std::vector<std::string>& paths) {
+  CursorFile::Loaded loaded = CursorFile::load(paths);
   extent_.unreadable = extent_.unreadable || loaded.unreadable;
-  if (!loaded.problem.empty()) extent_.problem = loaded.problem;
   cursors_ = std::move(loaded.cursors);
+  next_slot_ = loaded.slots;
+  lost_ = std::move(loaded.lost);
   // What recovery adds lies behind every cursor, also where the segments that it has passed can't be read.
   for (const auto& cursor : cursors_) end_.store(std::max(end_.load(), cursor->position.load()));
   readable_.store(end_.load());
+}
+
+// With the mutex held: where there is a record that somebody may wait for of whom nobody knows.
+bool Journal::cursors_lost() const {
+  return !lost_.empty() && std::any_of(segments_.begin(), segments_.end(), [](const SegmentPtr& s) {
+    return std::any_of(s->records.begin(), s->records.end(), [](std::uint64_t n) { return n > 0; });
+  });
+}
+
+// With the mutex held.
+CursorWrite Journal::next_write(CursorState& state) {
+  ++state.generation;
+  return write_of(state, lost_.empty() ? static_cast<std::uint32_t>(cursors_.size()) : kCursorsLost);
+}
+
+// With the mutex held.
+std::vector<CursorWrite> Journal::all_cursors() const {
+  std::vector<CursorWrite> all;
+  for (const auto& cursor : cursors_) {
+    all.push_back(write_of(*cursor, lost_.empty() ? static_cast<std::uint32_t>(cursors_.size()) : kCursorsLost));
+  }
+  return all;
+}
+
+// With the mutex held.
+void Journal::copy_cursors_soon() {
+  if (cursors_in_state_ || !thread_.joinable()) return;
+  copy_at_ = std::chrono::steady_clock::now();
+  work_.notify_one();
+}
+
+// To the state directory, where they lie on tmpfs: a position that is older than the truth costs duplicates. Where that
+// fails nobody waits for it: with none there, who reads it takes everything for new.
+void Journal::copy_cursors(std::unique_lock<std::mutex>& lock) {
+  if (cursors_in_state_) return;
+  copy_at_ = Deadline::max();
+  const std::vector<CursorWrite> all = all_cursors();
+  const std::string path = home_.state + "/cursors";
+  lock.unlock();
+  const bool good = CursorFile::replace(path, all);
+  const int error = errno;
+  lock.lock();
+  if (good) return;
+  copy_at_ = std::min(copy_at_, std::chrono::steady_clock::now() + kLastRetry);
+  note("cursors", DiagnosticLevel::error, "journal: " + path + " cannot be written: " + errno_text(error) +
+                                              "; what destinations have got would be sent again if the machine ended now");
+}
+
+Journal::Extent Journal::extent() const {
+  const std::scoped_lock lock(mutex_);
+  Extent extent = extent_;
+  extent.cursors_missing = cursors_lost();
+  if (!extent.cursors_missing) return extent;
+  if (!extent.problem.empty()) extent.problem += "; ";
+  extent.problem += lost_ + "; nobody knows who has got what: all that is there is sent once more";
+  return extent;
 }
 
 // ---- segments
@@ -470,6 +539,7 @@ bool Journal::write(const Stretch& stretch) {
     if (!segments_.empty()) segments_.back()->sealed = true;
     segments_.push_back(fresh);
     written(fresh, stretch);
+    if (place == Place::state && !dead_) copy_cursors_soon();
     return true;
   }
   return false;
@@ -497,8 +567,9 @@ void Journal::written(const SegmentPtr& segment, const Stretch& stretch) {
 
 // Where a new segment may lie, the best first.
 std::vector<Place> Journal::places() const {
-  // A dead process's new segments go to its state directory: its memory may be gone.
-  if (dead_) return {Place::state};
+  // A dead process's new segments go to its state directory, where they outlive the machine; but rather to what is left of
+  // its memory than nowhere.
+  if (dead_) return home_is_state() ? std::vector{Place::state} : std::vector{Place::state, Place::memory};
   if (home_.state.empty()) return {Place::heap};
   const bool disk = !disk_down_;
   if (home_is_state()) return disk ? std::vector{Place::state, Place::heap} : std::vector{Place::heap};
@@ -604,7 +675,14 @@ std::uint64_t Journal::give_up(std::uint64_t bytes) {
     const std::scoped_lock lock(mutex_);
     while (freed < bytes && !segments_.empty()) {
       const std::uint64_t here = segments_.front()->bytes();
+      const SignalCounts records = segments_.front()->records;
       if (!evict(segments_.front())) break;
+      if (!lost_.empty()) {
+        note("evict", DiagnosticLevel::warning,
+             lost_ + "; " + std::to_string(std::accumulate(records.begin(), records.end(), std::uint64_t{0})) +
+                 " records of which nobody knows who has got them were dropped: dead processes' directories exceed "
+                 "journal.max_bytes");
+      }
       freed += here;
     }
   }
@@ -626,7 +704,7 @@ bool Journal::evict(SegmentPtr segment) {
     cursor->outcome.dropped += lost;
     ++cursor->taken;
     if (segment == segments_.front()) cursor->position.store(end, std::memory_order_release);
-    to_store_.push_back(write_of(*cursor));
+    to_store_.push_back(next_write(*cursor));
     if (lost > 0) {
       note("evict " + cursor->name, DiagnosticLevel::warning,
            "destination " + cursor->name + " (" + std::string(signal_name(cursor->signal)) + "): the journal is full; " +
@@ -643,7 +721,9 @@ void Journal::fault(Place place, int error) {
   const std::string why = errno_text(error) + "; ";
   const std::string advice = std::string(errno_advice(error));
   if (dead_) {
-    note("write", DiagnosticLevel::error, "state directory " + home_.state + ": cannot be written: " + why + advice);
+    note("write " + directory_of(place), DiagnosticLevel::error,
+         "state directory " + home_.state + ": " + (place == Place::state ? "" : directory_of(place) + ": ") +
+             "cannot be written: " + why + advice);
     return;
   }
   switch (place) {
@@ -724,12 +804,16 @@ void Journal::run() {
       move_next(lock);
       continue;
     }
+    if (copy_at_ <= now) {
+      copy_cursors(lock);
+      continue;
+    }
     const bool down = disk_down_ && disk_is_wanted();
     if (down && retry_at_ <= now) {
       try_the_disk(lock);
       continue;
     }
-    const Deadline next = std::min(sync_due(), down ? retry_at_ : Deadline::max());
+    const Deadline next = std::min({sync_due(), copy_at_, down ? retry_at_ : Deadline::max()});
     if (next == Deadline::max()) {
       work_.wait(lock);
     } else {
@@ -748,6 +832,7 @@ void Journal::move_next(std::unique_lock<std::mutex>& lock) {
   const std::shared_ptr<const Storage> from = segment->storage;
   const std::uint64_t bytes = segment->bytes();
   const std::string to = home_.state + "/" + segment_name(segment->base);
+  copy_cursors(lock);
   lock.unlock();
   const std::shared_ptr<const Storage> copy = copy_segment(*from, bytes, to, config_.fsync != Fsync::never);
   const int error = errno;
@@ -793,7 +878,7 @@ bool Journal::restore(std::unique_lock<std::mutex>& lock) {
     return false;
   }
   if (!std::exchange(restoring_, false)) return true;
-  for (const auto& cursor : cursors_) to_store_.push_back(write_of(*cursor));
+  for (const auto& cursor : cursors_) to_store_.push_back(next_write(*cursor));
   for (const SegmentPtr& segment : segments_) {
     if (segment->place == Place::state && needed(*segment)) seal_and_move(segment);
   }
@@ -943,6 +1028,29 @@ void Journal::set_totals(const Totals& totals) {
   totals_ = [totals] { return totals; };
 }
 
+void Journal::assume_totals() {
+  Totals totals;
+  {
+    const std::scoped_lock lock(mutex_);
+    totals.offered = appended_;
+    const auto known = [&](const CursorState& cursor) {
+      const CursorOutcome& o = cursor.outcome;
+      return o.delivered + o.rejected + o.dropped + o.filtered + pending(cursor);
+    };
+    for (const auto& cursor : cursors_) {
+      std::uint64_t& offered = totals.offered[static_cast<std::size_t>(cursor->signal)];
+      offered = std::max(offered, known(*cursor));
+    }
+    for (const auto& cursor : cursors_) {
+      cursor->base_offered = totals.offered[static_cast<std::size_t>(cursor->signal)] - known(*cursor);
+      cursor->base_refused = cursor->base_hook_dropped = 0;
+      to_store_.push_back(next_write(*cursor));
+    }
+  }
+  set_totals(totals);
+  settle();
+}
+
 void Journal::count_damage() {
   std::vector<std::shared_ptr<CursorState>> cursors;
   {
@@ -955,7 +1063,7 @@ void Journal::count_damage() {
     if (c.offered <= found) continue;
     const std::scoped_lock lock(mutex_);
     state->outcome.dropped += c.offered - found;
-    to_store_.push_back(write_of(*state));
+    to_store_.push_back(next_write(*state));
     if (!extent_.problem.empty()) continue;
     extent_.problem = home_.state + ": " + std::to_string(c.offered - found) + " records (" +
                       std::string(signal_name(state->signal)) +
@@ -988,7 +1096,7 @@ std::unique_ptr<Cursor> Journal::cursor(std::string_view name, Signal signal, bo
   name = name.substr(0, sizeof(CursorSlot::name));
   // Taken before the lock: the totals come from the recorder, whose threads never wait for us.
   const Totals totals = totals_();
-  CursorWrite write;
+  std::vector<CursorWrite> writes;
   auto state = std::make_shared<CursorState>();
   {
     const std::scoped_lock lock(mutex_);
@@ -998,22 +1106,31 @@ std::unique_ptr<Cursor> Journal::cursor(std::string_view name, Signal signal, bo
         return std::make_unique<FileCursor>(*this, there);
       }
     }
-    if (dead_) return nullptr;
+    if (dead_ && !cursors_lost()) return nullptr;
     const auto s = static_cast<std::size_t>(signal);
     state->name = name;
     state->signal = signal;
     state->lossy = lossy;
-    state->slot = static_cast<std::uint32_t>(cursors_.size());
-    state->stored_position = end_.load(std::memory_order_relaxed);
+    state->slot = next_slot_++;
+    state->stored_position = dead_ ? segments_.front()->base : end_.load(std::memory_order_relaxed);
     state->position.store(state->stored_position, std::memory_order_relaxed);
     state->base_refused = totals.refused[s];
     state->base_hook_dropped = totals.hook_dropped[s];
-    // Everything journaled or lost before is not this cursor's; what waits in the rings is.
-    state->base_offered = appended_[s] + state->base_refused + state->base_hook_dropped;
+    // Everything journaled or lost before is not this cursor's; what waits in the rings is. All that a dead one holds is.
+    state->base_offered = dead_ ? totals.offered[s] - std::min(totals.offered[s], pending(*state))
+                                : appended_[s] + state->base_refused + state->base_hook_dropped;
     cursors_.push_back(state);
-    write = write_of(*state);
+    // It first, then the others: they say that it is there.
+    writes.push_back(next_write(*state));
+    for (const auto& other : cursors_) {
+      if (other != state) writes.push_back(next_write(*other));
+    }
+    const bool there = std::any_of(segments_.begin(), segments_.end(), [](const SegmentPtr& segment) {
+      return segment->place == Place::state || segment->moving;
+    });
+    if (there && !dead_) copy_cursors_soon();
   }
-  store(write);
+  for (const CursorWrite& write : writes) store(write);
   return std::make_unique<FileCursor>(*this, state);
 }
 
@@ -1048,10 +1165,17 @@ Counts Journal::counts_of(const CursorState& state, const Totals& totals) const 
   c.rejected = state.outcome.rejected;
   c.dropped = state.outcome.dropped + totals.refused[s] - std::min(totals.refused[s], state.base_refused);
   c.filtered = state.outcome.filtered + totals.hook_dropped[s] - std::min(totals.hook_dropped[s], state.base_hook_dropped);
-  for (const SegmentPtr& segment : segments_) {
-    c.pending += segment->count_from(state.position.load(std::memory_order_relaxed), state.signal);
-  }
+  c.pending += pending(state);
   return c;
+}
+
+// With the mutex held: in the segments.
+std::uint64_t Journal::pending(const CursorState& state) const {
+  std::uint64_t count = 0;
+  for (const SegmentPtr& segment : segments_) {
+    count += segment->count_from(state.position.load(std::memory_order_relaxed), state.signal);
+  }
+  return count;
 }
 
 // ---- definitions
@@ -1101,7 +1225,7 @@ bool Journal::close() {
   bool whole = true;
   {
     std::unique_lock lock(mutex_);
-    if (closed_) return true;
+    if (closed_) return closed_whole_;
     closed_ = true;
     if (const Spare spare = std::exchange(spare_, {}); !spare.path.empty()) ::unlink(spare.path.c_str());
     if (!home_.state.empty() && !dead_) whole = restore(lock);
@@ -1132,19 +1256,17 @@ bool Journal::close() {
       }
     }
     if (!cursors_in_state_) {
-      struct stat s {};
       const std::string beside = home_.memory + "/cursors";
-      if (::stat(beside.c_str(), &s) == 0) {
-        if (copy_file(beside, home_.state + "/cursors")) {
-          if (whole) ::unlink(beside.c_str());
-        } else {
-          whole = false;
-          note("close", DiagnosticLevel::error, "state directory " + home_.state + ": the cursors cannot be written: " +
-                                                    errno_text(errno) + "; they stay at " + beside);
-        }
+      if (CursorFile::replace(home_.state + "/cursors", all_cursors())) {
+        if (whole) ::unlink(beside.c_str());
+      } else {
+        whole = false;
+        note("close", DiagnosticLevel::error, "state directory " + home_.state + ": the cursors cannot be written: " +
+                                                  errno_text(errno) + "; they stay at " + beside);
       }
     }
     if (synced && !(definitions_.sync() && cursor_file_.sync() && sync_directory(home_.state))) whole = false;
+    closed_whole_ = whole;
   }
   settle();
   return whole;

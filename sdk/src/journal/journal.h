@@ -78,8 +78,8 @@ class Cursor {
 class Source {
  public:
   virtual ~Source() = default;
-  // Finds the cursor of this name and signal, or makes one: at the end of a live journal; a dead one gives null where it
-  // had none (what nobody asked for stays pending).
+  // Finds the cursor of this name and signal, or makes one: at the end of a live journal; at the beginning of a dead one
+  // whose cursors are lost. Another dead one gives null where it had none (what nobody asked for stays pending).
   [[nodiscard]] virtual std::unique_ptr<Cursor> cursor(std::string_view name, Signal signal, bool lossy) = 0;
   // The Resource message's bytes (opentelemetry.proto.resource.v1.Resource).
   [[nodiscard]] virtual std::string resource() const = 0;
@@ -161,15 +161,17 @@ class Journal final : public Source {
     std::map<std::uint16_t, LastFrame> lanes;  // positions in the lane
     std::uint64_t damaged_bytes = 0;
     std::string problem;  // the last one found: file, offset, what
-    bool cursors_missing = false;  // nobody knows who has got what: nothing is done
+    bool cursors_missing = false;  // there are records, and nobody knows who has got what: nothing is done
     bool unreadable = false;  // a file that is there could not be opened or read: nothing may be concluded from this
   };
-  [[nodiscard]] Extent extent() const { return extent_; }
+  [[nodiscard]] Extent extent() const;
   // Every record from the oldest kept one on, whoever has read it.
   void for_each(const std::function<void(const Record&, std::uint16_t lane)>& each) const;
   // Of frames that end behind `from` only, and with the position where each record ends.
   void walk(std::uint64_t from, const std::function<void(const Record&, std::uint16_t lane, std::uint64_t end)>& each) const;
   void set_totals(const Totals& totals);
+  // Where the recorder is gone, which knew what was offered: sets the totals to what became of it.
+  void assume_totals();
   [[nodiscard]] Totals totals() const { return totals_(); }
   // Takes the oldest segments, as a full journal does, until so many bytes are free. Returns how many are.
   std::uint64_t give_up(std::uint64_t bytes);
@@ -203,14 +205,21 @@ class Journal final : public Source {
   void remove(SegmentPtr segment);  // not by reference: it may be one of segments_
   [[nodiscard]] bool needed(const Segment& segment) const;
   [[nodiscard]] Counts counts_of(const CursorState& state, const Totals& totals) const;
+  [[nodiscard]] std::uint64_t pending(const CursorState& state) const;
   [[nodiscard]] SegmentPtr segment_at(std::uint64_t position) const;
   void seal_and_move(const SegmentPtr& segment);
   void queue_move(const SegmentPtr& segment);
   [[nodiscard]] SegmentPtr movable() const;
   [[nodiscard]] bool known(const SegmentPtr& segment) const;
+  void load_definitions();
   void find_segments(const std::string& directory, Place place, std::vector<FoundSegment>& found);
   void open_segments();
-  void load_cursors(const std::string& path);
+  void load_cursors(const std::vector<std::string>& paths);
+  [[nodiscard]] bool cursors_lost() const;
+  [[nodiscard]] CursorWrite next_write(CursorState& state);
+  [[nodiscard]] std::vector<CursorWrite> all_cursors() const;
+  void copy_cursors_soon();
+  void copy_cursors(std::unique_lock<std::mutex>& lock);
   void open_cursors();
   void store(const CursorWrite& write);
 
@@ -253,11 +262,15 @@ class Journal final : public Source {
   SignalCounts appended_{};
   Extent extent_;
   std::vector<std::shared_ptr<CursorState>> cursors_;
+  std::uint32_t next_slot_ = 0;
+  Deadline copy_at_ = Deadline::max();  // when the cursors are to be copied to the state directory, beside what it holds
+  std::string lost_;  // why not all cursors of a dead journal are known; empty: they are
   std::vector<CursorWrite> to_store_;
   std::vector<SegmentPtr> to_remove_;
   Spare spare_;
   std::vector<Message> to_say_;
   bool closed_ = false;
+  bool closed_whole_ = false;            // what close() answered
 
   std::condition_variable work_;         // for the journal's thread
   std::vector<SegmentPtr> to_move_;

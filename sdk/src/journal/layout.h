@@ -189,11 +189,13 @@ struct CursorSlot {
   std::uint8_t signal;
   std::uint8_t lossy;
   std::uint16_t name_bytes;
-  char name[404];
+  std::uint32_t cursors;         // how many there were when it was written: a file with fewer was cut. kCursorsLost
+  char name[400];
   std::uint64_t checksum;
 };
 static_assert(sizeof(CursorSlot) <= 512);
 inline constexpr std::size_t kCursorSlotBytes = 512;
+inline constexpr std::uint32_t kCursorsLost = UINT32_MAX;  // there had been others, of which nothing is known
 inline constexpr std::uint64_t kCursorMagic = 0x3152554359415721u;  // "!WAYCUR1"
 
 }  // namespace waymark::journal

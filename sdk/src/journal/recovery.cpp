@@ -74,6 +74,8 @@ constexpr std::uint16_t kNoScope = UINT16_MAX;
 
 // Between two looks at the siblings, in milliseconds.
 constexpr int kRest = 500;
+// And where the kernel does not tell of them, or tells of the same one again and again.
+constexpr int kLook = 2000;
 
 std::string id_of(std::string_view body) {
   try {
@@ -96,6 +98,10 @@ std::optional<std::uint64_t> time_of(Signal signal, std::string_view body) {
   }
 }
 
+struct HeaderPage {
+  alignas(64) std::array<char, kHeaderBytes> bytes{};
+};
+
 // Another process's recorder, as bytes that may say anything.
 class DeadRecorder {
  public:
@@ -104,8 +110,18 @@ class DeadRecorder {
     std::unique_ptr<DeadRecorder> r(new DeadRecorder);
     const File file = File::open(path, O_RDONLY);
     const std::uint64_t size = file.valid() ? file.size() : 0;
-    if (size < kHeaderBytes || size > (std::uint64_t{1} << 31)) {
+    if (size < kHeaderBytes || size > kGreatestFile) {
       problem = path + ": " + std::to_string(size) + " bytes, expected a recorder";
+      return nullptr;
+    }
+    // No memory is taken for what says nothing of itself, whatever its size.
+    HeaderPage page;
+    if (!file.read_at(0, page.bytes.data(), page.bytes.size())) {
+      problem = path + ": " + errno_text(errno);
+      return nullptr;
+    }
+    if (const std::string why = doubt(*reinterpret_cast<const RecorderHeader*>(page.bytes.data()), size); !why.empty()) {
+      problem = path + ": " + why;
       return nullptr;
     }
     // One that a living process maps can't be cut shorter than what we copy: the copy is what we read.
@@ -114,19 +130,8 @@ class DeadRecorder {
       problem = path + ": " + errno_text(errno);
       return nullptr;
     }
-    const RecorderHeader& h = r->header();
-    if (h.magic != kRecorderMagic || h.checksum != checksum(&h, offsetof(RecorderHeader, checksum))) {
-      problem = path + ": its header is damaged";
-      return nullptr;
-    }
-    if (h.version != kLayoutVersion) {
-      problem = path + ": layout " + std::to_string(h.version) + ", this program reads " + std::to_string(kLayoutVersion);
-      return nullptr;
-    }
-    if (h.file_bytes != size || h.lanes_offset % 64 != 0 || h.lanes_offset > size ||
-        h.lanes > (size - h.lanes_offset) / kLaneHeaderBytes || h.blocks_offset % 64 != 0 || h.blocks_offset > size ||
-        h.blocks > (size - h.blocks_offset) / kBlockBytes) {
-      problem = path + ": its header's offsets do not fit its size";
+    if (const std::string why = doubt(r->header(), size); !why.empty()) {
+      problem = path + ": " + why;
       return nullptr;
     }
     return r;
@@ -175,7 +180,21 @@ class DeadRecorder {
   }
 
  private:
+  static constexpr std::uint64_t kGreatestFile = std::uint64_t{1} << 31;  // twice what a recorder may be configured to
   DeadRecorder() = default;
+  // Why a header is none of a file of this size that this program reads; empty: it is.
+  static std::string doubt(const RecorderHeader& h, std::uint64_t size) {
+    if (h.magic != kRecorderMagic || h.checksum != checksum(&h, offsetof(RecorderHeader, checksum))) {
+      return "its header is damaged";
+    }
+    if (h.version != kLayoutVersion) {
+      return "layout " + std::to_string(h.version) + ", this program reads " + std::to_string(kLayoutVersion);
+    }
+    const bool fits = h.file_bytes == size && h.lanes_offset % 64 == 0 && h.lanes_offset <= size &&
+                      h.lanes <= (size - h.lanes_offset) / kLaneHeaderBytes && h.blocks_offset % 64 == 0 &&
+                      h.blocks_offset <= size && h.blocks <= (size - h.blocks_offset) / kBlockBytes;
+    return fits ? "" : "its header's offsets do not fit its size";
+  }
   std::vector<char> bytes_;
 };
 
@@ -524,7 +543,8 @@ bool absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
 constexpr const char* kTotalsFile = "/totals";
 
 std::optional<Totals> load_totals(const Home& home) {
-  const auto bytes = read_file(home.state + kTotalsFile, 4096);
+  auto bytes = read_file(home.state + kTotalsFile, 4096);
+  if (!bytes) bytes = read_file(home.memory + kTotalsFile, 4096);
   if (!bytes || bytes->size() != sizeof(Totals)) return std::nullopt;
   Totals totals;
   std::memcpy(&totals, bytes->data(), sizeof totals);
@@ -540,9 +560,6 @@ bool store_totals(const Home& home, const Totals& totals) {
 
 namespace {
 
-struct HeaderPage {
-  alignas(64) std::array<char, kHeaderBytes> bytes{};
-};
 // Null: it is none that can be believed.
 const RecorderHeader* header_of(const File& recorder, HeaderPage& page) {
   if (!recorder.valid() || !recorder.read_at(0, page.bytes.data(), page.bytes.size())) return nullptr;
@@ -588,6 +605,11 @@ std::optional<Totals> look_at_totals(const Home& home, bool& recovered) {
 
 namespace {
 
+// Beside the recorder where the disk refuses.
+bool keep_totals(const Home& home, const Totals& totals) {
+  return store_totals(home, totals) || (home.memory != home.state && store_totals({home.id, home.memory, home.memory}, totals));
+}
+
 // recover_directory() once the directory is ours. Throws for what it can't read.
 std::unique_ptr<RecoveredJournal> read_what_is_left(std::unique_ptr<RecoveredJournal> result, const Identity& identity,
                                                     const Attempts& attempts, const JournalConfig& config, Hook& hook,
@@ -616,6 +638,10 @@ std::unique_ptr<RecoveredJournal> read_what_is_left(std::unique_ptr<RecoveredJou
   }
 
   std::string problem;
+  const auto problems = [&] {
+    const std::string journals = result->journal->extent().problem;
+    return problem.empty() || journals.empty() ? problem + journals : problem + "; " + journals;
+  };
   const std::string recorder_path = result->home.memory + "/recorder";
   struct stat s {};
   const bool there = ::lstat(recorder_path.c_str(), &s) == 0;
@@ -648,13 +674,15 @@ std::unique_ptr<RecoveredJournal> read_what_is_left(std::unique_ptr<RecoveredJou
       attempts.forget();
       result->fresh = true;
       found.damaged_bytes += result->journal->extent().damaged_bytes;
-      if (problem.empty()) problem = result->journal->extent().problem;
-      found.problem = problem;
+      found.problem = problems();
       if (report) report(found);
       result->journal->set_totals(totals);
       // Where the totals can't be kept, the recorder stays: from it they are found again.
-      if (store_totals(result->home, totals)) ::unlink(recorder_path.c_str());
+      if (keep_totals(result->home, totals)) ::unlink(recorder_path.c_str());
     }
+  } else if (!identity.whole) {
+    problem = home.state + "/identity: it is empty or was cut short: whose " + recorder_path +
+              " is can't be told; what was not yet in the journal is lost";
   } else if (!identity.closed) {
     problem = "its recorder " + recorder_path + " is gone" +
               (identity.boot != boot_id() ? ": the machine was started anew since" : "") +
@@ -663,15 +691,15 @@ std::unique_ptr<RecoveredJournal> read_what_is_left(std::unique_ptr<RecoveredJou
   if (!known && !result->fresh && !identity.closed) {
     // Nothing comes from a recorder that is gone or can't be read. Told all the same: who it was, and that it is dead.
     result->fresh = true;
-    found.problem = problem;
+    found.problem = problems();
     found.damaged_bytes += result->journal->extent().damaged_bytes;
     if (report) report(found);
-    store_totals(result->home, result->journal->totals());
+    result->journal->assume_totals();
+    keep_totals(result->home, result->journal->totals());
   }
   // Also where no byte is damaged: a segment that is cut short between two frames, or gone, does not show it.
   result->journal->count_damage();
-  if (problem.empty()) problem = result->journal->extent().problem;
-  if (!problem.empty()) {
+  if (problem = problems(); !problem.empty()) {
     found.problem = problem;
     diagnostics.say(DiagnosticLevel::error, "state directory " + result->home.state + ": " + problem);
   }
@@ -697,6 +725,7 @@ std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_dir
   // What is not ours to recover is left without touching its lock: giving a lock back wakes everyone who watches it.
   const auto refused = [&](const std::optional<Identity>& identity) {
     if (!identity) return false;
+    if (!identity->whole && (identity->version == 0 || identity->version == kLayoutVersion)) return false;  // damage
     if (identity->version != kLayoutVersion) {
       diagnostics.say_once("version " + id, DiagnosticLevel::warning,
                            "state directory " + result->home.state + ": layout " + std::to_string(identity->version) +
@@ -712,8 +741,15 @@ std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_dir
   if (refused(read_identity(result->home.state))) return nullptr;
   result->lock = DirectoryLock::take(result->home.state);
   if (!result->lock.valid() || is_delivered(result->home.state)) return nullptr;
-  const std::optional<Identity> identity = read_identity(result->home.state);
+  std::optional<Identity> identity = read_identity(result->home.state);
   if (refused(identity)) return nullptr;
+  if (identity && !identity->whole) {
+    // What it still says may be half of it. What is in the journal can be told without.
+    const std::string memory = memory_path(id);
+    struct stat s {};
+    *identity = {};
+    identity->memory = !memory.empty() && ::lstat(memory.c_str(), &s) == 0 ? memory : result->home.state;
+  }
   if (!identity) {
     struct stat s {};
     if (::lstat((result->home.state + "/identity").c_str(), &s) == 0 || errno != ENOENT) {
@@ -746,11 +782,15 @@ std::unique_ptr<RecoveredJournal> recover_directory(const std::string& state_dir
   }
 }
 
-void finish_recovered(RecoveredJournal& recovered) {
-  if (!recovered.journal->close()) return;
+bool finish_recovered(RecoveredJournal& recovered) {
+  if (recovered.journal->extent().cursors_missing) return false;
+  // With its memory would go what tells that its recorder has been read.
+  const Home on_disk{recovered.home.id, recovered.home.state, recovered.home.state};
+  if (!load_totals(on_disk) && !store_totals(on_disk, recovered.journal->totals())) return false;
+  if (!recovered.journal->close()) return false;
   // Nobody looks at a delivered one again: its memory goes first.
   remove_memory(recovered.home);
-  mark_delivered(recovered.home.state);
+  return mark_delivered(recovered.home.state);
 }
 
 // Of all its destinations together, as far as its journal tells.
@@ -759,9 +799,12 @@ static std::uint64_t count_pending(const std::string& path, const std::string& m
   Home home{path.substr(path.rfind('/') + 1), path, memory.ends_with(path.substr(path.rfind('/'))) ? memory : path};
   Journal journal(Journal::Found{}, std::move(home), {}, quiet);
   std::uint64_t pending = 0;
-  for (const auto& [name, signal, done] : journal.cursors()) {
+  const auto cursors = journal.cursors();
+  for (const auto& [name, signal, done] : cursors) {
     if (!done) pending += journal.counts_of(name, signal).pending;
   }
+  // Nobody is known who has got any of it.
+  if (cursors.empty()) journal.for_each([&](const Record&, std::uint16_t) { ++pending; });
   return pending;
 }
 
@@ -866,14 +909,10 @@ std::uint64_t trim_dead(const std::string& state_directory, std::uint64_t max_by
 
 SiblingWatch::SiblingWatch(std::string state_directory, std::function<void()> died, Diagnostics& diagnostics)
     : directory_(std::move(state_directory)), died_(std::move(died)), diagnostics_(diagnostics),
-      inotify_(inotify_init1(IN_CLOEXEC | IN_NONBLOCK)), stop_(eventfd(0, EFD_CLOEXEC)),
-      look_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-  if (!inotify_.valid() || !stop_.valid() || !look_.valid() ||
-      inotify_add_watch(inotify_.fd(), directory_.c_str(), IN_MOVED_TO | IN_ONLYDIR) < 0) {
+      stop_(eventfd(0, EFD_CLOEXEC)), look_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  if (!stop_.valid()) {
     diagnostics_.say(DiagnosticLevel::warning, "state directory " + directory_ + ": cannot be watched (" + errno_text(errno) +
                                                    "); what a sibling leaves is recovered at the next start");
-  }
-  if (!stop_.valid()) {
     died_();
     return;
   }
@@ -895,21 +934,38 @@ void SiblingWatch::look() noexcept {
   [[maybe_unused]] const auto told = ::write(look_.fd(), &one, sizeof one);
 }
 
+// Also what is watched already: it may be another one by now.
 void SiblingWatch::watch_homes() {
+  if (!inotify_.valid()) inotify_ = File(inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+  int error = inotify_.valid() ? 0 : errno;
+  const auto watch = [&](const std::string& path, std::uint32_t what) {
+    if (error == 0 && inotify_add_watch(inotify_.fd(), path.c_str(), what) < 0) error = errno;
+  };
+  watch(directory_, IN_MOVED_TO | IN_MOVE_SELF | IN_DELETE_SELF | IN_ONLYDIR);
   for (const std::string& id : list_homes(directory_)) {
     const std::string path = directory_ + "/" + id;
-    // Delivered ones never have an owner again.
-    if (!is_delivered(path)) inotify_add_watch(inotify_.fd(), (path + "/lock").c_str(), IN_CLOSE_WRITE | IN_ONESHOT);
+    if (is_delivered(path)) continue;  // it never has an owner again
+    const int before = error;
+    watch(path + "/lock", IN_CLOSE_WRITE | IN_ONESHOT);
+    if (before == 0 && error == ENOENT) error = 0;  // removed meanwhile
   }
+  blind_ = error != 0;
+  if (!blind_) return;
+  diagnostics_.say_once("watch", DiagnosticLevel::warning,
+                        "state directory " + directory_ + ": cannot be watched (" + errno_text(error) +
+                            "); it is looked at every " + std::to_string(kLook / 1000) +
+                            " s for what siblings leave, until it can be");
 }
 
 void SiblingWatch::run() {
   begin_own_thread("wm-recovery");
   // Whoever died before it was watched.
   died_();
+  int rest = kRest;
   for (;;) {
     pollfd waits[3] = {{inotify_.fd(), POLLIN, 0}, {stop_.fd(), POLLIN, 0}, {look_.fd(), POLLIN, 0}};
-    if (::poll(waits, 3, -1) < 0 && errno != EINTR) return;
+    const int ready = ::poll(waits, 3, blind_ ? kLook : -1);
+    if (ready < 0 && errno != EINTR) return;
     if (waits[1].revents != 0) return;
     std::uint64_t asked = 0;
     const bool look = ::read(look_.fd(), &asked, sizeof asked) > 0;
@@ -920,11 +976,12 @@ void SiblingWatch::run() {
     }
     // Whatever it was: a new sibling may have died before it could be watched.
     watch_homes();
-    if (!heard && !look) continue;
+    if (!heard && !look && ready != 0) continue;
     died_();
     if (!heard) continue;
-    // A directory that could not be recovered tells us of our own giving up: not more often than this.
-    if (::poll(&waits[1], 1, kRest) > 0) return;
+    // A directory that could not be recovered tells us of our own giving up: less and less often.
+    if (::poll(&waits[1], 1, rest) > 0) return;
+    rest = ::poll(&waits[0], 1, 0) > 0 ? std::min(2 * rest, kLook) : kRest;
   }
 }
 

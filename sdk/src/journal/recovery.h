@@ -42,13 +42,15 @@ bool store_totals(const Home& home, const Totals& totals);
 [[nodiscard]] std::optional<Totals> look_at_totals(const Home& home, bool& recovered);
 // When the process was last known alive, as a recorder that nobody has read yet says, in nanoseconds; 0: nothing says so.
 [[nodiscard]] std::uint64_t look_at_last_alive(const Home& home);
-// Everything has been delivered: keeps what `keep_bytes` allows, frees the rest and the memory.
-void finish_recovered(RecoveredJournal& recovered);
+// Everything has been delivered: keeps what `keep_bytes` allows, frees the rest and the memory. False: it is not finished,
+// and is somebody's to finish once the disk can be written; or nobody knows to whom it was delivered (cursors_missing).
+bool finish_recovered(RecoveredJournal& recovered);
 // Dead processes' subdirectories to be recovered ahead of everything else, by name: those during whose recovery a process has
 // died more than once, and the oldest ones whose recorders take more than `recorder_bytes` together.
 [[nodiscard]] std::vector<std::string> urgent_homes(const std::string& state_directory, std::uint64_t recorder_bytes);
-// Removes the oldest dead subdirectories, set aside ones included, beyond `max_bytes` in all, and says how many records that cost. `ours` are those
-// that this process has open, by their names: they count, and stay. Returns by how many bytes that is still too much.
+// Removes the oldest dead subdirectories, set aside ones included, beyond `max_bytes` in all, and says how many records that
+// cost. `ours` are those that this process has open, by their names: they count, and stay. Returns by how many bytes that is
+// still too much.
 std::uint64_t trim_dead(const std::string& state_directory, std::uint64_t max_bytes, const std::set<std::string>& ours,
                         Diagnostics& diagnostics);
 
@@ -70,6 +72,7 @@ class SiblingWatch {
   File inotify_;
   File stop_;
   File look_;
+  bool blind_ = false;  // the kernel does not tell of everything; the thread's own, once there is one
   std::thread thread_;
 };
 
