@@ -2030,7 +2030,7 @@ std::string default_path() {
 }  // namespace
 
 std::shared_ptr<Store> open_sqlite(const SqliteOptions& options) {
-  refuse_network_file_system(options.path);
+  if (!in_memory(options.path)) refuse_network_file_system(options.path);
   return std::make_shared<SqliteStore>(options);
 }
 
@@ -2040,9 +2040,14 @@ const char* claim_statement() noexcept { return kClaim; }
 
 namespace waymark {
 
-std::shared_ptr<Store> open_store(const std::string& where) {
+std::shared_ptr<Store> open_store(const std::string& where, std::function<Timestamp()> clock) {
   if (where.starts_with("postgresql://") || where.starts_with("postgres://")) {
     throw Error(ErrorCode::store, "store: PostgreSQL is not in this version: give a path, or sqlite:PATH");
+  }
+  if (where.starts_with(store::kMemory)) {
+    // A name of its own, so that nobody else has it.
+    const bool named = where.size() > store::kMemory.size();
+    return store::open_sqlite({.path = named ? where : where + SpanId::random().hex(), .clock = std::move(clock)});
   }
   std::string path = where;
   if (path.starts_with("sqlite:")) {
@@ -2052,7 +2057,7 @@ std::shared_ptr<Store> open_store(const std::string& where) {
   if (path.find("://") != std::string::npos) {
     throw Error(ErrorCode::store, "store: a URL of an unknown kind: give a path, or sqlite:PATH");
   }
-  return store::open_sqlite({.path = path.empty() ? store::default_path() : path, .clock = {}});
+  return store::open_sqlite({.path = path.empty() ? store::default_path() : path, .clock = std::move(clock)});
 }
 
 std::string_view job_state_name(JobState state) noexcept {
