@@ -1,5 +1,5 @@
 # The commands of the README. What a command does stands in scripts/.
-.PHONY: help demo test crashtest bench clean
+.PHONY: help demo test crashtest chaostest bench clean
 
 help:
 	@echo "make demo                 build a release and process a satellite scene, with its trace"
@@ -7,6 +7,7 @@ help:
 	@echo "make demo IMAGE=path      the same, on a JPEG or PNG of yours"
 	@echo "make test                 everything that is checked: tests, sanitizers, fuzzers, rules, the installed package"
 	@echo "make crashtest            kills a recording process a thousand times, and after every instruction"
+	@echo "make chaostest            four runners that are killed, stopped and lied to about the time, on 500 jobs"
 	@echo "make bench                what recording costs on this machine"
 	@echo "make clean                remove what was built, and the demo's output"
 
@@ -22,6 +23,10 @@ test:
 crashtest:
 	@scripts/install-deps test
 	@scripts/crashtest
+
+chaostest:
+	@scripts/install-deps test
+	@scripts/chaostest
 
 bench:
 	@scripts/install-deps test

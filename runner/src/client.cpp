@@ -99,6 +99,7 @@ struct Jobs::Shared {
   std::string cluster;
   std::string cache_directory;
   bool cache_spans = false;
+  TimeSource time;
   Tracer tracer;
 
   std::mutex runners_mutex;
@@ -167,7 +168,7 @@ Job Jobs::submit(std::string_view name, TaskSet roots, const JobOptions& options
     job.span = shared_->tracer.new_root(std::string(names::kJob) + std::string(name));
   }
   if (span.context().valid()) job.submitter = span.context();
-  job.not_before = std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now());
+  job.not_before = shared_->time.now();
   job.roots = roots.batch_->take();
   if (job.roots.tasks.size() == 1) {
     const TaskName& task = job.roots.tasks[0].name;
@@ -235,7 +236,9 @@ Client::Client(const ClientOptions& options) : jobs_(std::make_shared<Jobs::Shar
   shared.cluster = options.cluster;
   shared.cache_directory = options.cache_directory;
   shared.cache_spans = options.cache_spans;
-  shared.store = open_store(options.store);
+  shared.store = open_store(options.store, options.time.now);
+  shared.time = options.time;
+  if (!shared.time.now) shared.time.now = detail::system_time;
   shared.tracer = shared.telemetry->tracer(names::kRunnerScope);
   shared.telemetry->on_recovered([weak = std::weak_ptr(jobs_.shared_)](const Recovered& recovered) {
     const auto known = weak.lock();
@@ -258,7 +261,8 @@ Runner Client::make_runner(std::vector<TaskType> tasks, const RunnerOptions& opt
                                                                        .tasks = std::move(tasks),
                                                                        .runner = options,
                                                                        .cache_directory = shared.cache_directory,
-                                                                       .cache_spans = shared.cache_spans});
+                                                                       .cache_spans = shared.cache_spans,
+                                                                       .time = shared.time});
   const std::scoped_lock lock(shared.runners_mutex);
   std::erase_if(shared.runners, [](const auto& runner) { return runner.expired(); });
   shared.runners.push_back(loop);

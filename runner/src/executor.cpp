@@ -42,9 +42,16 @@ void Progress::done(std::uint64_t count) const {
 }
 
 namespace detail {
-namespace {
 
-Timestamp now() { return std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now()); }
+std::chrono::nanoseconds run_out_of_time(Context& context) {
+  Attempt& attempt = *context.attempt_;
+  if (attempt.timeout().count() == 0) return attempt.timeout();
+  attempt.time_out();
+  attempt.stop_source().request_stop();
+  return attempt.timeout();
+}
+
+namespace {
 
 // In [0, 1).
 double random_fraction() {
@@ -62,6 +69,10 @@ std::chrono::nanoseconds wait_before_retry(const RetryConfig& backoff, std::uint
 }
 
 }  // namespace
+
+Timestamp system_time() {
+  return std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now());
+}
 
 void ProgressBoard::close() {
   const std::scoped_lock lock(mutex_);

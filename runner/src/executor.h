@@ -53,6 +53,8 @@ class ProgressBoard {
   std::vector<std::shared_ptr<ProgressLabel>> changes_;
 };
 
+[[nodiscard]] Timestamp system_time();
+
 // What the attempts of one runner stand on.
 struct AttemptGround {
   std::shared_ptr<Store> store;
@@ -60,6 +62,7 @@ struct AttemptGround {
   RetryConfig backoff;
   std::string cache_directory;  // empty: job caches are in the store
   bool cache_spans = false;
+  std::function<Timestamp()> now;
   std::vector<TaskType> types;
 };
 
@@ -106,6 +109,7 @@ class Attempt {
   [[nodiscard]] std::stop_token stop_token() const noexcept { return stop_.get_token(); }
 
  private:
+  [[nodiscard]] Timestamp now() const { return ground_->now(); }
   void fail(const std::exception_ptr& exception, bool for_good);
   void fail_by_timeout(Finish& finish) const;
   [[nodiscard]] std::optional<std::chrono::nanoseconds> wait_before_next() const;

@@ -30,6 +30,7 @@
 
 #include "executor.h"
 #include "instrumentation.h"
+#include "waymark/client.h"
 #include "waymark/runner.h"
 #include "waymark/store.h"
 #include "waymark/task.h"
@@ -45,6 +46,7 @@ struct LoopOptions {
   RunnerOptions runner;
   std::string cache_directory;
   bool cache_spans = false;
+  TimeSource time;
 };
 
 // Threads that hang in a task keep it alive.
@@ -81,6 +83,7 @@ class RunnerLoop : public std::enable_shared_from_this<RunnerLoop> {
   void keep_lease();
   bool step(std::unique_lock<std::mutex>& lock, bool stopping);
   void wait(std::unique_lock<std::mutex>& lock, bool stopping);
+  bool pass_time(std::unique_lock<std::mutex>& lock);
   template <class Call>
   auto patiently(Call call);
   void lose_lease(std::unique_lock<std::mutex>& lock, std::vector<std::shared_ptr<Attempt>> finished);
@@ -119,6 +122,7 @@ class RunnerLoop : public std::enable_shared_from_this<RunnerLoop> {
   std::vector<std::int64_t> recorded_;  // outbox rows that may go
   std::vector<LostRunner> lost_;
   std::optional<Clock::time_point> due_;  // when the store's next scheduled task is
+  std::chrono::nanoseconds due_in_{0};  // and how long that was when the store said so
   Clock::time_point last_start_;  // of a queued task
   Clock::time_point last_progress_;
   double seconds_per_task_ = 1;  // moving average; decides how much to prefetch

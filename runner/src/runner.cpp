@@ -41,6 +41,7 @@ RunnerLoop::RunnerLoop(LoopOptions options)
                         .backoff = options_.runner.backoff,
                         .cache_directory = options_.cache_directory,
                         .cache_spans = options_.cache_spans,
+                        .now = options_.time.now,
                         .types = options_.tasks})),
       instrumentation_(ground_->instrumentation) {
   RunnerOptions& runner = options_.runner;
@@ -376,6 +377,8 @@ void RunnerLoop::lose_lease(std::unique_lock<std::mutex>& lock, std::vector<std:
   instrumentation_.logger().warning("the lease was lost: this runner's tasks were given to others",
                                     {{names::kRunnerId, id_}, {"tasks", lost}});
   patiently([&] { join_store(); });
+  // Whoever took them may be gone as well.
+  record(patiently([&] { return options_.store->sweep(worker_, options_.runner.max_lost); }).spans);
   lock.lock();
   changed_ = true;
 }
@@ -491,9 +494,26 @@ bool RunnerLoop::step(std::unique_lock<std::mutex>& lock, bool stopping) {
   }
   if (want > 0) {
     due_ = result.due ? std::optional(Clock::now() + *result.due) : std::nullopt;
+    if (result.due) due_in_ = std::max(*result.due, std::chrono::nanoseconds(0));
     more_ = claimed.size() == want;
   }
   if (!result.stopping.empty()) stop_some(lock, result.stopping);
+  return true;
+}
+
+// Where time need not be waited for: true if it has passed until the next task is due.
+bool RunnerLoop::pass_time(std::unique_lock<std::mutex>& lock) {
+  const bool at_rest = active_.empty() && queue_.empty() && finished_.empty() && recorded_.empty();
+  if (!options_.time.pass || !due_ || !at_rest) return false;
+  due_.reset();
+  changed_ = true;
+  const WorkerId worker = worker_;
+  lock.unlock();
+  options_.time.pass(due_in_);
+  // The lease would have been renewed meanwhile.
+  const auto deadline = patiently([&] { return options_.store->renew(worker); });
+  lock.lock();
+  if (deadline) deadline_ = *deadline;
   return true;
 }
 
@@ -546,7 +566,10 @@ void RunnerLoop::run(const std::stop_token& stop, bool until_idle, std::optional
         lock.lock();
         if (idle && !anything_new()) break;
       }
-      if (!anything_new() && stop.stop_requested() == stopping) wait(lock, stopping);
+      if (!anything_new() && stop.stop_requested() == stopping) {
+        if (!stopping && pass_time(lock)) continue;
+        wait(lock, stopping);
+      }
     }
   } catch (...) {
     {

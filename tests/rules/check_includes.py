@@ -40,6 +40,7 @@ HOMES = {
     "libpq": (r"libpq", ["runner/src/store/"]),
     "CLI11": (r"CLI/", ["runner/src/cli/", "examples/"]),
     "libjpeg": (r"(jpeglib|jerror|turbojpeg)\.h$", ["examples/"]),
+    "GoogleTest": (r"g(test|mock)/", ["examples/workflow_test/"]),
     "libpng": (r"png\.h$", ["examples/"]),
     "Python": (r"Python\.h$", ["bindings/python/"]),
 }

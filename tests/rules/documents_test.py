@@ -145,14 +145,20 @@ class DocumentsTest(unittest.TestCase):
         tables = re.findall(r"CREATE TABLE (\w+)\(", read("runner/src/store/schema.h"))
         self.assertEqual(sorted(code(row[0])[0] for row in rows("docs/runner.md", "## The store")), sorted(tables))
 
-    def test_what_the_runner_guarantees_is_tested(self):
-        tests = sources("tests/**/*.cpp")
-        guarantees = rows("docs/runner.md", "## What holds, and by what")
-        self.assertGreater(len(guarantees), 10)
-        for guarantee, _, shown_by in guarantees:
-            self.assertTrue(code(shown_by), guarantee)
+    def assert_shown(self, promises):
+        """Each promise's last cell names tests that there are: of GoogleTest, or of CTest."""
+        tests = sources("tests/**/*.cpp", "tests/**/CMakeLists.txt")
+        self.assertGreater(len(promises), 10)
+        for promise, _, shown_by in promises:
+            self.assertTrue(code(shown_by), promise)
             for test in code(shown_by):
-                self.assertRegex(tests, r"TEST(_[FP])?\(" + test.replace(".", ", ") + r"\)", guarantee)
+                if "." in test:
+                    self.assertRegex(tests, r"TEST(_[FP])?\(" + test.replace(".", ", ") + r"\)", promise)
+                else:
+                    self.assertIn(f"add_test(NAME {test} ", tests, promise)
+
+    def test_what_the_runner_guarantees_is_tested(self):
+        self.assert_shown(rows("docs/runner.md", "## What holds, and by what"))
 
     def test_the_runners_metrics_are_the_tables(self):
         known = re.findall(r'inline constexpr Metric \w+\{"([^"]+)", "([^"]+)"', read("runner/src/instrumentation.h"))
@@ -169,16 +175,7 @@ class DocumentsTest(unittest.TestCase):
         self.assertEqual(sorted(documented), sorted(known))
 
     def test_what_delivery_promises_is_tested(self):
-        tests = sources("tests/**/*.cpp", "tests/**/CMakeLists.txt")
-        promises = rows("docs/delivery.md", "## Faults against outcomes")
-        self.assertGreater(len(promises), 10)
-        for fault, _, shown_by in promises:
-            self.assertTrue(code(shown_by), fault)
-            for test in code(shown_by):
-                if "." in test:
-                    self.assertRegex(tests, r"TEST(_[FP])?\(" + test.replace(".", ", ") + r"\)", fault)
-                else:
-                    self.assertIn(f"add_test(NAME {test} ", tests, fault)
+        self.assert_shown(rows("docs/delivery.md", "## Faults against outcomes"))
 
     def test_every_package_that_is_installed_is_explained(self):
         script = read("scripts/install-deps")

@@ -36,6 +36,9 @@ struct Engine {
 inline std::vector<Engine> engines() {
   return {{"Sqlite", [](const std::string& directory, std::function<Timestamp()> clock) {
              return store::open_sqlite({.path = directory + "/store.db", .clock = std::move(clock)});
+           }},
+          {"Memory", [](const std::string& directory, std::function<Timestamp()> clock) {
+             return open_store("memory:" + directory, std::move(clock));
            }}};
 }
 

@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -24,15 +25,24 @@ namespace waymark {
 
 class Store;
 
+// Whose time a client goes by. Tests give it another than the machine's: see workflow_testing.h.
+struct TimeSource {
+  std::function<Timestamp()> now = {};  // of attempts, and of an embedded store; none: the system's
+  // Called by a runner that has nothing to do for so long. None: it waits.
+  std::function<void(std::chrono::nanoseconds)> pass = {};
+};
+
 struct ClientOptions {
   std::string name = {};   // of this program among the runners; default: the telemetry's service name
   // A path, or sqlite:PATH. Default: $XDG_STATE_HOME/waymark/store.db, else ~/.local/state/waymark/store.db.
+  // memory: is one that is gone with the client; all that open memory:NAME in this process have the same one.
   std::string store = {};
   std::string cluster = "default";   // where its jobs go, and where its runners take work from
   Telemetry* telemetry = nullptr;    // default: the process's; must outlive the client
   // Where job caches lie, the same for all runners; it is made. Empty: in the store.
   std::string cache_directory = {};
   bool cache_spans = false;          // a span for each operation of a job cache
+  TimeSource time = {};
 };
 
 struct JobOptions {

@@ -7,6 +7,7 @@
 //   cache and display() throw Error(store).
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -27,9 +28,13 @@
 
 namespace waymark {
 
+class Context;
+
 namespace detail {
 class Attempt;
 struct ProgressLabel;
+// For tests: the time of this attempt is over now, and its stop token is asked. How long it was; 0: it has no timeout.
+std::chrono::nanoseconds run_out_of_time(Context& context);
 }  // namespace detail
 
 // A named count that whoever looks at the job sees while the task runs. Calls are cheap; what they add up to is written
@@ -116,6 +121,7 @@ class Context {
   [[nodiscard]] std::optional<std::string> kept_step(std::string_view name);
   void keep_step(std::string_view name, std::string_view result);
   [[nodiscard]] Span step_span(std::string_view name) const;
+  friend std::chrono::nanoseconds detail::run_out_of_time(Context& context);
   detail::Attempt* attempt_;
 };
 

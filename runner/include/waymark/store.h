@@ -281,7 +281,7 @@ class Store {
   [[nodiscard]] virtual std::shared_ptr<void> watch(std::function<void()> changed) = 0;
 };
 
-// A path or sqlite:PATH; empty for the default place (see ClientOptions::store).
-[[nodiscard]] std::shared_ptr<Store> open_store(const std::string& where);
+// See ClientOptions::store. `clock` is an embedded store's time; none: the system's.
+[[nodiscard]] std::shared_ptr<Store> open_store(const std::string& where, std::function<Timestamp()> clock = {});
 
 }  // namespace waymark

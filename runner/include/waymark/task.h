@@ -18,6 +18,7 @@
 
 #include <concepts>
 #include <exception>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
@@ -65,7 +66,7 @@ struct TaskName {
 // One task that a runner can run.
 struct TaskType {
   TaskName name;
-  void (*execute)(std::string_view input, Context& context);
+  std::function<void(std::string_view input, Context& context)> execute;
 };
 
 namespace detail {

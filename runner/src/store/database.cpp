@@ -81,10 +81,12 @@ void Statement::bind_one(int index, std::nullptr_t) {
 Database::Database(std::string path, std::chrono::milliseconds patience, Missing missing)
     : path_(std::move(path)), patience_(patience) {
   // Threads take turns by a mutex of ours.
-  const int code = sqlite3_open_v2(path_.c_str(), &handle_,
-                                   SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX |
-                                       (missing == Missing::create ? SQLITE_OPEN_CREATE : 0),
-                                   nullptr);
+  const int flags =
+      SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | (missing == Missing::create ? SQLITE_OPEN_CREATE : 0);
+  // SQLite's memdb is a file system in memory, with the locks that files have; names there begin with a slash.
+  const bool memory = in_memory(path_);
+  const std::string place = memory ? "/" + path_ : path_;
+  const int code = sqlite3_open_v2(place.c_str(), &handle_, flags, memory ? "memdb" : nullptr);
   try {
     if (code != SQLITE_OK) fail(code, "open it");
     sqlite3_extended_result_codes(handle_, 1);
@@ -92,6 +94,7 @@ Database::Database(std::string path, std::chrono::milliseconds patience, Missing
     execute(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY;"
         "PRAGMA cache_size = -32768; PRAGMA journal_size_limit = 67108864; PRAGMA wal_autocheckpoint = 4000;");
+    if (memory) return;
     struct stat file {};
     if (stat(path_.c_str(), &file) != 0) fail(SQLITE_CANTOPEN, "look at it");
     device_ = file.st_dev;
@@ -103,6 +106,7 @@ Database::Database(std::string path, std::chrono::milliseconds patience, Missing
 }
 
 void Database::check_present() const {
+  if (in_memory(path_)) return;
   struct stat file {};
   const bool there = stat(path_.c_str(), &file) == 0;
   if (there && file.st_dev == device_ && file.st_ino == inode_) return;

@@ -20,6 +20,10 @@ namespace waymark::store {
 
 class Database;
 
+// A database in this process's memory is called memory:NAME. It lasts for as long as somebody has it open.
+inline constexpr std::string_view kMemory = "memory:";
+[[nodiscard]] inline bool in_memory(std::string_view path) noexcept { return path.starts_with(kMemory); }
+
 // Bound as a blob.
 struct Bytes {
   std::string_view data;

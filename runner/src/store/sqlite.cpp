@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "store/database.h"
+#include "store/fault.h"
 #include "store/schema.h"
 #include "store/wake.h"
 #include "waymark/error.h"
@@ -674,10 +675,14 @@ bool SqliteStore::finish(WorkerId worker, const Finish& f, Ns now, Ends& ends) {
     const std::int64_t skipped_by = none ? 0 : cut_by(held.boundary);
     const bool skipped = !none && (skipped_by != 0 || is_stopping(held.job));
     const bool leaf = none || skipped;
-    const std::int64_t children = leaf ? 0 : static_cast<std::int64_t>(f.subtasks.tasks.size());
+    std::int64_t children = leaf ? 0 : static_cast<std::int64_t>(f.subtasks.tasks.size());
+    if (planted(Fault::early_close) && children > 1) --children;
     const std::int64_t span = leaf ? 0 : number(SpanId::random());
-    sql("UPDATE task SET state = ?, ended_at = ?5, closed_at = max(closed_at, ?5), open_children = ?2, "
-        "subtasks_span = ?3 WHERE id = ?4 AND worker = ?6 AND attempt = ?7 AND state = 2")
+    sql(planted(Fault::no_fence)
+            ? "UPDATE task SET state = ?, ended_at = ?5, closed_at = max(closed_at, ?5), open_children = ?2, "
+              "subtasks_span = ?3 WHERE id = ?4 AND ?6 = ?6 AND ?7 = ?7"
+            : "UPDATE task SET state = ?, ended_at = ?5, closed_at = max(closed_at, ?5), open_children = ?2, "
+              "subtasks_span = ?3 WHERE id = ?4 AND worker = ?6 AND attempt = ?7 AND state = 2")
         .run(code(none ? TaskState::completed : TaskState::computed), children,
              leaf ? std::nullopt : std::optional(span), f.task, end, worker, f.attempt);
     if (!written()) return applied_before();
@@ -761,6 +766,7 @@ void SqliteStore::close_span(WorkerId worker, EnclosingSpan span, std::vector<En
            span.task ? std::optional(span.task) : std::nullopt, number(span.span), parent, ns(span.start), ns(span.end),
            code(span.outcome), text_or_null(span.error_type), text_or_null(span.error), span.tasks);
   span.id = writer_.database.last_id();
+  if (planted(Fault::early_outbox)) sql("DELETE FROM span_outbox WHERE id = ?").run(span.id);
   closed.push_back(std::move(span));
 }
 
@@ -816,7 +822,7 @@ void SqliteStore::settle(WorkerId worker, Ns now, Ends& ends, std::vector<Enclos
     const std::int64_t span = s.integer(1);
     const Ns end = s.integer(2);
     s.reset();
-    if (!is_closed) continue;
+    if (!is_closed || planted(Fault::no_countdown)) continue;
     sql("UPDATE task SET deps_left = deps_left - 1, dep_span = iif(?1 >= ifnull(dep_end, 0), ?2, dep_span), "
         "dep_end = max(ifnull(dep_end, 0), ?1), ready_at = ?3, "
         "state = iif(state = 0 AND deps_left = 1, iif(run_at > ?3, 9, 1), state) "
@@ -969,6 +975,7 @@ std::optional<Timestamp> SqliteStore::renew(WorkerId worker) {
     Statement& s = sql("UPDATE worker SET lease_until = ? + lease WHERE id = ? RETURNING lease_until");
     if (s.bind(now(), worker).step()) end = timestamp(s.integer(0));
     s.reset();
+    if (planted(Fault::no_fence) && !end) end = timestamp(now());
   });
   return end;
 }
@@ -1090,11 +1097,12 @@ Exchanged SqliteStore::exchange(const Exchange& exchange) {
   if (!anything_for(exchange, known->second, now(), result)) return result;
   result = {};
 
+  if (planted(Fault::other_span) && !exchange.recorded.empty()) hold_fault_open();
   Ends ends;
   transact([&] {
     const Ns t = now();
     Statement& alive = sql("SELECT 1 FROM worker WHERE id = ?");
-    result.lease_lost = !alive.bind(exchange.worker).step();
+    result.lease_lost = !alive.bind(exchange.worker).step() && !planted(Fault::no_fence);
     alive.reset();
     if (result.lease_lost) return;
     for (const std::int64_t id : exchange.recorded) sql("DELETE FROM span_outbox WHERE id = ?").run(id);
@@ -1111,6 +1119,7 @@ Exchanged SqliteStore::exchange(const Exchange& exchange) {
     list_stopping(exchange.worker, result);
   });
 
+  if (planted(Fault::early_outbox) && !result.closed.empty()) hold_fault_open();
   if (result.lease_lost) {
     result.accepted.assign(exchange.finishes.size(), false);
     workers_.erase(known);
@@ -1398,6 +1407,7 @@ void SqliteStore::lose(WorkerId worker, const std::unordered_map<std::int64_t, L
     running.push_back({list.integer(0), list.integer(1), list.integer(2), list.integer(3), list.integer(4),
                        list.integer(5), list.integer(7), static_cast<int>(list.integer(6))});
   }
+  if (planted(Fault::lost_task)) running.clear();
   for (const Running& task : running) {
     bool charged = true;
     bool started = true;
@@ -1471,7 +1481,7 @@ void SqliteStore::take_leftovers(WorkerId by, std::vector<EnclosingSpan>& spans)
     span.job = job_record(s.integer(1));
     span.task = s.integer(2);
     if (span.task) span.name = kind(s.integer(11)).first;
-    span.span = span_id(s.integer(3));
+    span.span = planted(Fault::other_span) ? SpanId::random() : span_id(s.integer(3));
     if (!s.null(4)) span.parent = span_id(s.integer(4));
     span.start = timestamp(s.integer(5));
     span.end = timestamp(s.integer(6));
@@ -2056,7 +2066,7 @@ std::string default_path() {
 }  // namespace
 
 std::shared_ptr<Store> open_sqlite(const SqliteOptions& options) {
-  refuse_network_file_system(options.path);
+  if (!in_memory(options.path)) refuse_network_file_system(options.path);
   return std::make_shared<SqliteStore>(options);
 }
 
@@ -2066,9 +2076,14 @@ const char* claim_statement() noexcept { return kClaim; }
 
 namespace waymark {
 
-std::shared_ptr<Store> open_store(const std::string& where) {
+std::shared_ptr<Store> open_store(const std::string& where, std::function<Timestamp()> clock) {
   if (where.starts_with("postgresql://") || where.starts_with("postgres://")) {
     throw Error(ErrorCode::store, "store: PostgreSQL is not in this version: give a path, or sqlite:PATH");
+  }
+  if (where.starts_with(store::kMemory)) {
+    // A name of its own, so that nobody else has it.
+    const bool named = where.size() > store::kMemory.size();
+    return store::open_sqlite({.path = named ? where : where + SpanId::random().hex(), .clock = std::move(clock)});
   }
   std::string path = where;
   if (path.starts_with("sqlite:")) {
@@ -2078,7 +2093,7 @@ std::shared_ptr<Store> open_store(const std::string& where) {
   if (path.find("://") != std::string::npos) {
     throw Error(ErrorCode::store, "store: a URL of an unknown kind: give a path, or sqlite:PATH");
   }
-  return store::open_sqlite({.path = path.empty() ? store::default_path() : path, .clock = {}});
+  return store::open_sqlite({.path = path.empty() ? store::default_path() : path, .clock = std::move(clock)});
 }
 
 std::string_view job_state_name(JobState state) noexcept {

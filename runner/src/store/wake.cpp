@@ -14,7 +14,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 
+#include "store/database.h"
 #include "waymark/propagation.h"
 
 namespace waymark::store {
@@ -53,9 +55,20 @@ bool own_directory(const std::string& path) {
   return errno == EEXIST && lstat(path.c_str(), &s) == 0 && S_ISDIR(s.st_mode) && access(path.c_str(), W_OK) == 0;
 }
 
+// Stores in memory that are the same one: only this process can have it, so they call each other.
+struct Neighbours {
+  std::mutex mutex;
+  std::multimap<std::string, Wake*> by_file;
+};
+Neighbours& neighbours() {
+  static Neighbours n;
+  return n;
+}
+
 }  // namespace
 
 std::string Wake::socket_directory(const std::string& file) {
+  if (in_memory(file)) return {};
   std::string beside = file + ".wake";
   if (beside.size() + kNameLength <= kLongestPath) return beside;
   char name[64];
@@ -68,9 +81,18 @@ std::string Wake::socket_directory(const std::string& file) {
 }
 
 Wake::Wake(const std::string& file, std::function<std::int64_t()> version)
-    : directory_(socket_directory(file)), version_(std::move(version)) {}
+    : directory_(socket_directory(file)), version_(std::move(version)) {
+  if (!directory_.empty()) return;
+  memory_ = file;
+  const std::scoped_lock lock(neighbours().mutex);
+  neighbours().by_file.emplace(memory_, this);
+}
 
 Wake::~Wake() {
+  if (!memory_.empty()) {
+    const std::scoped_lock lock(neighbours().mutex);
+    std::erase_if(neighbours().by_file, [&](const auto& entry) { return entry.second == this; });
+  }
   if (thread_.joinable()) {
     const std::uint64_t one = 1;
     [[maybe_unused]] const auto written = write(stop_fd_, &one, sizeof one);
@@ -88,7 +110,7 @@ Wake::~Wake() {
 std::shared_ptr<void> Wake::watch(std::function<void()> changed) {
   auto watcher = std::make_shared<Watcher>(Watcher{std::move(changed)});
   const std::scoped_lock lock(watchers_mutex_);
-  if (!started_) start();
+  if (!started_ && memory_.empty()) start();
   watchers_.push_back(watcher);
   // Whoever lets go of it waits for calls that are under way.
   return {watcher.get(), [this, watcher](void*) mutable {
@@ -152,6 +174,12 @@ void Wake::call_watchers() {
 }
 
 void Wake::notify() {
+  if (!memory_.empty()) {
+    const std::scoped_lock lock(neighbours().mutex);
+    const auto [first, last] = neighbours().by_file.equal_range(memory_);
+    for (auto it = first; it != last; ++it) it->second->call_watchers();
+    return;
+  }
   call_watchers();
   tell_other_processes();
 }

@@ -1,9 +1,9 @@
 // How whoever waits for a store's file learns that it has changed.
 //
-// Watchers of the same process are called directly. Other processes bind a datagram socket each in a directory beside
-// the file (`<file>.wake`), and whoever commits sends every one of them a byte. Where that fails (a path that is too
-// long goes to a short directory instead; a file system without sockets), a look at the file's version every 50 to
-// 250 ms finds the change.
+// Watchers of the same process's store are called directly, also those of a store in memory that is the same one. Other
+// processes bind a datagram socket each in a directory beside the file (`<file>.wake`), and whoever commits sends every one
+// of them a byte. Where that fails (a path that is too long goes to a short directory instead; a file system without
+// sockets), a look at the file's version every 50 to 250 ms finds the change.
 //
 // Hides: sockets, the listening thread, the fallback.
 // Threads: any. The listening thread lives from the first watch() to the destructor.
@@ -36,7 +36,8 @@ class Wake {
   // Tells everybody, here and elsewhere.
   void notify();
 
-  // The directory of the sockets: beside the file, or a short one where that would be longer than a socket's address.
+  // The directory of the sockets: beside the file, or a short one where that would be longer than a socket's address. None
+  // for a store in memory.
   [[nodiscard]] static std::string socket_directory(const std::string& file);
 
  private:
@@ -49,6 +50,7 @@ class Wake {
   void tell_other_processes();
 
   std::string directory_;
+  std::string memory_;  // the name of a store in memory; empty for a file
   std::function<std::int64_t()> version_;
 
   std::mutex watchers_mutex_;  // held while watchers are called
