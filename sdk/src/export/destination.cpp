@@ -553,7 +553,8 @@ Destination::Delivered Destination::deliver(journal::Cursor& cursor, const Setti
   const DestinationConfig& config = settings.config;
   const std::uint64_t records = batch_.records();
   const auto give_up_age = config.retry.give_up_age;
-  std::optional<std::chrono::steady_clock::time_point> since;  // it is refused for reasons that count
+  constexpr auto kNever = std::chrono::steady_clock::time_point::max();
+  auto since = kNever;  // it is refused for reasons that count
   backoff_.reset();
   for (;;) {
     Wait wait{.settings = settings.number};
@@ -566,7 +567,7 @@ Destination::Delivered Destination::deliver(journal::Cursor& cursor, const Setti
       wait.hurried = hurry_;
       last_chance = stopping_;
     }
-    if (give_up_age.count() > 0 && !since) since = now();
+    if (give_up_age.count() > 0 && since == kNever) since = now();
     const Delivery delivery = settings.sink->send(batch_.pieces());
     {
       const std::lock_guard lock(mutex_);
@@ -623,9 +624,10 @@ Destination::Delivered Destination::deliver(journal::Cursor& cursor, const Setti
     }
 
     if (unauthorized && refresh_credentials(settings)) continue;
-    if (unauthorized) since.reset();  // that is about the credentials, and says nothing of how old the batch may get
-    const auto age = since ? now() - *since : std::chrono::nanoseconds(0);
-    if (since && age >= give_up_age) {
+    if (unauthorized) since = kNever;  // that is about the credentials, and says nothing of how old the batch may get
+    const bool ages = since != kNever;
+    const auto age = ages ? now() - since : std::chrono::nanoseconds(0);
+    if (ages && age >= give_up_age) {
       outcome.dropped += records;
       note("given up", DiagnosticLevel::error,
            records_text(records) + " dropped: not taken for longer than retry.give_up_age" + why);
@@ -645,7 +647,7 @@ Destination::Delivered Destination::deliver(journal::Cursor& cursor, const Setti
     wait.time = backoff_.next(config.retry, delivery.retry_after);
     wait.asked_for = delivery.retry_after.count() > 0;
     wait.credentials = unauthorized ? settings.headers_file.get() : nullptr;
-    if (since && !wait.asked_for) wait.time = std::min<std::chrono::nanoseconds>(wait.time, give_up_age - age);
+    if (ages && !wait.asked_for) wait.time = std::min<std::chrono::nanoseconds>(wait.time, give_up_age - age);
     cursor.abandon();
     set_failing(true);
     if (!pause(wait)) return Delivered::over;
