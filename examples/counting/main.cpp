@@ -14,11 +14,12 @@
 int main() {
   using namespace std::chrono_literals;
   const bool elsewhere = std::getenv("OTEL_METRICS_ENDPOINT") != nullptr;
-  waymark::configure_otel_metrics({.service = "counting",
-                                   .endpoint = elsewhere ? "" : "http://localhost:4318",
-                                   .interval = 10s,
-                                   // A word is told by its length alone, and no more than that is kept of it.
-                                   .views = {{.select = {.name = "words.read"}, .attribute_keys = {{"length"}}}}});
+  // A word is told by its length alone, and no more than that is kept of it.
+  const waymark::View by_length{.select = {.name = "words.read"}, .attribute_keys = {{"length"}}};
+  waymark::MetricsOptions metrics{.service = "counting", .interval = 10s};
+  if (!elsewhere) metrics.endpoint = "http://localhost:4318";
+  metrics.views = {by_length};
+  waymark::configure_otel_metrics(metrics);
 
   const waymark::Meter meter = waymark::meter("counting");
   const auto words = meter.counter("words.read", {.unit = "{word}", .description = "Words, by their length"});
