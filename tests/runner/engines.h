@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,9 @@ struct Engine {
   const char* name;
   std::function<std::shared_ptr<Store>(const std::string& directory, std::function<Timestamp()> clock)> open;
 };
+
+// In the names of tests.
+inline void PrintTo(const Engine& engine, std::ostream* out) { *out << engine.name; }
 
 inline std::vector<Engine> engines() {
   return {{"Sqlite", [](const std::string& directory, std::function<Timestamp()> clock) {

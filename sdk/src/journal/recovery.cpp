@@ -467,7 +467,10 @@ bool absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
 
   std::unordered_set<std::string> closed_before;
   bool told_before = false;
+  // A crash is told where something was recorded, or asked for: a process that died before is nobody's to be told of.
+  bool is_somebodys = !journal.cursors().empty();
   journal.for_each([&](const Record& record, std::uint16_t lane) {
+    is_somebodys = true;
     if (lane != kNoLane) return;
     if (record.signal == Signal::traces) closed_before.insert(id_of(record.body));
     told_before = told_before || is_crash_record(record);
@@ -527,9 +530,10 @@ bool absorb(const DeadRecorder& recorder, Journal& journal, Hook& hook, bool app
     if (closed_before.contains(id_of(closed->body)) && !planted(Fault::twice)) continue;
     append_record(records, Signal::traces, block.scope, closed->body);
     ++stretch.records[static_cast<std::size_t>(Signal::traces)];
+    is_somebodys = true;
     if (records.size() > kMaximumRecordBytes) flush();
   }
-  if (crash && crashed == nullptr) {
+  if (crash && crashed == nullptr && is_somebodys) {
     ++totals.offered[static_cast<std::size_t>(Signal::logs)];
     if (!told_before) {
       append_record(records, Signal::logs, kNoScope, crash_record(found.crash));

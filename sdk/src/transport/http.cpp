@@ -436,7 +436,18 @@ struct HttpClient::State {
   // is made with prior knowledge and used again without. Where it is gone by then, no other is opened, since that one would
   // begin with HTTP/1.1: prior knowledge is asked for again.
   [[nodiscard]] CURLcode perform() {
-    if (!prior_knowledge) return perform_once();
+    if (!prior_knowledge) {
+      const CURLcode code = perform_once();
+      long made = 0;
+      curl_easy_getinfo(easy, CURLINFO_NUM_CONNECTS, &made);
+      const bool closed = code == CURLE_SEND_ERROR || code == CURLE_RECV_ERROR || code == CURLE_GOT_NOTHING;
+      // The server closed the kept connection while the request was on its way, which libcurl makes good for only where it
+      // sees that early enough.
+      if (!closed || made != 0 || header_bytes != 0 || aborted.load()) return code;
+      seek_body(this, 0, SEEK_SET);
+      forget_response();
+      return perform_once();
+    }
     if (connected) {
       curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_2_0));
       curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 0L);
