@@ -1,6 +1,6 @@
 // The chaos test. Four processes run random jobs from one store, while they are killed, stopped for longer than their
-// lease, and the clock jumps for all of them. Then everything must have been done, once, and told (judge.h). Besides,
-// it is run on itself with faults planted in the store, each of which it must find.
+// lease, the clock jumps for all of them, and jobs are canceled and go on later. Then everything must have been done,
+// once, and told (judge.h). Besides, it is run on itself with faults planted in the store, each of which it must find.
 //
 //   chaostest [--jobs N] [--seed S] [--planted]
 //
@@ -13,18 +13,23 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <chrono>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <iterator>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <random>
+#include <stop_token>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -206,6 +211,7 @@ class Chaos {
   Verdict run() {
     Node::account() = &account_;
     for (int i = 0; i < kRunners; ++i) start(i);
+    std::jthread continuer([this](const std::stop_token& stop) { continue_stopped(stop); });
     auto last_change = Clock::now();
     std::uint64_t last_sum = 0;
     while (submitted_.size() < options_.jobs || !open_.empty()) {
@@ -218,12 +224,14 @@ class Chaos {
       }
       if (Clock::now() - last_change > kPatience || hangs()) break;
     }
+    continuer.request_stop();
+    continuer.join();
     verdict_.hung += open_.size();
     for (const std::string& id : open_) std::fprintf(stderr, "chaostest: job %s hangs\n", id.c_str());
     end();
-    std::printf("chaostest: %llu kills, %llu stops, %llu jumps of the clock, %llu executions\n",
+    std::printf("chaostest: %llu kills, %llu stops, %llu jumps of the clock, %llu cancels, %llu executions\n",
                 static_cast<Number>(kills_), static_cast<Number>(stops_), static_cast<Number>(jumps_),
-                static_cast<Number>(verdict_.executions));
+                static_cast<Number>(cancels_), static_cast<Number>(verdict_.executions));
     return verdict_;
   }
 
@@ -246,6 +254,7 @@ class Chaos {
   // Something happens to somebody.
   void stroke() {
     wait_for_child(std::chrono::microseconds(kSlowness * (20'000 + below(150'000))));
+    std::unique_lock lock(runners_mutex_);
     const auto slot = static_cast<int>(below(kRunners));
     switch (below(8)) {
       case 0:
@@ -261,20 +270,40 @@ class Chaos {
         ++stops_;
         runners_[slot]->signal(SIGSTOP);
         stopped_until_[slot] = Clock::now() + kLease * 3 / 2;
+        wake_continuer_.notify_one();
         if (below(2) == 0) jump(kLease + std::chrono::milliseconds(100 + below(60'000)));
         break;
       case 5: jump(std::chrono::milliseconds(below(30'000))); break;
       case 6: jump(-std::chrono::milliseconds(below(2'000))); break;
-      default: break;
+      default:
+        if (open_.empty()) break;
+        lock.unlock();
+        (void)client_.jobs().cancel(open_[below(open_.size())]);
+        lock.lock();
+        ++cancels_;
     }
     for (int i = 0; i < kRunners; ++i) {
-      if (stopped_until_[i] && Clock::now() >= *stopped_until_[i]) {
-        stopped_until_[i].reset();
-        runners_[i]->signal(SIGCONT);
-      }
       if (!runners_[i]->ended()) continue;
       if (runners_[i]->code() != 0) std::printf("chaostest: a runner ended with %d\n", runners_[i]->code());
       start(i);
+    }
+  }
+
+  // A thread of its own: whoever is stopped may hold the store's lock, and then the test waits for it as others do.
+  void continue_stopped(const std::stop_token& stop) {
+    std::unique_lock lock(runners_mutex_);
+    while (!stop.stop_requested()) {
+      auto next = Clock::now() + 1s;
+      for (int i = 0; i < kRunners; ++i) {
+        if (!stopped_until_[i]) continue;
+        if (Clock::now() >= *stopped_until_[i]) {
+          stopped_until_[i].reset();
+          runners_[i]->signal(SIGCONT);
+        } else {
+          next = std::min(next, *stopped_until_[i]);
+        }
+      }
+      wake_continuer_.wait_until(lock, stop, next, [] { return false; });
     }
   }
 
@@ -283,12 +312,16 @@ class Chaos {
     offset_.add(std::chrono::nanoseconds(by).count());
   }
 
-  // Forgets those that are finished. A number that changes while anything is done.
+  // Forgets those that are finished; canceled ones go on. A number that changes while anything is done.
   std::uint64_t look_at_jobs() {
     std::uint64_t sum = submitted_.size();
     std::erase_if(open_, [&](const std::string& id) {
       const Job job = client_.jobs().find(id);
-      sum += job.tasks_done + job.tasks;
+      sum += job.tasks_done + job.tasks + job.retries;
+      if (job.state == JobState::canceled && job.finished()) {
+        (void)client_.jobs().retry(id);
+        return false;
+      }
       return job.finished();
     });
     return sum - open_.size();
@@ -366,6 +399,8 @@ class Chaos {
   Telemetry telemetry_;
   Client client_;
   store::Database look_;
+  std::mutex runners_mutex_;
+  std::condition_variable_any wake_continuer_;
   std::unique_ptr<Process> runners_[kRunners];
   std::optional<Clock::time_point> stopped_until_[kRunners];
   int spawned_ = 0;
@@ -373,7 +408,7 @@ class Chaos {
   std::vector<std::string> open_;
   std::int64_t orphan_ = 0;
   Clock::time_point orphan_since_;
-  std::uint64_t kills_ = 0, stops_ = 0, jumps_ = 0;
+  std::uint64_t kills_ = 0, stops_ = 0, jumps_ = 0, cancels_ = 0;
   Verdict verdict_;
 };
 

@@ -60,12 +60,9 @@ void Judge::judge(Client& client, const Submitted& jobs, const std::vector<Entry
         deviates(verdict_->double_done, "task " + std::to_string(task) + " was accepted twice");
       }
     } else if (span->name.starts_with("subtasks/")) {
-      if (!subtree_spans_.emplace(task, id).second) {
-        deviates(verdict_->spans_missing, "task " + std::to_string(task) + " has two subtasks/ spans");
-      }
+      ++subtree_spans_[task];
     } else if (span->name.starts_with("job/")) {
-      const std::string job(find_string(span->attributes, "workflow.job.id"));
-      if (!job_spans_.emplace(job, id).second) deviates(verdict_->spans_missing, "job " + job + " has two job/ spans");
+      ++job_spans_[std::string(find_string(span->attributes, "workflow.job.id"))];
     }
   }
   for (const auto& [key, times] : began_) {
@@ -83,7 +80,12 @@ void Judge::judge_job(Client& client, const std::string& id, std::uint64_t seed)
   if (job.state != JobState::completed) {
     deviates(verdict_->lost, "job " + id + " is " + std::string(job_state_name(job.state)) + ": " + job.error);
   }
-  if (!job_spans_.contains(id)) deviates(verdict_->spans_missing, "job " + id + " has no job/ span");
+  // One, and another each time it was retried: then also for the subtrees that were open again.
+  const std::uint32_t openings = 1 + job.retries;
+  if (job_spans_[id] != openings) {
+    deviates(verdict_->spans_missing, "job " + id + " has " + std::to_string(job_spans_[id]) + " job/ spans, not " +
+                                          std::to_string(openings));
+  }
 
   std::map<std::string, Expected> expected;
   expect(root_node(seed), true, expected);
@@ -123,8 +125,9 @@ void Judge::judge_job(Client& client, const std::string& id, std::uint64_t seed)
       deviates(verdict_->lost, name + ": attempt " + std::to_string(task.attempts) +
                                    " counts as computed, and did not do its work");
     }
-    if (parents_of_run.contains(task.id) && !subtree_spans_.contains(n)) {
-      deviates(verdict_->spans_missing, name + " has no subtasks/ span");
+    const std::uint32_t subtrees = subtree_spans_.contains(n) ? subtree_spans_.at(n) : 0;
+    if (subtrees > openings || (subtrees == 0 && parents_of_run.contains(task.id))) {
+      deviates(verdict_->spans_missing, name + " has " + std::to_string(subtrees) + " subtasks/ spans");
     }
   }
   for (const auto& [path, node] : expected) {

@@ -37,8 +37,6 @@ class Judge {
              const std::vector<ReadSpan>& spans);
 
  private:
-  struct Attempts;
-  struct Traced;
   void judge_job(Client& client, const std::string& id, std::uint64_t seed);
   void deviates(std::uint64_t& count, const std::string& what);
 
@@ -47,8 +45,8 @@ class Judge {
   std::map<std::pair<std::int64_t, std::uint64_t>, std::uint64_t> computed_;  // the same, and its node
   std::map<std::pair<std::int64_t, std::uint64_t>, SpanId> attempt_spans_;
   std::map<std::int64_t, unsigned> commits_;                             // by task: spans that say so
-  std::map<std::int64_t, SpanId> subtree_spans_;                         // by task
-  std::map<std::string, SpanId> job_spans_;
+  std::map<std::int64_t, std::uint32_t> subtree_spans_;                  // by task, how many
+  std::map<std::string, std::uint32_t> job_spans_;                       // by job
   unsigned said_ = 0;
 };
 

@@ -348,6 +348,8 @@ TEST_P(StoreModelTest, DoesWhatTheModelDoesWhateverTheOrder) {
           if (f.retry_after && !stopping) {
             t.state = TaskState::scheduled;
             t.due = clock.now() + *f.retry_after;
+          } else if (f.retry_after) {
+            model.stopped(task);
           } else {
             model.fail(task);
           }

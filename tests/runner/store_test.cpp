@@ -828,6 +828,24 @@ TEST_P(StoreTest, KeepsAFailureWithinTheNearestOptionalSubtree) {
   EXPECT_EQ(state_of(j), JobState::completed);
 }
 
+TEST_P(StoreTest, AnAttemptThatCouldBeTriedAgainIsCanceledWithItsJobAndRunsWithItsRetry) {
+  const Job j = store_->submit(job("scene"));
+  const WorkerId worker = join(*store_);
+  const Exchanged e = send(worker, {computed(claim_one(worker), {{optional(child(NewTask::kNoGroup, {}, 3))}, {}})});
+  ASSERT_THAT(e.claimed, SizeIs(1));
+  store_->cancel(j.id);
+  (void)send(worker, {failed(e.claimed[0], 1s)});
+  EXPECT_EQ(state_of(j, e.claimed[0].task), TaskState::canceled) << "the optional subtree is not lost";
+  EXPECT_EQ(store_->tasks(j.id).at(1).failures, 1u);
+  EXPECT_EQ(store_->tasks(j.id).at(1).error, "no luck");
+  EXPECT_EQ(state_of(j), JobState::canceled);
+  EXPECT_EQ(store_->retry(j.id), 1u);
+  const ClaimedTask again = claim_one(worker);
+  EXPECT_EQ(again.attempt, 2u);
+  (void)send(worker, {computed(again)});
+  EXPECT_EQ(state_of(j), JobState::completed);
+}
+
 TEST_P(StoreTest, LeavesLostOptionalSubtreesAloneWhenAJobIsRetried) {
   const Job j = store_->submit(job("scene"));
   const WorkerId worker = join(*store_);

@@ -737,17 +737,19 @@ bool SqliteStore::finish(WorkerId worker, const Finish& f, Ns now, Ends& ends) {
     sql("DELETE FROM progress WHERE job = ? AND task = ?").run(held.job, f.task);
     return true;
   }
-  // For good: it failed, or its job is being stopped.
-  const bool failed = f.result == TaskResult::failed;
+  // For good: it failed, or its job is being stopped. What could have been tried again did not fail for good, so that a
+  // retry of the job runs it, also within an optional subtree.
+  const bool attempt_failed = f.result == TaskResult::failed;
+  const bool failed = attempt_failed && !f.retry_after;
   sql("UPDATE task SET state = ?1, failures = failures + ?2, ended_at = ?3, closed_at = max(closed_at, ?3), "
       "error_type = ?4, error = ?5, skipped_by = ?9 WHERE id = ?6 AND worker = ?7 AND attempt = ?8 AND state = 2")
       .run(code(!failed         ? TaskState::canceled
                 : held.boundary ? TaskState::failed_optional
                                 : TaskState::failed),
-           failed, end, text_or_null(f.error_type), text_or_null(f.error), f.task, worker, f.attempt,
+           attempt_failed, end, text_or_null(f.error_type), text_or_null(f.error), f.task, worker, f.attempt,
            !failed && skipped_by ? std::optional(skipped_by) : std::nullopt);
   if (!written()) return applied_before();
-  log_attempt(failed ? AttemptEnd::failed : AttemptEnd::released);
+  log_attempt(attempt_failed ? AttemptEnd::failed : AttemptEnd::released);
   auto& job = ends.jobs[held.job];
   ++job.done;
   job.end = std::max(job.end, end);
