@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "instrumentation.h"
+#include "job_records.h"
 #include "loop.h"
 #include "task_batch.h"
 #include "waymark/store.h"
@@ -110,6 +111,23 @@ struct Jobs::Shared {
     if (!job)
       throw Error(ErrorCode::not_found, "job " + std::string(id.substr(0, 64)) + ": the store knows no such job");
     return std::move(*job);
+  }
+
+  ReadTelemetry records(std::string_view id, const std::string& state_directory) {
+    constexpr auto kFlush = std::chrono::milliseconds(250);  // a destination may be away; the journal is not
+    const Job job = need(id);
+    std::string directory = state_directory;
+    if (directory.empty()) {
+      const std::string own = telemetry->directory();
+      if (own.empty()) {
+        throw Error(ErrorCode::not_found,
+                    "the records of job " + job.id +
+                        ": this program's telemetry has no state directory, so nothing is kept: name one that has");
+      }
+      telemetry->force_flush(kFlush);
+      directory = own.substr(0, own.rfind('/'));
+    }
+    return detail::records_of(read_state_directory(directory), job);
   }
 };
 
@@ -222,6 +240,14 @@ Job Jobs::wait(std::string_view id, std::chrono::nanoseconds timeout) {
 std::vector<TaskInfo> Jobs::tasks(std::string_view id) {
   (void)shared_->need(id);
   return shared_->store->tasks(id);
+}
+
+std::vector<ReadLog> Jobs::query_logs(std::string_view id, const std::string& state_directory) {
+  return shared_->records(id, state_directory).logs;
+}
+
+std::vector<ReadSpan> Jobs::query_spans(std::string_view id, const std::string& state_directory) {
+  return shared_->records(id, state_directory).spans;
 }
 
 // ------ Client
