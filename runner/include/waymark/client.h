@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "waymark/automation.h"
 #include "waymark/job.h"
 #include "waymark/reader.h"
 #include "waymark/runner.h"
@@ -113,6 +114,7 @@ class Client {
   Client& operator=(const Client&) = delete;
 
   [[nodiscard]] Jobs& jobs() noexcept { return jobs_; }
+  [[nodiscard]] Automations& automations() noexcept { return automations_; }
 
   template <Task... Tasks>
   [[nodiscard]] Runner runner(const RunnerOptions& options = {}) {
@@ -132,6 +134,7 @@ class Client {
 
  private:
   Jobs jobs_;
+  Automations automations_;
 };
 
 }  // namespace waymark
