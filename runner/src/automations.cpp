@@ -260,7 +260,7 @@ void AutomationWork::read_events() {
         if (event->mask & (IN_IGNORED | IN_MOVE_SELF | IN_DELETE_SELF)) {
           directory.watch = -1;  // its path leads elsewhere now, or nowhere
           directory.next_scan = {};
-        } else if (event->len > 0) {
+        } else if (event->len > 0 && fits(directory.pattern, event->name)) {
           finished_.emplace(directory.path, event->name);
         }
       }

@@ -294,21 +294,16 @@ TimeZone::Period TimeZone::period(std::int64_t at) const {
   const auto after = std::upper_bound(transitions_.begin(), transitions_.end(), at,
                                       [](std::int64_t t, const Transition& transition) { return t < transition.at; });
   Period period;
-  if (after == transitions_.begin()) {
-    period.offset = first_offset_;
-    if (after != transitions_.end()) {
-      period.end = after->at;
-      return period;
-    }
-  } else {
+  period.offset = first_offset_;
+  if (after != transitions_.begin()) {
     period.begin = std::prev(after)->at;
     period.offset = std::prev(after)->offset;
-    if (after != transitions_.end()) {
-      period.end = after->at;
-      return period;
-    }
   }
-  if (rule_) period = by_rule(at, period.begin);
+  if (after != transitions_.end()) {
+    period.end = after->at;
+  } else if (rule_) {
+    period = by_rule(at, period.begin);
+  }
   if (period.end > kFarthest) period.end = INT64_MAX;
   return period;
 }

@@ -231,6 +231,13 @@ TEST(TimeZoneTest, GoesByItsTransitionsAndThenByItsRule) {
   EXPECT_EQ(TimeZone().period(0).end, INT64_MAX);
 }
 
+TEST(TimeZoneTest, ChangesNothingInTheFarthestFuture) {
+  const TimeZone z = TimeZone::parse(tzif("CET-1CEST,M3.5.0,M10.5.0/3", {{1'500'000'000'000'000, 1}}, {0, 3600}));
+  EXPECT_EQ(z.period(0).end, INT64_MAX);
+  EXPECT_EQ(z.period(INT64_MAX).offset, 0);
+  EXPECT_EQ(vienna().period(INT64_MAX).end, INT64_MAX);
+}
+
 TEST(TimeZoneTest, ReadsTheFirstVersionToo) {
   const TimeZone z = TimeZone::parse(header('\0', 1, 2) + block({{1000, 1}}, {0, 3600}, 4));
   EXPECT_EQ(z.period(999).offset, 0);
