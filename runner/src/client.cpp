@@ -9,7 +9,9 @@
 #include <mutex>
 #include <utility>
 
+#include "automations.h"
 #include "instrumentation.h"
+#include "job_records.h"
 #include "loop.h"
 #include "task_batch.h"
 #include "waymark/store.h"
@@ -65,20 +67,6 @@ void input_not_json(const TaskName& name, const char* why) {
 
 namespace {
 
-// A UUID of version 7: it begins with the time, so that ids sort as jobs were submitted.
-std::string job_uuid() {
-  TraceId id = TraceId::random();
-  const auto ms = static_cast<std::uint64_t>(
-      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
-          .count());
-  for (std::size_t i = 0; i < 6; ++i) id.bytes[i] = static_cast<std::uint8_t>(ms >> (40 - 8 * i));
-  id.bytes[6] = static_cast<std::uint8_t>((id.bytes[6] & 0x0f) | 0x70);
-  id.bytes[8] = static_cast<std::uint8_t>((id.bytes[8] & 0x3f) | 0x80);
-  const std::string hex = id.hex();
-  return hex.substr(0, 8) + "-" + hex.substr(8, 4) + "-" + hex.substr(12, 4) + "-" + hex.substr(16, 4) + "-" +
-         hex.substr(20);
-}
-
 // Options of a root beside a set of roots that have their own would be lost.
 void check_job_only(const JobOptions& options) {
   if (options.max_retries == 0 && options.priority == 0 && !options.backoff && options.timeout.count() == 0 &&
@@ -111,6 +99,23 @@ struct Jobs::Shared {
     if (!job)
       throw Error(ErrorCode::not_found, "job " + std::string(id.substr(0, 64)) + ": the store knows no such job");
     return std::move(*job);
+  }
+
+  ReadTelemetry records(std::string_view id, const std::string& state_directory) {
+    constexpr auto kFlush = std::chrono::milliseconds(250);  // a destination may be away; the journal is not
+    const Job job = need(id);
+    std::string directory = state_directory;
+    if (directory.empty()) {
+      const std::string own = telemetry->directory();
+      if (own.empty()) {
+        throw Error(ErrorCode::not_found,
+                    "the records of job " + job.id +
+                        ": this program's telemetry has no state directory, so nothing is kept: name one that has");
+      }
+      telemetry->force_flush(kFlush);
+      directory = own.substr(0, own.rfind('/'));
+    }
+    return detail::records_of(read_state_directory(directory), job);
   }
 };
 
@@ -153,7 +158,7 @@ Job Jobs::submit(std::string_view name, TaskSet roots, const JobOptions& options
   Span span = shared_->tracer.span(std::string(names::kSubmit) + std::string(name), {{names::kJobName, name}},
                                    {.kind = SpanKind::producer});
   NewJob job;
-  job.id = job_uuid();
+  job.id = detail::new_job_id();
   job.name = name;
   job.cluster = options.cluster.empty() ? shared_->cluster : options.cluster;
   job.key = options.key;
@@ -225,9 +230,18 @@ std::vector<TaskInfo> Jobs::tasks(std::string_view id) {
   return shared_->store->tasks(id);
 }
 
+std::vector<ReadLog> Jobs::query_logs(std::string_view id, const std::string& state_directory) {
+  return shared_->records(id, state_directory).logs;
+}
+
+std::vector<ReadSpan> Jobs::query_spans(std::string_view id, const std::string& state_directory) {
+  return shared_->records(id, state_directory).spans;
+}
+
 // ------ Client
 
-Client::Client(const ClientOptions& options) : jobs_(std::make_shared<Jobs::Shared>()) {
+Client::Client(const ClientOptions& options)
+    : jobs_(std::make_shared<Jobs::Shared>()), automations_(std::make_shared<Automations::Shared>()) {
   Jobs::Shared& shared = *jobs_.shared_;
   shared.telemetry = options.telemetry ? options.telemetry : &telemetry();
   shared.name = !options.name.empty() ? options.name : shared.telemetry->resource().service_name();
@@ -240,6 +254,10 @@ Client::Client(const ClientOptions& options) : jobs_(std::make_shared<Jobs::Shar
   shared.time = options.time;
   if (!shared.time.now) shared.time.now = detail::system_time;
   shared.tracer = shared.telemetry->tracer(names::kRunnerScope);
+  automations_.shared_->ground = {.store = shared.store,
+                                  .tracer = shared.tracer,
+                                  .logger = shared.telemetry->logger(names::kRunnerScope),
+                                  .cluster = shared.cluster};
   shared.telemetry->on_recovered([weak = std::weak_ptr(jobs_.shared_)](const Recovered& recovered) {
     const auto known = weak.lock();
     if (!known) return;

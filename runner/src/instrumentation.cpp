@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <memory>
@@ -51,6 +52,27 @@ std::int64_t integer(const AnyMap& attributes, std::string_view key) {
 }
 
 }  // namespace
+
+std::string time_text(Timestamp time) {
+  const auto seconds = std::chrono::floor<std::chrono::seconds>(time);
+  const auto day = std::chrono::floor<std::chrono::days>(seconds);
+  const std::chrono::year_month_day date(day);
+  const std::chrono::hh_mm_ss clock(seconds - day);
+  char text[64];
+  std::snprintf(text, sizeof text, "%04d-%02u-%02uT%02d:%02d:%02dZ", static_cast<int>(date.year()),
+                static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
+                static_cast<int>(clock.hours().count()), static_cast<int>(clock.minutes().count()),
+                static_cast<int>(clock.seconds().count()));
+  return text;
+}
+
+void set_trigger(DetachedSpan& span, const JobTrigger& trigger) {
+  if (trigger.type.empty()) return;
+  span.set({{names::kTriggerType, trigger.type},
+            {names::kTriggerName, trigger.name},
+            {names::kTriggerTime, time_text(trigger.time)}});
+  if (!trigger.path.empty()) span.set(names::kTriggerPath, trigger.path);
+}
 
 Instrumentation::Instrumentation(Telemetry& telemetry, std::string runner_id, std::string runner_name,
                                  std::string cluster)
@@ -137,6 +159,7 @@ void Instrumentation::record(const EnclosingSpan& enclosing) const {
               {names::kSubtaskCount, enclosing.tasks}});
   } else {
     span.set(names::kJobTasks, enclosing.tasks);
+    set_trigger(span, job.trigger);
   }
   if (!enclosing.error_type.empty()) span.set(names::kErrorType, enclosing.error_type);
   if (enclosing.outcome == TaskState::failed) span.status(StatusCode::error, enclosing.error);

@@ -38,6 +38,11 @@ inline constexpr std::string_view kIdentifierVersion = "identifier.version";
 inline constexpr std::string_view kJobId = "workflow.job.id";
 inline constexpr std::string_view kJobName = "workflow.job.name";
 inline constexpr std::string_view kJobTasks = "workflow.job.tasks";          // in the whole job
+// Of submit/ and job/, where an automation submitted it.
+inline constexpr std::string_view kTriggerType = "workflow.trigger.type";    // cron, directory, manual
+inline constexpr std::string_view kTriggerName = "workflow.trigger.name";    // the automation's
+inline constexpr std::string_view kTriggerTime = "workflow.trigger.time";    // the tick's, or when the file was found
+inline constexpr std::string_view kTriggerPath = "workflow.trigger.path";    // the file's
 // Of an attempt.
 inline constexpr std::string_view kParentTask = "workflow.task.parent_id";
 inline constexpr std::string_view kAttempt = "workflow.attempt";             // 1 for the first
@@ -91,6 +96,11 @@ inline constexpr Metric kLeaseCount{"workflow.lease.renewal.count", "1", "Renewa
 inline constexpr Metric kIdleTime{"workflow.runner.idle.time", "s", "Time that task threads have waited for tasks, summed"};
 inline constexpr Metric kStoreDuration{"workflow.store.operation.duration", "s", "Calls of the store, by operation"};
 }  // namespace names
+
+// Which automation submitted a job, and why.
+void set_trigger(DetachedSpan& span, const JobTrigger& trigger);
+// UTC, as in RFC 3339, to the second: 2026-01-31T06:00:00Z.
+[[nodiscard]] std::string time_text(Timestamp time);
 
 // What the store said about an attempt's end.
 enum class AttemptOutcome { computed, retried, failed, released, lease_lost };

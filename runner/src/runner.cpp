@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "automations.h"
 #include "loop.h"
 #include "signals.h"
 #include "waymark/error.h"
@@ -542,7 +543,17 @@ void RunnerLoop::run(const std::stop_token& stop, bool until_idle, std::optional
     const std::scoped_lock lock(mutex_);
     wake_loop_.notify_one();
   });
+  const AutomationGround ground{.store = options_.store,
+                                .tracer = instrumentation_.runner_tracer(),
+                                .logger = instrumentation_.logger(),
+                                .cluster = options_.cluster};
+  if (until_idle) {
+    AutomationWork due(ground, false);
+    patiently([&] { due.look(); });
+  }
   start_threads();
+  std::optional<AutomationThread> automations;
+  if (!until_idle) automations.emplace(ground);
   try {
     std::unique_lock lock(mutex_);
     bool asked = false;
@@ -550,6 +561,9 @@ void RunnerLoop::run(const std::stop_token& stop, bool until_idle, std::optional
       const bool stopping = stop.stop_requested();
       if (stopping && !asked) {
         asked = true;
+        lock.unlock();
+        automations.reset();
+        lock.lock();
         if (grace) give_up_ = Clock::now() + *grace;
         give_back_queue();
         stop_all(lock);

@@ -113,6 +113,19 @@ std::shared_ptr<const TaskSettings> settings_of(const TaskName& name, const Subt
 
 }  // namespace
 
+std::string new_job_id() {
+  TraceId id = TraceId::random();
+  const auto ms = static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
+          .count());
+  for (std::size_t i = 0; i < 6; ++i) id.bytes[i] = static_cast<std::uint8_t>(ms >> (40 - 8 * i));
+  id.bytes[6] = static_cast<std::uint8_t>((id.bytes[6] & 0x0f) | 0x70);
+  id.bytes[8] = static_cast<std::uint8_t>((id.bytes[8] & 0x3f) | 0x80);
+  const std::string hex = id.hex();
+  return hex.substr(0, 8) + "-" + hex.substr(8, 4) + "-" + hex.substr(12, 4) + "-" + hex.substr(16, 4) + "-" +
+         hex.substr(20);
+}
+
 void check_backoff(const RetryConfig& backoff, const std::string& where) {
   if (backoff.initial.count() >= 0 && backoff.maximum >= backoff.initial && backoff.multiplier >= 1 &&
       backoff.jitter >= 0 && backoff.jitter <= 1) {

@@ -1,6 +1,6 @@
 // Tasks on their way into the store: those that one execution submits, or the roots of a job.
 //
-// Hides: how sets of dependencies become groups.
+// Hides: how sets of dependencies become groups, and how a job is named.
 // Threads: one at a time.
 // Failure: Error(invalid_argument) for a dependency of another batch, and for options out of range.
 #pragma once
@@ -34,6 +34,8 @@ class TaskBatch {
   std::vector<std::uint32_t> dependency_of_;  // for each task; kNone: on nothing
 };
 
+// A UUID of version 7: it begins with the time, so that ids sort as jobs were submitted.
+[[nodiscard]] std::string new_job_id();
 // Error(invalid_argument) that begins with `where`.
 void check_backoff(const RetryConfig& backoff, const std::string& where);
 // A display name as it is kept: at most 1,024 bytes of UTF-8.

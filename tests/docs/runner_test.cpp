@@ -5,6 +5,8 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <filesystem>
+#include <iostream>
 #include <stop_token>
 #include <thread>
 
@@ -120,6 +122,59 @@ TEST(RunnerPage, OperatesJobs) {
   EXPECT_EQ(client.jobs().find(id).retries, 1u);
   EXPECT_TRUE(client.clusters().at(0).paused);
 }
+
+TEST(RunnerPage, ReadsTheRecordsOfAJob) {
+  const testing::TemporaryDirectory directory;
+  const testing::MemoryDestination memory;
+  Config config = testing::memory_config(memory);
+  config.state_directory = directory.path() + "/state";
+  Telemetry telemetry(std::move(config));
+  waymark::Client client({.name = "acme", .store = directory.path() + "/store.db", .telemetry = &telemetry});
+  const std::string id = client.jobs().submit("publish", Publish{}).id;
+  client.runner<Publish>().run_all();
+
+  ::testing::internal::CaptureStdout();
+  for (const waymark::ReadLog& log : client.jobs().query_logs(id)) std::cout << waymark::to_text(log.body) << "\n";
+  for (const waymark::ReadSpan& span : client.jobs().query_spans(id)) std::cout << span.name << "\n";
+  EXPECT_EQ(::testing::internal::GetCapturedStdout(), "published\nsubmit/publish\njob/publish\ntask/Publish\n");
+}
+
+namespace automated {
+
+struct Mosaic {
+  std::string hour;
+  NLOHMANN_DEFINE_TYPE_INTRUSIVE(Mosaic, hour)
+  void execute(waymark::Context&) {}
+};
+
+struct Ingest {
+  std::string path;
+  NLOHMANN_DEFINE_TYPE_INTRUSIVE(Ingest, path)
+  void execute(waymark::Context&) {}
+};
+
+TEST(RunnerPage, AutomatesJobs) {
+  if (!std::filesystem::exists("/usr/share/zoneinfo/Europe/Vienna")) GTEST_SKIP() << "no tz database";
+  const testing::TemporaryDirectory directory;
+  const std::string incoming = directory.path() + "/in";
+  std::filesystem::create_directory(incoming);
+  waymark::Client client({.name = "acme", .store = directory.path() + "/store.db"});
+
+  client.automations().cron("hourly mosaic", "0 * * * *", Mosaic{.hour = "{time}"}, {.time_zone = "Europe/Vienna"});
+  client.automations().watch_directory("new scenes", incoming, "*.tif", Ingest{.path = "{path}"}, {.max_retries = 3});
+
+  for (const waymark::Automation& automation : client.automations().list()) {
+    if (automation.kind == waymark::AutomationKind::cron) client.automations().pause(automation.name);
+  }
+  const std::vector<waymark::Job> jobs = client.automations().run("new scenes");   // now, whatever its schedule says
+  client.automations().resume("hourly mosaic");   // ticks that came meanwhile were not missed
+  client.automations().remove("new scenes");
+  EXPECT_TRUE(jobs.empty());
+  ASSERT_EQ(client.automations().list().size(), 1u);
+  EXPECT_FALSE(client.automations().list()[0].paused);
+}
+
+}  // namespace automated
 
 int serve(waymark::Client& client) {
   auto runner = client.runner<Resample>();

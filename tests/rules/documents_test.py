@@ -82,7 +82,7 @@ class DocumentsTest(unittest.TestCase):
 
     def test_commands_exist(self):
         targets = re.findall(r"^(\w+):", read("Makefile"), re.MULTILINE)
-        command_line = read("runner/src/cli/main.cpp")
+        command_line = sources("runner/src/cli/*.cpp")
         for page in pages():
             for line in "".join(blocks(page, "sh")).splitlines():
                 words = [word for word in line.split("#")[0].split() if not re.match(r"[A-Z_]+=", word)]

@@ -15,7 +15,9 @@
 #include <string_view>
 #include <vector>
 
+#include "waymark/automation.h"
 #include "waymark/job.h"
+#include "waymark/reader.h"
 #include "waymark/runner.h"
 #include "waymark/subtasks.h"
 #include "waymark/task.h"
@@ -99,6 +101,13 @@ class Jobs {
   // All tasks of a job, in the order in which they were submitted.
   [[nodiscard]] std::vector<TaskInfo> tasks(std::string_view id);
 
+  // What was recorded of a job by the processes of this machine that share a state directory, living and dead ones, as
+  // far as it is still kept; by time. Default: the telemetry's own directory, whose records are flushed first for a
+  // quarter of a second at most. What other living processes recorded in the last moments may be missing, and spans that
+  // are open are. Error(not_found) where there is no state directory.
+  [[nodiscard]] std::vector<ReadLog> query_logs(std::string_view id, const std::string& state_directory = {});
+  [[nodiscard]] std::vector<ReadSpan> query_spans(std::string_view id, const std::string& state_directory = {});
+
  private:
   friend class Client;
   struct Shared;
@@ -115,6 +124,7 @@ class Client {
   Client& operator=(const Client&) = delete;
 
   [[nodiscard]] Jobs& jobs() noexcept { return jobs_; }
+  [[nodiscard]] Automations& automations() noexcept { return automations_; }
 
   template <Task... Tasks>
   [[nodiscard]] Runner runner(const RunnerOptions& options = {}) {
@@ -134,6 +144,7 @@ class Client {
 
  private:
   Jobs jobs_;
+  Automations automations_;
 };
 
 }  // namespace waymark

@@ -26,12 +26,21 @@
 #include <string_view>
 #include <vector>
 
+#include "waymark/automation.h"
 #include "waymark/config.h"
 #include "waymark/job.h"
 #include "waymark/propagation.h"
 #include "waymark/task.h"
 
 namespace waymark {
+
+// Why a job was submitted, where an automation did it.
+struct JobTrigger {
+  std::string type = {};  // cron, directory, or manual; empty: none
+  std::string name = {};  // the automation's
+  Timestamp time = {};    // the tick, or when the file was found
+  std::string path = {};  // the file's
+};
 
 // What never changes about a job.
 struct JobRecord {
@@ -40,6 +49,7 @@ struct JobRecord {
   std::string name;
   SpanContext span;         // of its job/ span: trace, flags and tracestate of everything in it
   Baggage baggage;
+  JobTrigger trigger = {};
 };
 
 // What few tasks have, and those that do share.
@@ -85,6 +95,7 @@ struct NewJob {
   Timestamp not_before;   // its span starts no earlier
   std::string key = {};   // at most one job of this key is kept; empty: none
   NewTasks roots;
+  JobTrigger trigger = {};
 };
 
 struct NewWorker {
@@ -215,6 +226,16 @@ struct TaskCount {
   std::uint64_t tasks = 0;
 };
 
+// What an automation does at a tick, or about a file.
+struct AutomationStep {
+  std::string_view name;
+  std::uint64_t revision = 0;      // as it was read: it has not changed since
+  std::optional<Timestamp> tick = {};  // of cron: ticks until here are done with
+  std::string_view path = {};      // of a directory: this file
+  bool also_paused = false;
+  const NewJob* job = nullptr;     // none: there is nothing to submit
+};
+
 class Store {
  public:
   virtual ~Store() = default;
@@ -244,6 +265,20 @@ class Store {
 
   // Results first, then claims: what the results made ready can be among them.
   [[nodiscard]] virtual Exchanged exchange(const Exchange& exchange) = 0;
+
+  // By the clock that everything here goes by.
+  [[nodiscard]] virtual Timestamp time() = 0;
+
+  [[nodiscard]] virtual std::vector<Automation> automations() = 0;  // by name
+  // In place of the one of this name. What automations have done so far is the store's to say; see Automations::cron().
+  virtual void keep(const Automation& automation) = 0;
+  // False: there is none of this name.
+  virtual bool pause_automation(std::string_view name, bool paused) = 0;
+  virtual bool remove_automation(std::string_view name) = 0;
+  // Of these files, those that the automation has not submitted a job for.
+  [[nodiscard]] virtual std::vector<std::string> new_files(std::string_view name, std::span<const std::string> paths) = 0;
+  // The job and the word that the tick or the file is done with are one step. False: somebody else took it.
+  virtual bool advance(const AutomationStep& step) = 0;
 
   // The results of a task's steps. Kept at once; false where the worker does not hold that attempt (any more).
   [[nodiscard]] virtual std::optional<std::string> find_step(std::int64_t task, std::string_view name) = 0;

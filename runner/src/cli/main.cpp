@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/automations.h"
 #include "cli/config_check.h"
 #include "cli/display_text.h"
 #include "cli/state.h"
@@ -351,6 +352,8 @@ int main(int argc, char** argv) {
       "  waymark purge --older-than 7d --yes ~/.local/state/waymark/tiles\n\n"
       "Exit codes: 0 done; 1 something stays that was to be removed; 2 the command line is wrong");
 
+  const auto automations = cli::add_automations(app);
+
   trace_command->footer(
       "Examples:\n  waymark trace traces.jsonl logs.jsonl\n  waymark trace --job 3f2 ~/.local/state/waymark/tiles\n\n"
       "Exit codes: 0 done; 1 there are no spans; 2 a path or a job is not there");
@@ -371,12 +374,13 @@ int main(int argc, char** argv) {
   }
   try {
     install_crash_handler();
+    if (const auto code = automations()) return *code;
     if (trace_command->parsed()) return trace(trace_arguments);
     if (recover_command->parsed()) return recover(recover_arguments);
     if (check_command->parsed()) return config_check(config_arguments);
     if (status_command->parsed()) return status(status_arguments);
     if (purge_command->parsed()) return purge(purge_arguments);
-    return complain("a command is missing: trace, recover, config, status or purge; see waymark --help", kWrongUse);
+    return complain("a command is missing: trace, recover, config, status, purge or automations; see waymark --help", kWrongUse);
   } catch (const Error& error) {
     if (error.code() == ErrorCode::invalid_config) {
       std::cerr << error.what() << '\n';  // a line for each problem, which begins with its place

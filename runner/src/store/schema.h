@@ -152,7 +152,27 @@ CREATE TABLE cache(
 CREATE TABLE removal(job INTEGER PRIMARY KEY, uid TEXT NOT NULL) STRICT;
 )sql";
 
-inline constexpr const char* kSchemaSteps[] = {kSchema1, kSchema2};
+inline constexpr char kSchema3[] = R"sql(
+-- kind 0: cron, 1: directory; missed is MissedRuns' number. A name that is used again is another automation.
+CREATE TABLE automation(
+  id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, kind INTEGER NOT NULL,
+  schedule TEXT NOT NULL, time_zone TEXT NOT NULL, missed INTEGER NOT NULL,
+  directory TEXT NOT NULL, pattern TEXT NOT NULL,
+  task TEXT NOT NULL, version TEXT NOT NULL, input TEXT NOT NULL,
+  cluster TEXT NOT NULL, max_retries INTEGER NOT NULL, priority INTEGER NOT NULL,
+  paused INTEGER NOT NULL DEFAULT 0, created_at INTEGER NOT NULL,
+  looked_at INTEGER NOT NULL,               -- ticks until then are done with
+  fired_at INTEGER, last_job TEXT, jobs INTEGER NOT NULL DEFAULT 0,
+  revision INTEGER NOT NULL DEFAULT 1) STRICT;
+-- Files that were submitted.
+CREATE TABLE automation_file(
+  automation INTEGER NOT NULL, path TEXT NOT NULL, PRIMARY KEY(automation, path)) STRICT, WITHOUT ROWID;
+-- Why a job was submitted, where an automation did it.
+CREATE TABLE job_trigger(
+  job INTEGER PRIMARY KEY, type TEXT NOT NULL, name TEXT NOT NULL, at INTEGER NOT NULL, path TEXT NOT NULL) STRICT;
+)sql";
+
+inline constexpr const char* kSchemaSteps[] = {kSchema1, kSchema2, kSchema3};
 inline constexpr int kSchemaVersion = static_cast<int>(std::size(kSchemaSteps));
 
 }  // namespace waymark::store

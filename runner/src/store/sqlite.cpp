@@ -200,6 +200,13 @@ class SqliteStore final : public Store {
   std::vector<Cluster> clusters() override;
   void limit(const Limit& limit) override;
   std::vector<Limit> limits() override;
+  Timestamp time() override { return timestamp(now()); }
+  std::vector<Automation> automations() override;
+  void keep(const Automation& automation) override;
+  bool pause_automation(std::string_view name, bool paused) override;
+  bool remove_automation(std::string_view name) override;
+  std::vector<std::string> new_files(std::string_view name, std::span<const std::string> paths) override;
+  bool advance(const AutomationStep& step) override;
   std::optional<std::string> find_step(std::int64_t task, std::string_view name) override;
   bool keep_step(WorkerId worker, std::int64_t task, std::uint32_t attempt, std::string_view name,
                  std::string_view result) override;
@@ -237,6 +244,7 @@ class SqliteStore final : public Store {
   const std::pair<TaskName, Version>& kind(std::int64_t number);
   std::shared_ptr<const JobRecord> job_record(std::int64_t number);
   void refresh_kinds(Worker& worker);
+  Ns insert_job(const NewJob& job);
   struct Insertion {  // what the tasks of a batch have in common
     Position parent;
     std::int64_t cluster = 0;
@@ -399,7 +407,8 @@ const std::pair<TaskName, Version>& SqliteStore::kind(std::int64_t id) {
 std::shared_ptr<const JobRecord> SqliteStore::job_record(std::int64_t id) {
   constexpr std::size_t kRemembered = 4096;
   if (const auto it = jobs_.find(id); it != jobs_.end()) return it->second;
-  Statement& s = sql("SELECT uid, name, traceparent, tracestate, baggage FROM job WHERE id = ?");
+  Statement& s = sql("SELECT j.uid, j.name, traceparent, tracestate, baggage, t.type, t.name, t.at, t.path "
+                     "FROM job j LEFT JOIN job_trigger t ON t.job = j.id WHERE j.id = ?");
   auto record = std::make_shared<JobRecord>();
   if (s.bind(id).step()) {
     record->number = id;
@@ -407,6 +416,12 @@ std::shared_ptr<const JobRecord> SqliteStore::job_record(std::int64_t id) {
     record->name = s.text(1);
     if (auto context = from_traceparent(s.text(2), s.text(3))) record->span = *context;
     record->baggage = Baggage::parse(s.text(4));
+    if (!s.null(5)) {
+      record->trigger = {.type = std::string(s.text(5)),
+                         .name = std::string(s.text(6)),
+                         .time = timestamp(s.integer(7)),
+                         .path = std::string(s.text(8))};
+    }
   }
   s.reset();
   if (jobs_.size() >= kRemembered) jobs_.clear();
@@ -414,6 +429,34 @@ std::shared_ptr<const JobRecord> SqliteStore::job_record(std::int64_t id) {
 }
 
 // ------ submitting
+
+// In a transaction. When it was submitted.
+Ns SqliteStore::insert_job(const NewJob& job) {
+  const Ns submitted = std::max(now(), ns(job.not_before));
+  const std::string traceparent = to_traceparent(job.span);
+  const auto tracestate = text_or_null(job.span.trace_state.header());
+  const auto baggage = text_or_null(job.baggage.header());
+  const auto submitter = text_or_null(to_traceparent(job.submitter));
+  const auto parent = job.parent.valid() ? std::optional(number(job.parent)) : std::nullopt;
+  const std::int64_t cluster = cluster_number(job.cluster);
+  sql("INSERT INTO job(uid, name, open_roots, tasks, submitted_at, traceparent, tracestate, baggage, parent_span, "
+      "submitter, cluster, idempotency_key) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+      .run(job.id, job.name, static_cast<std::int64_t>(job.roots.tasks.size()),
+           static_cast<std::int64_t>(job.roots.tasks.size()), submitted, traceparent, tracestate, baggage, parent,
+           submitter, cluster, text_or_null(job.key));
+  const Position root{.job = writer_.database.last_id(), .depth = -1};
+  if (!job.trigger.type.empty()) {
+    sql("INSERT INTO job_trigger(job, type, name, at, path) VALUES (?, ?, ?, ?, ?)")
+        .run(root.job, job.trigger.type, job.trigger.name, ns(job.trigger.time), job.trigger.path);
+  }
+  insert(job.roots,
+         {.parent = root, .cluster = cluster, .parent_span = number(job.span.span_id), .created = submitted},
+         submitted);
+  if (job.roots.tasks.empty()) {
+    sql("UPDATE job SET state = 2, finished_at = submitted_at WHERE id = ?").run(root.job);
+  }
+  return submitted;
+}
 
 Job SqliteStore::submit(const NewJob& job) {
   const std::scoped_lock lock(writing_);
@@ -426,24 +469,8 @@ Job SqliteStore::submit(const NewJob& job) {
       known.reset();
       if (!existing.empty()) return;
     }
-    const Ns submitted = std::max(now(), ns(job.not_before));
-    const std::string traceparent = to_traceparent(job.span);
-    const auto tracestate = text_or_null(job.span.trace_state.header());
-    const auto baggage = text_or_null(job.baggage.header());
-    const auto submitter = text_or_null(to_traceparent(job.submitter));
-    const auto parent = job.parent.valid() ? std::optional(number(job.parent)) : std::nullopt;
-    const std::int64_t cluster = cluster_number(job.cluster);
-    sql("INSERT INTO job(uid, name, open_roots, tasks, submitted_at, traceparent, tracestate, baggage, parent_span, "
-        "submitter, cluster, idempotency_key) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
-        .run(job.id, job.name, static_cast<std::int64_t>(job.roots.tasks.size()),
-             static_cast<std::int64_t>(job.roots.tasks.size()), submitted, traceparent, tracestate, baggage, parent,
-             submitter, cluster, text_or_null(job.key));
-    const Position root{.job = writer_.database.last_id(), .depth = -1};
-    insert(job.roots,
-           {.parent = root, .cluster = cluster, .parent_span = number(job.span.span_id), .created = submitted},
-           submitted);
+    const Ns submitted = insert_job(job);
     if (job.roots.tasks.empty()) {
-      sql("UPDATE job SET state = 2, finished_at = submitted_at WHERE id = ?").run(root.job);
       result.state = JobState::completed;
       result.finished_at = timestamp(submitted);
     }
@@ -1844,6 +1871,118 @@ std::vector<Limit> SqliteStore::limits() {
   return limits;
 }
 
+// ------ automations
+
+std::vector<Automation> SqliteStore::automations() {
+  const std::scoped_lock lock(reading_);
+  std::vector<Automation> all;
+  Statement& s = reader_.sql(
+      "SELECT name, kind, schedule, time_zone, missed, directory, pattern, task, version, input, cluster, max_retries, "
+      "priority, paused, created_at, looked_at, fired_at, last_job, jobs, revision FROM automation ORDER BY name");
+  for (s.bind(); s.step();) {
+    all.push_back({.name = std::string(s.text(0)),
+                   .kind = s.integer(1) == 0 ? AutomationKind::cron : AutomationKind::directory,
+                   .schedule = std::string(s.text(2)),
+                   .time_zone = std::string(s.text(3)),
+                   .missed = static_cast<MissedRuns>(s.integer(4)),
+                   .directory = std::string(s.text(5)),
+                   .pattern = std::string(s.text(6)),
+                   .task = {std::string(s.text(7)), std::string(s.text(8))},
+                   .input = std::string(s.text(9)),
+                   .cluster = std::string(s.text(10)),
+                   .max_retries = static_cast<std::uint32_t>(s.integer(11)),
+                   .priority = static_cast<std::int32_t>(s.integer(12)),
+                   .paused = s.integer(13) != 0,
+                   .created_at = timestamp(s.integer(14)),
+                   .looked_at = timestamp(s.integer(15)),
+                   .last_fired_at = timestamp(s.integer(16)),
+                   .next_at = {},
+                   .last_job = std::string(s.text(17)),
+                   .jobs = static_cast<std::uint64_t>(s.integer(18)),
+                   .revision = static_cast<std::uint64_t>(s.integer(19))});
+  }
+  return all;
+}
+
+void SqliteStore::keep(const Automation& a) {
+  const std::scoped_lock lock(writing_);
+  transact([&] {
+    sql("INSERT INTO automation(name, kind, schedule, time_zone, missed, directory, pattern, task, version, input, "
+        "cluster, max_retries, priority, created_at, looked_at) "
+        "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14) ON CONFLICT(name) DO UPDATE SET "
+        "looked_at = iif(kind = ?2 AND schedule = ?3 AND time_zone = ?4, looked_at, ?14), kind = ?2, schedule = ?3, "
+        "time_zone = ?4, missed = ?5, directory = ?6, pattern = ?7, task = ?8, version = ?9, input = ?10, "
+        "cluster = ?11, max_retries = ?12, priority = ?13, revision = revision + 1")
+        .run(a.name, static_cast<int>(a.kind), a.schedule, a.time_zone, static_cast<int>(a.missed), a.directory,
+             a.pattern, a.task.name, a.task.version, a.input, a.cluster, a.max_retries, a.priority, now());
+  });
+  wake_.notify();
+}
+
+bool SqliteStore::pause_automation(std::string_view name, bool paused) {
+  const std::scoped_lock lock(writing_);
+  bool found = false;
+  transact([&] {
+    sql("UPDATE automation SET paused = ?1, looked_at = iif(paused AND NOT ?1, ?2, looked_at), revision = revision + 1 "
+        "WHERE name = ?3")
+        .run(paused, now(), name);
+    found = writer_.database.changes() > 0;
+  });
+  wake_.notify();
+  return found;
+}
+
+bool SqliteStore::remove_automation(std::string_view name) {
+  const std::scoped_lock lock(writing_);
+  bool found = false;
+  transact([&] {
+    sql("DELETE FROM automation_file WHERE automation = (SELECT id FROM automation WHERE name = ?)").run(name);
+    sql("DELETE FROM automation WHERE name = ?").run(name);
+    found = writer_.database.changes() > 0;
+  });
+  wake_.notify();
+  return found;
+}
+
+std::vector<std::string> SqliteStore::new_files(std::string_view name, std::span<const std::string> paths) {
+  const std::scoped_lock lock(reading_);
+  std::vector<std::string> left;
+  Statement& s = reader_.sql(
+      "SELECT 1 FROM automation_file WHERE automation = (SELECT id FROM automation WHERE name = ?) AND path = ?");
+  for (const std::string& path : paths) {
+    if (!s.bind(name, path).step()) left.push_back(path);
+    s.reset();
+  }
+  return left;
+}
+
+bool SqliteStore::advance(const AutomationStep& step) {
+  const std::scoped_lock lock(writing_);
+  bool taken = false;
+  transact([&] {
+    taken = false;
+    Statement& s = sql("SELECT id FROM automation WHERE name = ? AND revision = ? AND (paused = 0 OR ?)");
+    std::int64_t id = 0;
+    if (s.bind(step.name, step.revision, step.also_paused).step()) id = s.integer(0);
+    s.reset();
+    if (id == 0) return;
+    if (!step.path.empty()) {
+      sql("INSERT INTO automation_file(automation, path) VALUES (?, ?) ON CONFLICT DO NOTHING").run(id, step.path);
+      if (writer_.database.changes() == 0) return;
+    }
+    taken = true;
+    if (step.tick) {
+      sql("UPDATE automation SET looked_at = ?, revision = revision + 1 WHERE id = ?").run(ns(*step.tick), id);
+    }
+    if (!step.job) return;
+    const Ns submitted = insert_job(*step.job);
+    sql("UPDATE automation SET fired_at = ?, last_job = ?, jobs = jobs + 1 WHERE id = ?")
+        .run(submitted, step.job->id, id);
+  });
+  if (taken && step.job) wake_.notify();
+  return taken;
+}
+
 // ------ what tasks keep
 
 std::optional<std::string> SqliteStore::find_step(std::int64_t task, std::string_view name) {
@@ -1944,6 +2083,7 @@ Pruned SqliteStore::prune(const Retention& retention, std::size_t rows) {
     for (const auto& [job, uid] : jobs) {
       sql("DELETE FROM job WHERE id = ?").run(job);
       spent();
+      sql("DELETE FROM job_trigger WHERE job = ?").run(job);
       sql("INSERT INTO removal(job, uid) VALUES (?, ?)").run(job, uid);
       jobs_.erase(job);
     }

@@ -13,6 +13,7 @@
 #include "waymark/trace.h"
 
 #if __has_include("waymark/runner.h")
+#include "waymark/automation.h"
 #include "waymark/client.h"
 #include "waymark/context.h"
 #include "waymark/job.h"
