@@ -121,6 +121,17 @@ TEST_F(RecoveryTest, TheCrashedThreadsSpansSaySo) {
   }
 }
 
+TEST_F(RecoveryTest, ACrashBeforeAnythingWasAskedForIsToldAndLeavesNothing) {
+  TestProcess process(scratch_.path(), ProcessOptions{.destinations = {}});
+  process.recorder->header().crash_thread = 1;
+  process.recorder->header().crash_ns = TestProcess::kStart + 2;
+  process.recorder->header().crash_signal = 6;
+  const auto dead = recovered(process);
+  EXPECT_EQ(recoverer_.reports.at(0).crash.signal, "SIGABRT");
+  EXPECT_TRUE(contents_of(*dead->journal).logs.empty());
+  EXPECT_TRUE(finish_recovered(*dead));
+}
+
 TEST_F(RecoveryTest, AStatusThatWasSetKeepsItsMessage) {
   TestProcess process(scratch_.path());
   Block* block = process.open("task");
