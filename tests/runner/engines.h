@@ -31,12 +31,14 @@ class TestClock {
 struct Engine {
   const char* name;
   std::function<std::shared_ptr<Store>(const std::string& directory, std::function<Timestamp()> clock)> open;
+  std::function<std::string(const std::string& directory)> place;  // for store_version() and check_store()
 };
 
 inline std::vector<Engine> engines() {
   return {{"Sqlite", [](const std::string& directory, std::function<Timestamp()> clock) {
              return store::open_sqlite({.path = directory + "/store.db", .clock = std::move(clock)});
-           }}};
+           },
+           [](const std::string& directory) { return directory + "/store.db"; }}};
 }
 
 }  // namespace waymark::testing

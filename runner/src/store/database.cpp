@@ -81,16 +81,17 @@ void Statement::bind_one(int index, std::nullptr_t) {
 Database::Database(std::string path, std::chrono::milliseconds patience, Missing missing)
     : path_(std::move(path)), patience_(patience) {
   // Threads take turns by a mutex of ours.
-  const int code = sqlite3_open_v2(path_.c_str(), &handle_,
-                                   SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX |
-                                       (missing == Missing::create ? SQLITE_OPEN_CREATE : 0),
-                                   nullptr);
+  const int access = missing == Missing::only_look ? SQLITE_OPEN_READONLY
+                     : missing == Missing::create  ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE
+                                                   : SQLITE_OPEN_READWRITE;
+  const int code = sqlite3_open_v2(path_.c_str(), &handle_, access | SQLITE_OPEN_NOMUTEX, nullptr);
   try {
     if (code != SQLITE_OK) fail(code, "open it");
     sqlite3_extended_result_codes(handle_, 1);
     sqlite3_busy_handler(handle_, &Database::on_busy, this);
+    if (missing != Missing::only_look) execute("PRAGMA journal_mode = WAL;");
     execute(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY;"
+        "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY;"
         "PRAGMA cache_size = -32768; PRAGMA journal_size_limit = 67108864; PRAGMA wal_autocheckpoint = 4000;");
     struct stat file {};
     if (stat(path_.c_str(), &file) != 0) fail(SQLITE_CANTOPEN, "look at it");
