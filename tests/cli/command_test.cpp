@@ -87,7 +87,7 @@ TEST_F(CommandTest, ExplainsEachCommand) {
 }
 
 TEST_F(CommandTest, RefusesWhatItDoesNotKnowInOneLine) {
-  expect_refusal({}, "a command is missing: trace, recover, config, status, purge or automations");
+  expect_refusal({}, "a command is missing: one of trace, recover, config, status, purge, jobs,");
   expect_refusal({"tracee"}, "tracee");
   expect_refusal({"trace"}, "path");
   expect_refusal({"trace", traces(), "--wide"}, "--wide");

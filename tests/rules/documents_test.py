@@ -92,10 +92,11 @@ class DocumentsTest(unittest.TestCase):
                 if program == "make":
                     self.assertIn(arguments[0], targets, f"{page}: {line}")
                 elif os.path.basename(program) == "waymark":
-                    self.assertIn(f'add_subcommand("{arguments[0]}"', command_line, f"{page}: {line}")
+                    self.assertRegex(command_line, rf'(add_subcommand|add_command|add_group|plain)\((\w+, )?"{arguments[0]}"',
+                                     f"{page}: {line}")
                     for option in arguments[1:]:
                         if option.startswith("-"):
-                            self.assertRegex(command_line, rf'"{option}"', f"{page}: {line}")
+                            self.assertRegex(command_line, rf'"{option}(,-\w)?"', f"{page}: {line}")
                 elif program.startswith("scripts/"):
                     self.assertTrue(os.access(os.path.join(ROOT, program), os.X_OK), f"{page}: {line}")
                 else:

@@ -32,18 +32,23 @@ class TestClock {
 struct Engine {
   const char* name;
   std::function<std::shared_ptr<Store>(const std::string& directory, std::function<Timestamp()> clock)> open;
+  std::function<std::string(const std::string& directory)> place;  // for store_version() and check_store()
 };
 
 // In the names of tests.
 inline void PrintTo(const Engine& engine, std::ostream* out) { *out << engine.name; }
 
 inline std::vector<Engine> engines() {
-  return {{"Sqlite", [](const std::string& directory, std::function<Timestamp()> clock) {
+  return {{"Sqlite",
+           [](const std::string& directory, std::function<Timestamp()> clock) {
              return store::open_sqlite({.path = directory + "/store.db", .clock = std::move(clock)});
-           }},
-          {"Memory", [](const std::string& directory, std::function<Timestamp()> clock) {
+           },
+           [](const std::string& directory) { return directory + "/store.db"; }},
+          {"Memory",
+           [](const std::string& directory, std::function<Timestamp()> clock) {
              return open_store("memory:" + directory, std::move(clock));
-           }}};
+           },
+           [](const std::string& directory) { return "memory:" + directory; }}};
 }
 
 }  // namespace waymark::testing

@@ -442,6 +442,7 @@ TEST_P(StoreModelTest, DoesWhatTheModelDoesWhateverTheOrder) {
         }
       }
     }
+    ASSERT_THAT(check_store(GetParam().place(directory.path())).problems, ::testing::IsEmpty());
     if (::testing::Test::HasFailure()) return;
   }
   for (const auto& [step, times] : taken) std::cout << step << "=" << times << " ";

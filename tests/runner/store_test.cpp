@@ -1210,6 +1210,170 @@ TEST_P(StoreTest, RemovesOldFinishedJobsInSmallSteps) {
   EXPECT_EQ(state_of(open), JobState::submitted);
 }
 
+// ------ for those who look
+
+TEST_P(StoreTest, FindsJobsByTheBeginningOfTheirIds) {
+  const Job first = store_->submit(job("one"));
+  const Job second = store_->submit(job("two"));
+  EXPECT_THAT(store_->query({.id = second.id}).jobs, SizeIs(1));
+  EXPECT_THAT(store_->query({.id = first.id.substr(0, 9)}).jobs, SizeIs(2));
+  EXPECT_THAT(store_->query({.id = "1"}).jobs, IsEmpty());
+  EXPECT_THAT(store_->query({.id = "%"}).jobs, IsEmpty()) << "no pattern";
+}
+
+TEST_P(StoreTest, TellsWhichGroupsATaskWaitsFor) {
+  const Job j = store_->submit(job("scene"));
+  const WorkerId worker = join(*store_);
+  send(worker, {computed(claim_one(worker), {{child(0), child(0), child(1), child(NewTask::kNoGroup, {0, 1})}, {2, 1}})}, 0);
+  const std::vector<TaskInfo> tasks = store_->tasks(j.id);
+  ASSERT_THAT(tasks, SizeIs(5));
+  EXPECT_EQ(tasks[0].group, "");
+  EXPECT_EQ(tasks[1].group, tasks[2].group);
+  EXPECT_NE(tasks[1].group, tasks[3].group);
+  EXPECT_THAT(tasks[1].after, IsEmpty());
+  EXPECT_THAT(tasks[4].after, UnorderedElementsAre(tasks[1].group, tasks[3].group));
+}
+
+TEST_P(StoreTest, ListsItsWorkersAndWhatTheyDo) {
+  const Job j = store_->submit(job("scene"));
+  const WorkerId worker = join(*store_, "a");
+  join(*store_, "b", {kChild});
+  const ClaimedTask root = claim_one(worker);
+  clock_.advance(4s);
+  std::vector<WorkerInfo> workers = store_->workers();
+  ASSERT_THAT(workers, SizeIs(2));
+  EXPECT_EQ(workers[0].runner, "a");
+  EXPECT_EQ(workers[0].name, "test");
+  EXPECT_EQ(workers[0].host, "host");
+  EXPECT_EQ(workers[0].process_id, 1u);
+  EXPECT_EQ(workers[0].cluster, "default");
+  EXPECT_THAT(workers[0].tasks, UnorderedElementsAre(kRoot, kChild));
+  EXPECT_EQ(workers[0].lease, 6s);
+  ASSERT_THAT(workers[0].running, SizeIs(1));
+  EXPECT_EQ(workers[0].running[0].job, j.id);
+  EXPECT_EQ(workers[0].running[0].job_name, "scene");
+  EXPECT_EQ(workers[0].running[0].task.id, std::to_string(root.task));
+  EXPECT_THAT(workers[1].running, IsEmpty());
+  clock_.advance(7s);
+  EXPECT_EQ(store_->workers()[1].lease, -1s) << "over, and nobody has taken its tasks";
+  store_->leave(worker);
+  EXPECT_THAT(store_->workers(), SizeIs(1));
+}
+
+TEST_P(StoreTest, SaysWhatATaskWaitsFor) {
+  const auto wait = [&](std::int64_t task) { return store_->wait_of(std::to_string(task)).value(); };
+  const Job j = store_->submit(job("scene", 1));
+  const std::int64_t root = std::stoll(store_->tasks(j.id)[0].id);
+  EXPECT_EQ(wait(root).job, j.id);
+  EXPECT_EQ(wait(root).takers, 0u);
+  const WorkerId worker = join(*store_);
+  join(*store_, "old", {{"Root", "v1.0"}});
+  EXPECT_EQ(wait(root).takers, 1u) << "another major version does not take it";
+  EXPECT_FALSE(wait(root).paused);
+  store_->pause("default", true);
+  EXPECT_TRUE(wait(root).paused);
+  store_->pause("default", false);
+
+  const ClaimedTask attempt = claim_one(worker);
+  EXPECT_EQ(wait(root).runner, "runner");
+  send(worker, {failed(attempt, 3s)}, 0);
+  EXPECT_EQ(wait(root).task.state, TaskState::scheduled);
+  EXPECT_EQ(wait(root).due, 3s);
+  clock_.advance(3s);
+  send(worker, {computed(claim_one(worker), {{child(0), child(0), child(NewTask::kNoGroup, {0})}, {2}})}, 0);
+  EXPECT_EQ(wait(root).open, 3u) << "its subtasks";
+  const std::string first = store_->tasks(j.id)[1].id;
+  EXPECT_EQ(wait(root).next, first);
+  EXPECT_EQ(wait(root + 3).open, 2u);
+  EXPECT_EQ(wait(root + 3).next, first);
+  EXPECT_EQ(wait(root + 2).ahead, 1u);
+
+  const Limit one{.task = "Child", .max_running = 1};
+  store_->limit(one);
+  EXPECT_THAT(wait(root + 2).limits, IsEmpty());
+  const ClaimedTask running = claim_one(worker);
+  EXPECT_THAT(wait(root + 2).limits, ElementsAre(one));
+  send(worker, {computed(running)}, 0);
+  EXPECT_EQ(wait(root + 3).open, 1u);
+  EXPECT_FALSE(store_->wait_of("999"));
+  EXPECT_FALSE(store_->wait_of("scene"));
+}
+
+TEST_P(StoreTest, CountsWhatIsToBeDoneAndWhatWasDoneLately) {
+  store_->submit(job("scene", 1));
+  const WorkerId worker = join(*store_);
+  clock_.advance(2s);
+  const ClaimedTask first = claim_one(worker);
+  clock_.advance(1s);
+  send(worker, {failed(first, 0s)}, 0);
+  const ClaimedTask second = claim_one(worker);
+  clock_.advance(3s);
+  send(worker, {computed(second, {{child(0), child(0), child(NewTask::kNoGroup, {0})}, {2}})}, 1);
+  Activity activity = store_->activity(60s);
+  EXPECT_EQ(activity.now, clock_.now());
+  EXPECT_EQ(activity.open_jobs, 1u);
+  ASSERT_THAT(activity.tasks, SizeIs(2));
+  const TaskActivity children = activity.tasks[0], root = activity.tasks[1];
+  EXPECT_EQ(children.name, "Child");
+  EXPECT_EQ(children.cluster, "default");
+  EXPECT_EQ(children.waiting, 1u);
+  EXPECT_EQ(children.ready, 1u);
+  EXPECT_EQ(children.running, 1u);
+  EXPECT_EQ(root.name, "Root");
+  EXPECT_EQ(root.computed, 1u);
+  EXPECT_EQ(root.failed, 1u);
+  EXPECT_EQ(root.run_p50, 3s);
+  EXPECT_EQ(root.wait_p99, 0s) << "of its last attempt";
+  clock_.advance(60s);
+  activity = store_->activity(30s);
+  ASSERT_THAT(activity.tasks, SizeIs(1)) << "nothing of the root is new, and none is left";
+  EXPECT_EQ(activity.tasks[0].running, 1u);
+}
+
+TEST_P(StoreTest, GivesBackTheRoomOfRemovedJobs) {
+  for (int i = 0; i < 2; ++i) {
+    NewJob big = job("big");
+    big.roots.tasks[0].input = "\"" + std::string(1 << 20, 'x') + "\"";
+    store_->submit(big);
+  }
+  store_->submit(job("last"));
+  const WorkerId worker = join(*store_);
+  const Exchanged e = claim(worker);
+  std::vector<std::int64_t> recorded;
+  for (const ClaimedTask& task : e.claimed) {
+    for (const EnclosingSpan& span : send(worker, {computed(task)}, 0).closed) recorded.push_back(span.id);
+  }
+  (void)store_->exchange({.worker = worker, .recorded = recorded});
+  clock_.advance(5s);
+  EXPECT_THAT(store_->prune({.age = 1s}, 1000).jobs, SizeIs(2));
+  EXPECT_GT(check_store(GetParam().place(directory_.path())).unused_bytes, 2u << 20);
+  EXPECT_GT(store_->vacuum(), 2u << 20);
+  EXPECT_LT(check_store(GetParam().place(directory_.path())).unused_bytes, 1u << 20);
+  EXPECT_THAT(store_->query({}).jobs, SizeIs(1));
+}
+
+TEST_P(StoreTest, IsLookedAtWithoutBeingMade) {
+  const testing::TemporaryDirectory empty;
+  const StoreVersion none = store_version(GetParam().place(empty.path()));
+  EXPECT_EQ(none.found, 0);
+  EXPECT_TRUE(std::filesystem::is_empty(empty.path()));
+  EXPECT_EQ(check_store(GetParam().place(empty.path())).version.found, 0);
+  const StoreVersion own = store_version(GetParam().place(directory_.path()));
+  EXPECT_EQ(own.found, own.known);
+  EXPECT_GT(own.found, 0);
+}
+
+TEST_P(StoreTest, IsSoundInTheMiddleOfAJob) {
+  store_->submit(job("scene"));
+  const WorkerId worker = join(*store_);
+  send(worker, {computed(claim_one(worker), {{child(0), child(0), child(NewTask::kNoGroup, {0})}, {2}})}, 1);
+  const StoreCheck check = check_store(GetParam().place(directory_.path()));
+  EXPECT_THAT(check.problems, IsEmpty());
+  EXPECT_EQ(check.jobs, 1u);
+  EXPECT_EQ(check.tasks, 4u);
+  EXPECT_GT(check.bytes, 0u);
+}
+
 INSTANTIATE_TEST_SUITE_P(Engines, StoreTest, ::testing::ValuesIn(testing::engines()),
                          [](const auto& engine) { return engine.param.name; });
 
@@ -1254,6 +1418,51 @@ TEST(SqliteStoreTest, RefusesAFileOfANewerProgram) {
     EXPECT_EQ(e.code(), ErrorCode::store);
     EXPECT_THAT(e.what(), HasSubstr("version 99"));
     EXPECT_THAT(e.what(), HasSubstr(path));
+  }
+}
+
+TEST(SqliteStoreTest, FindsWhatNoStepCanLeaveBehind) {
+  const auto problems = [](const char* damage) {
+    const testing::TemporaryDirectory directory;
+    const std::string path = directory.path() + "/store.db";
+    const auto store = store::open_sqlite({.path = path, .clock = {}});
+    NewJob job;
+    job.id = "a";
+    job.name = "scene";
+    job.roots.tasks.push_back({.name = kRoot, .input = "{}", .group = 0});
+    job.roots.tasks.push_back({.name = kChild, .input = "{}", .after = {0}, .dependencies = 1});
+    job.roots.group_sizes = {1};
+    store->submit(job);
+    store::Database(path).execute(damage);
+    return check_store(path).problems;
+  };
+  EXPECT_THAT(problems(""), IsEmpty());
+  EXPECT_THAT(problems("UPDATE job SET tasks = 3"), ElementsAre("job a: another number of tasks than it says"));
+  EXPECT_THAT(problems("UPDATE job SET finished_at = 5, state = 2"), ElementsAre("job a: finished, with tasks that are not"));
+  EXPECT_THAT(problems("UPDATE task SET state = 4 WHERE id = 1"),
+              ElementsAre("job a: not finished, with nothing left that could run"));
+  EXPECT_THAT(problems("UPDATE task SET job = 7; UPDATE job SET tasks = 0, finished_at = 5"),
+              ElementsAre("task 1: in no job", "task 2: in no job"));
+  EXPECT_THAT(problems("UPDATE task SET parent = 9 WHERE id = 2"), ElementsAre("task 2: its parent is not there"));
+  EXPECT_THAT(problems("UPDATE task SET state = 2, worker = 9 WHERE id = 1"),
+              ElementsAre("task 1: running, and its runner is not there"));
+  EXPECT_THAT(problems("UPDATE task SET deps_left = 2 WHERE id = 2"),
+              ElementsAre("task 2: waits for another number of groups than are open"));
+}
+
+TEST(SqliteStoreTest, TakesNoOtherProgramsDatabaseForAStore) {
+  const testing::TemporaryDirectory directory;
+  const std::string path = directory.path() + "/photos.db";
+  store::Database(path).execute("CREATE TABLE photo(id INTEGER)");
+  for (const auto& look : {+[](const std::string& p) { (void)store_version(p); },
+                           +[](const std::string& p) { (void)check_store(p); }}) {
+    try {
+      look(path);
+      FAIL() << "taken";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::store);
+      EXPECT_THAT(e.what(), HasSubstr("another program's database"));
+    }
   }
 }
 

@@ -71,6 +71,7 @@ struct Job {
 // Which jobs: those that fit every word given here.
 struct JobFilter {
   std::vector<JobState> states = {};  // any of them; empty: all
+  std::string id = {};                // its first characters
   std::string name = {};              // a part of it; small and capital letters of ASCII are the same
   std::string cluster = {};
   Timestamp submitted_after = {};   // at that time or later
@@ -122,6 +123,9 @@ struct TaskInfo {
   std::string limit_key;
   std::int32_t priority = 0;
   bool optional = false;
+  // Tasks of one group are those that the same others wait for; `after`: the groups that this one waits for.
+  std::string group;
+  std::vector<std::string> after;
 };
 
 }  // namespace waymark

@@ -236,6 +236,59 @@ struct AutomationStep {
   const NewJob* job = nullptr;     // none: there is nothing to submit
 };
 
+// Who takes tasks, for those who look.
+struct WorkerInfo {
+  struct Running {
+    std::string job;       // its id
+    std::string job_name;
+    TaskInfo task;
+  };
+  std::string runner;
+  std::string name;
+  std::string host;
+  std::uint64_t process_id = 0;
+  std::string cluster;
+  std::vector<TaskName> tasks;        // that it can run
+  Timestamp joined_at;
+  std::chrono::nanoseconds lease{0};  // what is left of it; less than 0: it gave no sign of life for too long
+  std::vector<Running> running;
+};
+
+// What one task is waiting for.
+struct TaskWait {
+  std::string job;                 // its id
+  TaskInfo task;
+  std::uint64_t open = 0;          // tasks that it waits for: dependencies, or its own subtasks once it has computed
+  std::string next;                // the first of them
+  bool paused = false;             // of a ready one: its cluster is
+  std::vector<Limit> limits = {};  // of a ready one: those that let none like it start now
+  std::uint64_t takers = 0;        // of a ready or scheduled one: living workers that can run it
+  std::uint64_t ahead = 0;         // of a ready one: others of its cluster that come first
+  std::string runner;              // of a running one
+  std::chrono::nanoseconds due{0}; // of a scheduled one: until it is ready
+};
+
+// What is to be done, and what was done lately. Durations are 0 where nothing was measured.
+struct TaskActivity {
+  std::string cluster;
+  std::string name;                     // in all versions
+  std::uint64_t waiting = 0;            // now
+  std::uint64_t scheduled = 0;
+  std::uint64_t ready = 0;
+  std::uint64_t running = 0;
+  std::uint64_t computed = 0;           // in the period
+  std::uint64_t failed = 0;             // attempts, those that were lost included
+  std::chrono::nanoseconds wait_p50{0}; // from ready to started, of what started in the period
+  std::chrono::nanoseconds wait_p99{0};
+  std::chrono::nanoseconds run_p50{0};  // of what was computed in it
+  std::chrono::nanoseconds run_p99{0};
+};
+struct Activity {
+  Timestamp now;                        // by the store's clock
+  std::uint64_t open_jobs = 0;
+  std::vector<TaskActivity> tasks;      // by cluster and name
+};
+
 class Store {
  public:
   virtual ~Store() = default;
@@ -311,6 +364,15 @@ class Store {
   // Whether nothing is left that this worker could still get to do, by what is in the store now.
   [[nodiscard]] virtual bool idle(WorkerId worker) = 0;
 
+  // Those with a lease, also one that has ended until somebody takes their tasks.
+  [[nodiscard]] virtual std::vector<WorkerInfo> workers() = 0;
+  // Nothing where there is no such task.
+  [[nodiscard]] virtual std::optional<TaskWait> wait_of(std::string_view task) = 0;
+  // Reads every task of the jobs that are open, or were in the period.
+  [[nodiscard]] virtual Activity activity(std::chrono::nanoseconds period) = 0;
+  // Gives back the room that removed jobs have left: how many bytes. Others wait meanwhile.
+  virtual std::uint64_t vacuum() = 0;
+
   // Calls `changed` from any thread when others may have made work or finished a job, until what it returned is gone.
   // Now and then for nothing. `changed` is quick, and calls nothing of the store.
   [[nodiscard]] virtual std::shared_ptr<void> watch(std::function<void()> changed) = 0;
@@ -318,5 +380,26 @@ class Store {
 
 // See ClientOptions::store. `clock` is an embedded store's time; none: the system's.
 [[nodiscard]] std::shared_ptr<Store> open_store(const std::string& where, std::function<Timestamp()> clock = {});
+
+// What lies at such a place, without opening it as a store: open_store() makes what is not there, and brings an older one
+// up to date.
+struct StoreVersion {
+  std::string place;
+  int found = 0;  // 0: there is no store
+  int known = 0;  // to this program: a newer one can't be opened
+};
+// Error(store) where something else is there, or what is there can't be read.
+[[nodiscard]] StoreVersion store_version(const std::string& where);
+
+struct StoreCheck {
+  StoreVersion version;
+  std::uint64_t bytes = 0;
+  std::uint64_t unused_bytes = 0;     // of them: vacuum() gives them back
+  std::uint64_t jobs = 0;
+  std::uint64_t tasks = 0;
+  std::vector<std::string> problems;  // what is damaged, or contradicts itself; none: it is sound
+};
+// Reads all of a store of this program's version, of another version only what the engine knows. Changes nothing.
+[[nodiscard]] StoreCheck check_store(const std::string& where);
 
 }  // namespace waymark

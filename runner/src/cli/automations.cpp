@@ -1,15 +1,14 @@
-#include "cli/automations.h"
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
-#include <filesystem>
-#include <iostream>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "cli/command.h"
+#include "cli/commands.h"
 #include "cli/display_text.h"
 #include "instrumentation.h"
 #include "waymark/client.h"
@@ -109,23 +108,6 @@ std::string show(const Automation& a) {
   return text;
 }
 
-int print(const std::string& text) {
-  std::cout << text << std::flush;
-  if (std::cout) return 0;
-  std::cerr << "waymark: standard output can't be written\n";
-  return 1;
-}
-
-// One that is not there is somebody's typing error, and not to be made.
-ClientOptions options(const Arguments& arguments) {
-  std::string path = arguments.store;
-  if (path.starts_with("sqlite:")) path.erase(0, 7);
-  if (!path.empty() && path.find("://") == std::string::npos && !std::filesystem::exists(path)) {
-    throw Error(ErrorCode::not_found, "--store " + path + ": no such file");
-  }
-  return {.name = "waymark", .store = arguments.store};
-}
-
 int run(Automations& automations, const Arguments& arguments) {
   const std::vector<Job> jobs = automations.run(arguments.name);
   Json ids = Json::array();
@@ -140,59 +122,53 @@ int run(Automations& automations, const Arguments& arguments) {
 
 }  // namespace
 
-std::function<std::optional<int>()> add_automations(CLI::App& app) {
-  const auto arguments = std::make_shared<Arguments>();
-  CLI::App* group = app.add_subcommand("automations", "What submits jobs by itself: at times, and for files");
-  group->require_subcommand(1);
-  group->footer(
-      "Examples:\n"
-      "  waymark automations list\n"
-      "  waymark automations show 'hourly mosaic' --json\n"
-      "  waymark automations pause 'hourly mosaic'\n"
-      "  waymark automations run 'hourly mosaic' --store /data/store.db\n\n"
-      "Exit codes: 0 done; 1 it could not be done; 2 the command line is wrong, or names what is not there");
-  const auto add = [&](const char* name, const char* what, bool named, bool json) {
-    CLI::App* command = group->add_subcommand(name, what);
-    if (named) command->add_option("name", arguments->name, "The automation's name")->required()->type_name("NAME");
-    command->add_option("--store", arguments->store, "The store; default: $XDG_STATE_HOME/waymark/store.db")->type_name("PATH");
-    if (json) command->add_flag("--json", arguments->json, "As JSON");
-    return command;
+void add_automations(CLI::App& app, int& exit_code) {
+  CLI::App& group = add_group(app, "automations", "What submits jobs by itself: at times, and for files");
+  using Act = std::function<int(Automations&, const Arguments&)>;
+  const auto add = [&](const char* name, const char* what, const char* example, bool named, bool json, Act act) {
+    const auto arguments = std::make_shared<Arguments>();
+    CLI::App& command =
+        add_command(group, name, what,
+                    std::string("Examples:\n  waymark automations ") + example +
+                        "\n\nExit codes: 0 done; 1 it could not be done; 2 the command line is wrong, or names what is not there");
+    if (named) command.add_option("name", arguments->name, "The automation's name")->required()->type_name("NAME");
+    add_store(command, arguments->store);
+    if (json) command.add_flag("--json", arguments->json, "As JSON");
+    on_run(command, exit_code, [arguments, act = std::move(act)] {
+      return act(open_client(arguments->store)->automations(), *arguments);
+    });
   };
-  CLI::App* list_command = add("list", "All of them, with what they did last and will do next", false, true);
-  CLI::App* show_command = add("show", "One of them, with all that is known of it", true, true);
-  CLI::App* pause_command = add("pause", "Let it submit nothing until it is resumed", true, false);
-  CLI::App* resume_command = add("resume", "Let it go on; ticks that came meanwhile are not made up for", true, false);
-  CLI::App* remove_command = add("remove", "Forget it; its jobs stay", true, false);
-  CLI::App* run_command = add("run", "Submit its job now, or one for each file that has none yet", true, true);
-
-  return [=]() -> std::optional<int> {
-    if (!group->parsed()) return std::nullopt;
-    Client client(options(*arguments));
-    Automations& automations = client.automations();
-    if (list_command->parsed()) {
-      const std::vector<Automation> all = automations.list();
-      if (!arguments->json) return print(list(all));
-      Json json = Json::array();
-      for (const Automation& a : all) json.push_back(as_json(a));
-      return print(text_of({{"automations", std::move(json)}}));
-    }
-    if (show_command->parsed()) {
-      const Automation a = automations.find(arguments->name);
-      return print(arguments->json ? text_of(as_json(a)) : show(a));
-    }
-    if (run_command->parsed()) return run(automations, *arguments);
-    const auto did = [&](const char* what) { return print(what + (" " + printable(arguments->name)) + "\n"); };
-    if (pause_command->parsed()) {
-      automations.pause(arguments->name);
-      return did("paused");
-    }
-    if (resume_command->parsed()) {
-      automations.resume(arguments->name);
-      return did("resumed");
-    }
-    if (remove_command->parsed()) automations.remove(arguments->name);
-    return did("removed");
-  };
+  const auto did = [](const char* what, const Arguments& a) { return print(what + (" " + printable(a.name)) + "\n"); };
+  add("list", "All of them, with what they did last and will do next", "list", false, true,
+      [](Automations& automations, const Arguments& a) {
+        const std::vector<Automation> all = automations.list();
+        if (!a.json) return print(list(all));
+        Json json = Json::array();
+        for (const Automation& one : all) json.push_back(as_json(one));
+        return print(text_of({{"automations", std::move(json)}}));
+      });
+  add("show", "One of them, with all that is known of it", "show 'hourly mosaic' --json", true, true,
+      [](Automations& automations, const Arguments& a) {
+        const Automation one = automations.find(a.name);
+        return print(a.json ? text_of(as_json(one)) : show(one));
+      });
+  add("pause", "Let it submit nothing until it is resumed", "pause 'hourly mosaic'", true, false,
+      [did](Automations& automations, const Arguments& a) {
+        automations.pause(a.name);
+        return did("paused", a);
+      });
+  add("resume", "Let it go on; ticks that came meanwhile are not made up for", "resume 'hourly mosaic'", true, false,
+      [did](Automations& automations, const Arguments& a) {
+        automations.resume(a.name);
+        return did("resumed", a);
+      });
+  add("remove", "Forget it; its jobs stay", "remove 'hourly mosaic'", true, false,
+      [did](Automations& automations, const Arguments& a) {
+        automations.remove(a.name);
+        return did("removed", a);
+      });
+  add("run", "Submit its job now, or one for each file that has none yet", "run 'hourly mosaic' --store /data/store.db", true,
+      true, run);
 }
 
 }  // namespace waymark::cli

@@ -1,7 +1,4 @@
-// The `waymark` command: what a person wants to know of telemetry that lies on this machine, without a backend.
-//
-// Exit codes: 0 done; 1 it could not be done; 2 the command line or a configuration is wrong, or names what is not there.
-#include <sys/ioctl.h>
+// The `waymark` command: what a person wants to know of the telemetry and the jobs of this machine, without a backend.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -15,7 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "cli/automations.h"
+#include "cli/command.h"
+#include "cli/commands.h"
 #include "cli/config_check.h"
 #include "cli/display_text.h"
 #include "cli/state.h"
@@ -29,27 +27,12 @@ namespace {
 namespace fs = std::filesystem;
 using namespace waymark;
 
-constexpr int kWrongUse = 2;
+using cli::complain;
+using cli::kWrongUse;
+using cli::print;
+using cli::terminal_width;
 
-int complain(const std::string& what, int code) {
-  std::cerr << "waymark: " << what << '\n';
-  return code;
-}
-
-// Of the terminal, else of COLUMNS, else 100.
-int terminal_width() {
-  winsize size{};
-  if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
-  const char* columns = std::getenv("COLUMNS");
-  const int width = columns ? std::atoi(columns) : 0;
-  return width > 0 ? width : 100;
-}
-
-bool wants_color() {
-  const char* no_color = std::getenv("NO_COLOR");
-  const char* term = std::getenv("TERM");
-  return isatty(STDOUT_FILENO) != 0 && !(no_color && *no_color) && !(term && std::string_view(term) == "dumb");
-}
+bool wants_color(bool no_color) { return cli::Output{.no_color = no_color}.color(); }
 
 struct TraceArguments {
   std::vector<std::string> paths;
@@ -70,7 +53,7 @@ int trace(const TraceArguments& arguments) {
     std::ranges::move(part.logs, std::back_inserter(telemetry.logs));
   }
   const std::string picture = cli::draw_waterfall(telemetry, {.width = arguments.width > 0 ? arguments.width : terminal_width(),
-                                                              .color = !arguments.no_color && wants_color(),
+                                                              .color = wants_color(arguments.no_color),
                                                               .all = arguments.all,
                                                               .job = arguments.job});
   if (!picture.empty()) {
@@ -197,11 +180,6 @@ Timestamp right_now() {
   return std::chrono::time_point_cast<Timestamp::duration>(std::chrono::system_clock::now());
 }
 
-int print(const std::string& text) {
-  std::cout << text << std::flush;
-  return std::cout ? 0 : complain("standard output can't be written", 1);
-}
-
 struct ConfigArguments {
   std::string file;
   bool json = false;
@@ -223,7 +201,7 @@ struct StatusArguments {
 int status(const StatusArguments& arguments) {
   const StateStatus found = read_state_status(arguments.directory);
   return print(arguments.json ? cli::status_json(found, right_now())
-                              : cli::show_status(found, right_now(), !arguments.no_color && wants_color()));
+                              : cli::show_status(found, right_now(), wants_color(arguments.no_color)));
 }
 
 struct PurgeArguments {
@@ -279,7 +257,7 @@ bool is_usage(ErrorCode code) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{"Looks at telemetry on this machine, and saves what dead processes left."};
+  CLI::App app{"Operates jobs, looks at telemetry on this machine, and saves what dead processes left.", "waymark"};
   app.set_version_flag("--version", "waymark " WAYMARK_VERSION);
 
   TraceArguments trace_arguments;
@@ -313,10 +291,8 @@ int main(int argc, char** argv) {
   recover_command->add_option("--timeout", recover_arguments.timeout, "How long to try (default 30s)")->type_name("DURATION");
 
   ConfigArguments config_arguments;
-  CLI::App* config_command = app.add_subcommand("config", "Look at a configuration file");
-  config_command->require_subcommand(1);
-  CLI::App* check_command =
-      config_command->add_subcommand("check", "Say what is wrong with a configuration file, or what it comes to");
+  CLI::App* check_command = cli::add_group(app, "config", "Look at a configuration file").add_subcommand(
+      "check", "Say what is wrong with a configuration file, or what it comes to");
   check_command->add_option("file", config_arguments.file, "The file; default: WAYMARK_CONFIG")->type_name("FILE");
   check_command->add_flag("--json", config_arguments.json, "As JSON instead of YAML");
   check_command->footer(
@@ -352,8 +328,6 @@ int main(int argc, char** argv) {
       "  waymark purge --older-than 7d --yes ~/.local/state/waymark/tiles\n\n"
       "Exit codes: 0 done; 1 something stays that was to be removed; 2 the command line is wrong");
 
-  const auto automations = cli::add_automations(app);
-
   trace_command->footer(
       "Examples:\n  waymark trace traces.jsonl logs.jsonl\n  waymark trace --job 3f2 ~/.local/state/waymark/tiles\n\n"
       "Exit codes: 0 done; 1 there are no spans; 2 a path or a job is not there");
@@ -361,33 +335,46 @@ int main(int argc, char** argv) {
       "Examples:\n  waymark recover ~/.local/state/waymark/tiles --endpoint http://localhost:4318\n"
       "  waymark recover DIR --traces-file traces.jsonl --logs-file logs.jsonl\n\n"
       "Exit codes: 0 all delivered; 1 something is left; 2 the command line is wrong");
-  app.footer("Exit codes: 0 done; 1 it could not be done; 2 the command line or a configuration is wrong.\n"
+  int exit_code = cli::kDone;
+  cli::on_run(*trace_command, exit_code, [&] { return trace(trace_arguments); });
+  cli::on_run(*recover_command, exit_code, [&] { return recover(recover_arguments); });
+  cli::on_run(*check_command, exit_code, [&] { return config_check(config_arguments); });
+  cli::on_run(*status_command, exit_code, [&] { return status(status_arguments); });
+  cli::on_run(*purge_command, exit_code, [&] { return purge(purge_arguments); });
+  cli::add_jobs(app, exit_code);
+  cli::add_queue(app, exit_code);
+  cli::add_top(app, exit_code);
+  cli::add_store_command(app, exit_code);
+  cli::add_automations(app, exit_code);
+  cli::add_completion(app, exit_code);
+  app.footer("Exit codes:\n"
+             "  0  done\n"
+             "  1  it could not be done\n"
+             "  2  the command line or a configuration is wrong, or what it names is not there\n"
+             "  3  the job that was waited for failed\n"
+             "  4  the job that was waited for was canceled\n"
+             "  5  the job that was waited for is not finished\n\n"
              "'waymark COMMAND --help' shows a command's options and examples.");
 
   try {
+    install_crash_handler();
     app.parse(argc, argv);
+    if (app.get_subcommands().empty()) cli::refuse_without_command(app);
+    return exit_code;
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
     std::string what = error.what();
     std::ranges::replace(what, '\n', ' ');
     return complain(what + "; see waymark --help", kWrongUse);
-  }
-  try {
-    install_crash_handler();
-    if (const auto code = automations()) return *code;
-    if (trace_command->parsed()) return trace(trace_arguments);
-    if (recover_command->parsed()) return recover(recover_arguments);
-    if (check_command->parsed()) return config_check(config_arguments);
-    if (status_command->parsed()) return status(status_arguments);
-    if (purge_command->parsed()) return purge(purge_arguments);
-    return complain("a command is missing: trace, recover, config, status, purge or automations; see waymark --help", kWrongUse);
+  } catch (const cli::WrongUse& error) {
+    return complain(error.what(), kWrongUse);
   } catch (const Error& error) {
     if (error.code() == ErrorCode::invalid_config) {
       std::cerr << error.what() << '\n';  // a line for each problem, which begins with its place
       return kWrongUse;
     }
-    return complain(error.what(), is_usage(error.code()) ? kWrongUse : 1);
+    return complain(error.what(), is_usage(error.code()) ? kWrongUse : cli::kNotDone);
   } catch (const std::exception& error) {
-    return complain(error.what(), 1);
+    return complain(error.what(), cli::kNotDone);
   }
 }

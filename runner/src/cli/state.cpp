@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/display_text.h"
+#include "cli/table.h"
 #include "cli/waterfall.h"
 
 namespace waymark::cli {
@@ -68,30 +69,6 @@ Totals sum(const StateStatus& status) {
   return all;
 }
 
-constexpr std::array<std::string_view, 9> kHeads{"destination", "signal", "pending", "oldest", "offered",
-                                                 "delivered", "rejected", "dropped", "filtered"};
-using Row = std::array<std::string, 9>;
-
-// Columns as wide as what is in them; text to the left, numbers to the right.
-std::string table(const std::vector<Row>& rows) {
-  std::array<int, 9> widths{};
-  for (std::size_t c = 0; c < kHeads.size(); ++c) {
-    widths[c] = columns(kHeads[c]);
-    for (const Row& row : rows) widths[c] = std::max(widths[c], columns(row[c]));
-  }
-  std::string text;
-  const auto line = [&](const auto& row) {
-    std::string one = " ";
-    for (std::size_t c = 0; c < kHeads.size(); ++c) {
-      one += " " + (c < 2 ? pad_right(row[c], widths[c]) : pad_left(row[c], widths[c])) + (c == 8 ? "" : " ");
-    }
-    text += one.substr(0, one.find_last_not_of(' ') + 1) + "\n";
-  };
-  line(kHeads);
-  for (const Row& row : rows) line(row);
-  return text;
-}
-
 nlohmann::ordered_json counts_json(const Counts& c) {
   return {{"offered", c.offered}, {"delivered", c.delivered}, {"rejected", c.rejected},
           {"dropped", c.dropped}, {"filtered", c.filtered}, {"pending", c.pending}};
@@ -116,9 +93,7 @@ std::string human_bytes(std::uint64_t bytes) {
 }
 
 std::string show_status(const StateStatus& status, Timestamp now, bool color) {
-  const auto painted = [&](const char* code, const std::string& text) {
-    return color ? std::string("\x1b[") + code + "m" + text + "\x1b[0m" : text;
-  };
+  const auto painted = [&](const char* code, const std::string& text) { return color ? paint(code, text) : text; };
   std::string text;
   for (const StateProcess& process : status.processes) {
     const char* code = process.condition == Condition::alive ? "32" : process.condition == Condition::set_aside ? "31" : "2";
@@ -129,16 +104,20 @@ std::string show_status(const StateStatus& status, Timestamp now, bool color) {
     text += "\n";
     if (process.unread) text += "  what it recorded last is still to be recovered, and not in the counts\n";
     if (!process.problem.empty()) text += "  " + painted("31", printable(process.problem)) + "\n";
-    std::vector<Row> rows;
+    std::vector<std::vector<Cell>> rows;
     for (const StateDestination& d : process.destinations) {
       const Counts& c = d.counts;
-      rows.push_back({printable(d.name), std::string(signal_name(d.signal)),
-                      c.pending == 0 ? "0" : std::to_string(c.pending) + " (" + human_bytes(d.pending_bytes) + ")",
-                      c.pending == 0 || d.oldest_pending == Timestamp{} ? "" : age(d.oldest_pending, now),
-                      std::to_string(c.offered), std::to_string(c.delivered), std::to_string(c.rejected),
-                      std::to_string(c.dropped), std::to_string(c.filtered)});
+      rows.push_back({{printable(d.name)}, {std::string(signal_name(d.signal))},
+                      {c.pending == 0 ? "0" : std::to_string(c.pending) + " (" + human_bytes(d.pending_bytes) + ")"},
+                      {c.pending == 0 || d.oldest_pending == Timestamp{} ? "" : age(d.oldest_pending, now)},
+                      {std::to_string(c.offered)}, {std::to_string(c.delivered)}, {std::to_string(c.rejected)},
+                      {std::to_string(c.dropped)}, {std::to_string(c.filtered)}});
     }
-    if (!rows.empty()) text += table(rows);
+    if (!rows.empty()) {
+      text += draw_table({{"destination"}, {"signal"}, {"pending", true}, {"oldest", true}, {"offered", true},
+                          {"delivered", true}, {"rejected", true}, {"dropped", true}, {"filtered", true}},
+                         rows, color, 2);
+    }
     for (const StateDestination& d : process.destinations) {
       if (d.last_error.empty()) continue;
       text += "  last error of " + printable(d.name) + " (" + std::string(signal_name(d.signal)) + "), " +

@@ -81,18 +81,20 @@ void Statement::bind_one(int index, std::nullptr_t) {
 Database::Database(std::string path, std::chrono::milliseconds patience, Missing missing)
     : path_(std::move(path)), patience_(patience) {
   // Threads take turns by a mutex of ours.
-  const int flags =
-      SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | (missing == Missing::create ? SQLITE_OPEN_CREATE : 0);
+  const int access = missing == Missing::only_look ? SQLITE_OPEN_READONLY
+                     : missing == Missing::create  ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE
+                                                   : SQLITE_OPEN_READWRITE;
   // SQLite's memdb is a file system in memory, with the locks that files have; names there begin with a slash.
   const bool memory = in_memory(path_);
   const std::string place = memory ? "/" + path_ : path_;
-  const int code = sqlite3_open_v2(place.c_str(), &handle_, flags, memory ? "memdb" : nullptr);
+  const int code = sqlite3_open_v2(place.c_str(), &handle_, access | SQLITE_OPEN_NOMUTEX, memory ? "memdb" : nullptr);
   try {
     if (code != SQLITE_OK) fail(code, "open it");
     sqlite3_extended_result_codes(handle_, 1);
     sqlite3_busy_handler(handle_, &Database::on_busy, this);
+    if (missing != Missing::only_look) execute("PRAGMA journal_mode = WAL;");
     execute(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY;"
+        "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY;"
         "PRAGMA cache_size = -32768; PRAGMA journal_size_limit = 67108864; PRAGMA wal_autocheckpoint = 4000;");
     if (memory) return;
     struct stat file {};

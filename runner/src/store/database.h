@@ -93,8 +93,9 @@ class Statement {
 class Database {
  public:
   // Waits `patience` for other writers before an Error says who could be meant. A file that is not there is created only
-  // by whoever means to: a second one beside a log that belongs to another would damage that.
-  enum class Missing { create, refuse };
+  // by whoever means to: a second one beside a log that belongs to another would damage that. `only_look` neither
+  // creates nor changes anything.
+  enum class Missing { create, refuse, only_look };
   explicit Database(std::string path, std::chrono::milliseconds patience = std::chrono::seconds(5),
                     Missing missing = Missing::create);
   ~Database();

@@ -226,6 +226,10 @@ class SqliteStore final : public Store {
                    std::uint32_t max_lost) override;
   std::vector<TaskCount> counts() override;
   bool idle(WorkerId worker) override;
+  std::vector<WorkerInfo> workers() override;
+  std::optional<TaskWait> wait_of(std::string_view task) override;
+  Activity activity(std::chrono::nanoseconds period) override;
+  std::uint64_t vacuum() override;
   std::shared_ptr<void> watch(std::function<void()> changed) override { return wake_.watch(std::move(changed)); }
 
  private:
@@ -274,6 +278,7 @@ class SqliteStore final : public Store {
 
   static Job read_job(const Statement& row);
   void read_progress(std::int64_t number, Job& job);
+  static TaskInfo read_task(const Statement& row);
   bool refresh_settings(const Worker& worker);
   void next_due(Ns now, Exchanged& result);
   void claim(const Exchange& exchange, Worker& worker, Ns now, Exchanged& result, Ends& ends);
@@ -1186,6 +1191,14 @@ class Allowances {
     }
     return least;
   }
+  // Those that let nothing start.
+  [[nodiscard]] std::vector<Limit> exhausted(std::int64_t kind, const std::string& key) {
+    std::vector<Limit> limits;
+    for (const Limiter& limiter : store_->limiters_) {
+      if (limiter.fits(store_->kind(kind).first.name, key) && left(bucket(limiter, key)) == 0) limits.push_back(limiter.limit);
+    }
+    return limits;
+  }
   bool take(std::int64_t kind, const std::string& key) {
     if (left(kind, key) == 0) return false;
     for (const Limiter& limiter : store_->limiters_) {
@@ -1676,10 +1689,11 @@ JobPage SqliteStore::query(const JobFilter& filter) {
   Statement& s = reader_.sql(WAYMARK_JOB_COLUMNS
                              "WHERE (j.submitted_at, j.id) < (?1, ?2) AND j.submitted_at >= ?3 AND j.submitted_at < ?4 "
                              "AND (?5 = 0 OR (?5 >> j.state) & 1) AND (?6 = '' OR instr(lower(j.name), lower(?6)) > 0) "
-                             "AND (?7 = '' OR c.name = ?7) ORDER BY j.submitted_at DESC, j.id DESC LIMIT ?8");
+                             "AND (?7 = '' OR c.name = ?7) AND substr(j.uid, 1, length(?8)) = ?8 "
+                             "ORDER BY j.submitted_at DESC, j.id DESC LIMIT ?9");
   s.bind(before, before_number, ns(filter.submitted_after),
          filter.submitted_before == Timestamp{} ? INT64_MAX : ns(filter.submitted_before), states, filter.name,
-         filter.cluster, static_cast<std::int64_t>(filter.limit + 1));
+         filter.cluster, filter.id, static_cast<std::int64_t>(filter.limit + 1));
   JobPage page;
   std::vector<std::int64_t> numbers;
   while (s.step()) {
@@ -1695,37 +1709,228 @@ JobPage SqliteStore::query(const JobFilter& filter) {
   return page;
 }
 
+// What read_task() reads.
+#define WAYMARK_TASK_COLUMNS                                                                               \
+  "SELECT t.id, t.parent, k.name, k.major, k.minor, t.state, t.attempt, t.failures, t.lost, t.error_type, t.error, "    \
+  "t.started_at, t.ended_at, iif(t.state = 9, t.run_at, 0), t.display, c.name, t.limit_key, t.priority, t.optional, "   \
+  "t.grp, j.uid, j.name, t.kind, t.cluster, t.worker FROM task t JOIN job j ON j.id = t.job "                         \
+  "JOIN kind k ON k.id = t.kind JOIN cluster c ON c.id = t.cluster "
+
+TaskInfo SqliteStore::read_task(const Statement& s) {
+  TaskInfo task;
+  task.id = std::to_string(s.integer(0));
+  if (!s.null(1)) task.parent = std::to_string(s.integer(1));
+  task.name = s.text(2);
+  task.version = version_text(s.integer(3), s.integer(4));
+  task.state = static_cast<TaskState>(s.integer(5));
+  task.attempts = static_cast<std::uint32_t>(s.integer(6));
+  task.failures = static_cast<std::uint32_t>(s.integer(7));
+  task.lost = static_cast<std::uint32_t>(s.integer(8));
+  task.error_type = s.text(9);
+  task.error = s.text(10);
+  task.started_at = timestamp(s.integer(11));
+  task.ended_at = timestamp(s.integer(12));
+  task.due_at = timestamp(s.integer(13));
+  task.display = s.text(14);
+  task.cluster = s.text(15);
+  task.limit_key = s.text(16);
+  task.priority = static_cast<std::int32_t>(s.integer(17));
+  task.optional = s.integer(18) != 0;
+  if (!s.null(19)) task.group = std::to_string(s.integer(19));
+  return task;
+}
+
 std::vector<TaskInfo> SqliteStore::tasks(std::string_view id) {
   const std::scoped_lock lock(reading_);
   std::vector<TaskInfo> tasks;
-  Statement& s = reader_.sql(
-      "SELECT t.id, t.parent, k.name, k.major, k.minor, t.state, t.attempt, t.failures, t.lost, t.error_type, t.error, "
-      "t.started_at, t.ended_at, iif(t.state = 9, t.run_at, 0), t.display, c.name, t.limit_key, t.priority, t.optional "
-      "FROM job j JOIN task t ON t.job = j.id JOIN kind k ON k.id = t.kind JOIN cluster c ON c.id = t.cluster "
-      "WHERE j.uid = ? ORDER BY t.id");
+  std::unordered_map<std::int64_t, std::size_t> places;
+  Statement& s = reader_.sql(WAYMARK_TASK_COLUMNS "WHERE j.uid = ? ORDER BY t.id");
   for (s.bind(id); s.step();) {
-    TaskInfo task;
-    task.id = std::to_string(s.integer(0));
-    if (!s.null(1)) task.parent = std::to_string(s.integer(1));
-    task.name = s.text(2);
-    task.version = version_text(s.integer(3), s.integer(4));
-    task.state = static_cast<TaskState>(s.integer(5));
-    task.attempts = static_cast<std::uint32_t>(s.integer(6));
-    task.failures = static_cast<std::uint32_t>(s.integer(7));
-    task.lost = static_cast<std::uint32_t>(s.integer(8));
-    task.error_type = s.text(9);
-    task.error = s.text(10);
-    task.started_at = timestamp(s.integer(11));
-    task.ended_at = timestamp(s.integer(12));
-    task.due_at = timestamp(s.integer(13));
-    task.display = s.text(14);
-    task.cluster = s.text(15);
-    task.limit_key = s.text(16);
-    task.priority = static_cast<std::int32_t>(s.integer(17));
-    task.optional = s.integer(18) != 0;
-    tasks.push_back(std::move(task));
+    places.emplace(s.integer(0), tasks.size());
+    tasks.push_back(read_task(s));
+  }
+  Statement& after = reader_.sql(
+      "SELECT d.task, d.grp FROM job j JOIN grp g ON g.job = j.id JOIN dep d ON d.grp = g.id WHERE j.uid = ? ORDER BY d.grp");
+  for (after.bind(id); after.step();) {
+    if (const auto place = places.find(after.integer(0)); place != places.end()) {
+      tasks[place->second].after.push_back(std::to_string(after.integer(1)));
+    }
   }
   return tasks;
+}
+
+std::vector<WorkerInfo> SqliteStore::workers() {
+  const std::scoped_lock lock(reading_);
+  const Ns t = now();
+  std::vector<WorkerInfo> workers;
+  std::unordered_map<std::int64_t, std::size_t> places;
+  Statement& s = reader_.sql(
+      "SELECT w.id, w.runner, w.name, w.host, w.pid, c.name, w.joined_at, w.lease_until FROM worker w "
+      "LEFT JOIN cluster c ON c.id = w.cluster ORDER BY w.id");
+  for (s.bind(); s.step();) {
+    places.emplace(s.integer(0), workers.size());
+    workers.push_back({.runner = std::string(s.text(1)),
+                       .name = std::string(s.text(2)),
+                       .host = std::string(s.text(3)),
+                       .process_id = static_cast<std::uint64_t>(s.integer(4)),
+                       .cluster = std::string(s.text(5)),
+                       .tasks = {},
+                       .joined_at = timestamp(s.integer(6)),
+                       .lease = std::chrono::nanoseconds(s.integer(7) - t),
+                       .running = {}});
+  }
+  Statement& can = reader_.sql("SELECT worker, name, major, minor FROM worker_task ORDER BY worker, name, major, minor");
+  for (can.bind(); can.step();) {
+    if (const auto place = places.find(can.integer(0)); place != places.end()) {
+      workers[place->second].tasks.push_back({std::string(can.text(1)), version_text(can.integer(2), can.integer(3))});
+    }
+  }
+  Statement& running = reader_.sql(WAYMARK_TASK_COLUMNS "WHERE t.state = 2 ORDER BY t.worker, t.id");
+  for (running.bind(); running.step();) {
+    if (const auto place = places.find(running.integer(24)); place != places.end()) {
+      workers[place->second].running.push_back(
+          {std::string(running.text(20)), std::string(running.text(21)), read_task(running)});
+    }
+  }
+  return workers;
+}
+
+#define WAYMARK_QUEUE(state)                                                                               \
+  "SELECT c.name, k.name, q.n FROM (SELECT cluster, kind, count(*) AS n FROM task WHERE state = " state \
+  " GROUP BY 1, 2) q JOIN cluster c ON c.id = q.cluster JOIN kind k ON k.id = q.kind"
+
+Activity SqliteStore::activity(std::chrono::nanoseconds period) {
+  const std::scoped_lock lock(reading_);
+  const Ns t = now();
+  const Ns since = t - period.count();
+  struct Measured {
+    TaskActivity counts;
+    std::vector<Ns> waits;
+    std::vector<Ns> runs;
+  };
+  std::map<std::pair<std::string, std::string>, Measured> all;
+  const auto of = [&](const Statement& row) -> Measured& {
+    return all[{std::string(row.text(0)), std::string(row.text(1))}];
+  };
+  for (const auto& [count, text] :
+       {std::pair{&TaskActivity::waiting, WAYMARK_QUEUE("0")},
+        std::pair{&TaskActivity::scheduled, WAYMARK_QUEUE("9")},
+        std::pair{&TaskActivity::ready, WAYMARK_QUEUE("1")},
+        std::pair{&TaskActivity::running, WAYMARK_QUEUE("2")}}) {
+    Statement& s = reader_.sql(text);
+    for (s.bind(); s.step();) of(s).counts.*count += static_cast<std::uint64_t>(s.integer(2));
+  }
+  Activity activity;
+  activity.now = timestamp(t);
+  Statement& open = reader_.sql("SELECT count(*) FROM job WHERE finished_at IS NULL");
+  open.bind().step();
+  activity.open_jobs = static_cast<std::uint64_t>(open.integer(0));
+  open.reset();
+  Statement& s = reader_.sql(
+      "SELECT c.name, k.name, t.state, t.ready_at, t.started_at, t.ended_at, "
+      "iif(t.failures + t.attempt > 1, (SELECT count(*) FROM attempt a WHERE a.task = t.id AND a.outcome < 4 AND "
+      "a.ended_at >= ?1), iif(t.state IN (5, 6) AND t.ended_at >= ?1, t.failures, 0)) "
+      "FROM job j CROSS JOIN task t ON t.job = j.id JOIN cluster c ON c.id = t.cluster JOIN kind k ON k.id = t.kind "
+      "WHERE (j.finished_at IS NULL OR j.finished_at >= ?1) AND (t.started_at >= ?1 OR t.ended_at >= ?1)");
+  for (s.bind(since); s.step();) {
+    Measured& m = of(s);
+    const auto state = static_cast<TaskState>(s.integer(2));
+    m.counts.failed += static_cast<std::uint64_t>(s.integer(6));
+    if (!s.null(3) && s.integer(4) >= since) m.waits.push_back(std::max<Ns>(0, s.integer(4) - s.integer(3)));
+    if ((state == TaskState::computed || state == TaskState::completed) && s.integer(5) >= since) {
+      ++m.counts.computed;
+      m.runs.push_back(std::max<Ns>(0, s.integer(5) - s.integer(4)));
+    }
+  }
+  const auto percentile = [](std::vector<Ns>& values, std::size_t percent) {
+    if (values.empty()) return std::chrono::nanoseconds(0);
+    const auto at = values.begin() + static_cast<std::ptrdiff_t>((values.size() - 1) * percent / 100);
+    std::nth_element(values.begin(), at, values.end());
+    return std::chrono::nanoseconds(*at);
+  };
+  for (auto& [names, m] : all) {
+    m.counts.cluster = names.first;
+    m.counts.name = names.second;
+    m.counts.wait_p50 = percentile(m.waits, 50);
+    m.counts.wait_p99 = percentile(m.waits, 99);
+    m.counts.run_p50 = percentile(m.runs, 50);
+    m.counts.run_p99 = percentile(m.runs, 99);
+    activity.tasks.push_back(std::move(m.counts));
+  }
+  return activity;
+}
+
+// On the connection that writes, since it knows how limits are counted.
+std::optional<TaskWait> SqliteStore::wait_of(std::string_view id) {
+  const std::scoped_lock lock(writing_);
+  std::int64_t task = 0;
+  const auto parsed = std::from_chars(id.data(), id.data() + id.size(), task);
+  if (parsed.ec != std::errc() || parsed.ptr != id.data() + id.size()) return std::nullopt;
+  const Ns t = now();
+  Statement& s = sql(WAYMARK_TASK_COLUMNS "WHERE t.id = ?");
+  if (!s.bind(task).step()) return std::nullopt;
+  TaskWait wait;
+  wait.task = read_task(s);
+  wait.job = s.text(20);
+  const std::int64_t kind_id = s.integer(22), cluster = s.integer(23), worker = s.integer(24);
+  s.reset();
+  const TaskState state = wait.task.state;
+  const auto first_open = [&](Statement& list) {
+    for (; list.step(); ++wait.open) {
+      if (wait.open == 0) wait.next = std::to_string(list.integer(0));
+    }
+  };
+  if (state == TaskState::waiting) {
+    first_open(sql("SELECT t.id FROM dep d JOIN grp g ON g.id = d.grp AND g.open > 0 JOIN task t ON t.job = g.job AND "
+                   "t.grp = g.id WHERE d.task = ? AND (t.state IN (0, 1, 2, 9) OR (t.state = 3 AND t.open_children > 0)) "
+                   "ORDER BY t.id")
+                   .bind(task));
+  } else if (state == TaskState::computed) {
+    first_open(sql("SELECT t.id FROM task p JOIN task t ON t.job = p.job AND t.parent = p.id WHERE p.id = ? AND "
+                   "(t.state IN (0, 1, 2, 9) OR (t.state = 3 AND t.open_children > 0)) ORDER BY t.id")
+                   .bind(task));
+  } else if (state == TaskState::running) {
+    Statement& by = sql("SELECT runner FROM worker WHERE id = ?");
+    if (by.bind(worker).step()) wait.runner = by.text(0);
+    by.reset();
+  }
+  if (state != TaskState::ready && state != TaskState::scheduled) return wait;
+
+  Statement& takers =
+      sql("SELECT count(DISTINCT w.id) FROM worker w JOIN worker_task wt ON wt.worker = w.id JOIN kind k ON k.name = wt.name "
+          "AND k.major = wt.major AND k.minor <= wt.minor WHERE k.id = ? AND w.cluster = ? AND w.lease_until >= ?");
+  takers.bind(kind_id, cluster, t).step();
+  wait.takers = static_cast<std::uint64_t>(takers.integer(0));
+  takers.reset();
+  Worker here;
+  here.cluster = cluster;
+  wait.paused = !refresh_settings(here);
+  if (state == TaskState::scheduled) {
+    wait.due = wait.task.due_at - timestamp(t);
+    return wait;
+  }
+  wait.limits = Allowances(*this, t).exhausted(kind_id, wait.task.limit_key);
+  Statement& ahead =
+      sql("SELECT count(*) FROM task WHERE state = 1 AND cluster = ?1 AND (priority > ?2 OR (priority = ?2 AND id < ?3))");
+  ahead.bind(cluster, wait.task.priority, task).step();
+  wait.ahead = static_cast<std::uint64_t>(ahead.integer(0));
+  ahead.reset();
+  return wait;
+}
+
+std::uint64_t SqliteStore::vacuum() {
+  const std::scoped_lock lock(writing_);
+  writer_.database.check_present();
+  const auto size = [&] {
+    Statement& s = sql("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size");
+    s.bind().step();
+    const std::int64_t bytes = s.integer(0);
+    s.reset();
+    return bytes;
+  };
+  const std::int64_t before = size();
+  writer_.database.execute("VACUUM; PRAGMA wal_checkpoint(TRUNCATE);");
+  return static_cast<std::uint64_t>(std::max<std::int64_t>(0, before - size()));
 }
 
 // ------ changing jobs
@@ -2177,7 +2382,7 @@ void refuse_network_file_system(const std::string& path) {
                                     ", where SQLite's locks can't be relied on: choose a path on a local disk");
 }
 
-std::string default_path() {
+std::string default_path(bool make) {
   const char* state = std::getenv("XDG_STATE_HOME");
   std::string directory;
   if (state && *state == '/') {
@@ -2194,7 +2399,7 @@ std::string default_path() {
     directory = std::string(home) + "/.local/state";
   }
   directory += "/waymark";
-  for (std::size_t at = 1; at != std::string::npos;) {
+  for (std::size_t at = 1; make && at != std::string::npos;) {
     at = directory.find('/', at + 1);
     const std::string part = directory.substr(0, at);
     if (mkdir(part.c_str(), 0700) != 0 && errno != EEXIST) {
@@ -2206,6 +2411,23 @@ std::string default_path() {
 }
 
 }  // namespace
+
+std::string path_of(const std::string& where, bool make) {
+  if (where.starts_with("postgresql://") || where.starts_with("postgres://")) {
+    throw Error(ErrorCode::store, "store: PostgreSQL is not in this version: give a path, or sqlite:PATH");
+  }
+  // Without a name it has one of its own, so that nobody else has it.
+  if (in_memory(where)) return where.size() > kMemory.size() ? where : where + SpanId::random().hex();
+  std::string path = where;
+  if (path.starts_with("sqlite:")) {
+    path.erase(0, 7);
+    if (path.empty()) throw Error(ErrorCode::store, "store: a path is missing after 'sqlite:'");
+  }
+  if (path.find("://") != std::string::npos) {
+    throw Error(ErrorCode::store, "store: a URL of an unknown kind: give a path, or sqlite:PATH");
+  }
+  return path.empty() ? default_path(make) : path;
+}
 
 std::shared_ptr<Store> open_sqlite(const SqliteOptions& options) {
   if (!in_memory(options.path)) refuse_network_file_system(options.path);
@@ -2219,23 +2441,7 @@ const char* claim_statement() noexcept { return kClaim; }
 namespace waymark {
 
 std::shared_ptr<Store> open_store(const std::string& where, std::function<Timestamp()> clock) {
-  if (where.starts_with("postgresql://") || where.starts_with("postgres://")) {
-    throw Error(ErrorCode::store, "store: PostgreSQL is not in this version: give a path, or sqlite:PATH");
-  }
-  if (where.starts_with(store::kMemory)) {
-    // A name of its own, so that nobody else has it.
-    const bool named = where.size() > store::kMemory.size();
-    return store::open_sqlite({.path = named ? where : where + SpanId::random().hex(), .clock = std::move(clock)});
-  }
-  std::string path = where;
-  if (path.starts_with("sqlite:")) {
-    path.erase(0, 7);
-    if (path.empty()) throw Error(ErrorCode::store, "store: a path is missing after 'sqlite:'");
-  }
-  if (path.find("://") != std::string::npos) {
-    throw Error(ErrorCode::store, "store: a URL of an unknown kind: give a path, or sqlite:PATH");
-  }
-  return store::open_sqlite({.path = path.empty() ? store::default_path() : path, .clock = std::move(clock)});
+  return store::open_sqlite({.path = store::path_of(where, true), .clock = std::move(clock)});
 }
 
 std::string_view job_state_name(JobState state) noexcept {

@@ -23,6 +23,9 @@ struct SqliteOptions {
 
 [[nodiscard]] std::shared_ptr<Store> open_sqlite(const SqliteOptions& options);
 
+// Where open_store() would look. The default's directory is made where `make` says so.
+[[nodiscard]] std::string path_of(const std::string& where, bool make);
+
 // The statements that find work, as EXPLAIN QUERY PLAN should see them.
 [[nodiscard]] const char* claim_statement() noexcept;
 
