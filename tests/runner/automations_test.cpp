@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <barrier>
 #include <condition_variable>
 #include <filesystem>
 #include <fstream>
@@ -123,21 +124,25 @@ TEST_P(AutomationsTest, SubmitsAJobAtEachTick) {
 }
 
 TEST_P(AutomationsTest, SubmitsOneJobForATickWhoeverLooks) {
-  constexpr int kTicks = 20;
+  constexpr int kTicks = 100;
+  constexpr int kRunners = 3;
   store_->keep(hourly());
-  for (int tick = 0; tick < kTicks; ++tick) {
-    to_the_next_hour();
-    std::vector<std::thread> runners;
-    for (int i = 0; i < 3; ++i) {
-      runners.emplace_back([&] {
-        detail::AutomationWork work(ground(open()), false);  // as in processes of their own
+  // All of them find the same tick due, at the same time.
+  std::barrier due(kRunners, [this]() noexcept { to_the_next_hour(); });
+  std::vector<std::thread> runners;
+  for (int i = 0; i < kRunners; ++i) {
+    runners.emplace_back([&] {
+      detail::AutomationWork work(ground(open()), false);  // as in a process of its own
+      for (int tick = 0; tick < kTicks; ++tick) {
+        due.arrive_and_wait();
         work.look();
-        work.look();
-      });
-    }
-    for (std::thread& runner : runners) runner.join();
-    ASSERT_EQ(jobs(), static_cast<std::size_t>(tick + 1));
+      }
+    });
   }
+  for (std::thread& runner : runners) runner.join();
+  EXPECT_EQ(jobs(), static_cast<std::size_t>(kTicks));
+  EXPECT_EQ(store_->automations().at(0).jobs, static_cast<std::uint64_t>(kTicks));
+  EXPECT_EQ(store_->automations().at(0).looked_at, clock_.now());
   std::size_t submits = 0;
   EXPECT_TRUE(telemetry_.force_flush(10s));
   for (const ReadSpan& span : memory_.spans()) submits += span.name == "submit/hourly";
