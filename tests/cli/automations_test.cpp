@@ -85,9 +85,9 @@ TEST_F(AutomationsCommandTest, SaysInOneLineWhatIsNotThere) {
   };
   expect_refusal(automations({"pause", "weekly"}), "automation \"weekly\": the store knows none of this name");
   expect_refusal(automations({"run"}), "name is required");
-  expect_refusal(automations({"flush"}), "subcommand is required");
+  expect_refusal(automations({"flush"}), "flush");
   expect_refusal(testing::run_command({WAYMARK_COMMAND, "automations", "list", "--store", store() + ".not"}, ""),
-                 "no such file");
+                 "there is none");
   EXPECT_FALSE(std::filesystem::exists(store() + ".not"));
   EXPECT_EQ(testing::run_command({WAYMARK_COMMAND, "automations", "--help"}, "").exit_code, 0);
 }

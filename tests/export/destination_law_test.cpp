@@ -281,7 +281,7 @@ TEST_F(DestinationLawTest, AfterASplitItsRequestsGrowAgain) {
 TEST_F(DestinationLawTest, DropsAndCountsABatchThatIsRefusedForTooLong) {
   server.standard({.status = 503});
   auto c = config();
-  c.retry.give_up_age = 5ms;
+  c.retry.give_up_age = 500ms;
   const auto destination = open(c);
   record(*destination, 0, 4);
   EXPECT_TRUE(flush(*destination));

@@ -100,6 +100,7 @@ TEST_F(JournalTest, WhatAFullJournalKeepsIsInItsFiles) {
       }
     }
     EXPECT_THAT(in_files, ::testing::UnorderedElementsAreArray(kept));
+    journal->stop_moving();  // its thread makes files there
     std::filesystem::remove_all(where.state);
     totals_ = {};
   }

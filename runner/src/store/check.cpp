@@ -66,7 +66,7 @@ StoreVersion store_version(const std::string& where) {
   version.place = store::path_of(where, false);
   version.known = store::kSchemaVersion;
   struct stat file {};
-  if (stat(version.place.c_str(), &file) != 0) {
+  if (!store::in_memory(version.place) && stat(version.place.c_str(), &file) != 0) {
     if (errno == ENOENT || errno == ENOTDIR) return version;
     throw Error(ErrorCode::store, "store " + version.place + ": could not look at it: " + std::strerror(errno));
   }
