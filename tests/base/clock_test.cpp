@@ -23,7 +23,7 @@ TEST(ClockTest, AgreesWithTheKernels) {
   const std::uint64_t end = kernel_ns() + kWhile;
   std::uint64_t readings = 0;
   std::uint64_t apart = 0;
-  for (std::uint64_t now = 0; now < end;) {
+  for (std::uint64_t now = 0; now < end || readings <= 1000;) {
     const std::uint64_t before = kernel_ns();
     const std::uint64_t ours = wall_ns();
     now = kernel_ns();
@@ -31,7 +31,6 @@ TEST(ClockTest, AgreesWithTheKernels) {
     // Outside of what the kernel said before and after it by more than a clock's correction.
     if (ours + 20'000 < before || ours > now + 20'000) ++apart;
   }
-  EXPECT_GT(readings, 1000u);
   EXPECT_EQ(apart, 0u);
 }
 
