@@ -1,5 +1,9 @@
 #include "journal/collector.h"
 
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
 #include "journal/fault.h"
 
 namespace waymark::journal {
@@ -145,7 +149,7 @@ bool Collector::drain(Lane& lane) {
   return wrote;
 }
 
-bool Collector::flush(Deadline deadline) {
+bool Collector::drain_once(Deadline deadline) {
   const std::uint64_t ticket = asked_.fetch_add(1, std::memory_order_seq_cst) + 1;
   recorder_.collector().wake();
   std::unique_lock lock(mutex_);
@@ -153,9 +157,20 @@ bool Collector::flush(Deadline deadline) {
   return !blocked_;
 }
 
+// A journal that is full of what a lossless destination has not got yet has room again as that one goes on.
+bool Collector::flush(Deadline deadline) {
+  constexpr std::chrono::milliseconds kBetweenTries{5};
+  while (!drain_once(deadline)) {
+    const Deadline now = std::chrono::steady_clock::now();
+    if (now >= deadline) return false;
+    std::this_thread::sleep_until(std::min(deadline, now + kBetweenTries));
+  }
+  return true;
+}
+
 bool Collector::stop(Deadline deadline) {
   if (!thread_.joinable()) return true;
-  const bool flushed = flush(deadline);
+  const bool flushed = drain_once(deadline);  // not until a full journal has room: the time is for delivering what it holds
   stopping_.store(true, std::memory_order_release);
   recorder_.collector().wake();
   thread_.join();

@@ -24,13 +24,14 @@ class Collector {
             std::function<void(const Journaled&)> journaled);
   ~Collector();
 
-  // Everything published before the call is in the journal. False: not within the deadline, or the journal has no room.
+  // Everything published before the call is in the journal. False: not within the deadline.
   bool flush(Deadline deadline);
   // Drains once more until the deadline, then ends the thread.
   bool stop(Deadline deadline);
 
  private:
   void run();
+  bool drain_once(Deadline deadline);
   bool drain_all();
   bool drain(Lane& lane);
   [[nodiscard]] bool anything() const noexcept;
