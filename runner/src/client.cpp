@@ -285,7 +285,10 @@ Runner Client::make_runner(std::vector<TaskType> tasks, const RunnerOptions& opt
   std::erase_if(shared.runners, [](const auto& runner) { return runner.expired(); });
   shared.runners.push_back(loop);
   loop->recovered(shared.lost);
-  return Runner(std::move(loop));
+  // Threads that hang keep the loop, perhaps beyond the telemetry's end: what it watches ends with the last handle.
+  detail::RunnerLoop* const handle = loop.get();
+  return Runner(std::shared_ptr<detail::RunnerLoop>(
+      handle, [loop = std::move(loop)](detail::RunnerLoop* closed) { closed->close(); }));
 }
 
 void Client::pause(std::string_view cluster) { store().pause(cluster, true); }

@@ -59,7 +59,9 @@ class RunnerLoop : public std::enable_shared_from_this<RunnerLoop> {
   // Until stop is requested or, if so asked, until nothing is left to do. From the request on, tasks have `grace`.
   void run(const std::stop_token& stop, bool until_idle, std::optional<std::chrono::nanoseconds> grace = {});
   StopReason run_forever(const RunOptions& options);
-  [[nodiscard]] std::size_t hanging() const noexcept { return hanging_; }
+  [[nodiscard]] std::size_t hanging() const noexcept { return *hanging_; }
+  // Nobody will run it again.
+  void close() noexcept { ground_->instrumentation.metrics().unwatch(); }
   // A dead process was found, and these attempts were open in it.
   void recovered(const std::vector<LostRunner>& lost);
   [[nodiscard]] const std::string& id() const noexcept { return id_; }
@@ -75,7 +77,8 @@ class RunnerLoop : public std::enable_shared_from_this<RunnerLoop> {
   void start_threads();
   void stop_threads() noexcept;
   void start_thread();
-  void execute_tasks(std::uint32_t number);
+  // True where the thread was given up meanwhile, and has come back.
+  [[nodiscard]] bool execute_tasks(std::uint32_t number);
   void watch_time(std::unique_lock<std::mutex>& lock);
   bool abandon(Attempt* attempt, bool for_timeout);
   void abandon_all();
@@ -99,6 +102,7 @@ class RunnerLoop : public std::enable_shared_from_this<RunnerLoop> {
   void stop_some(std::unique_lock<std::mutex>& lock, const std::vector<std::int64_t>& tasks);
 
   LoopOptions options_;
+  std::shared_ptr<void> telemetry_;  // for threads that hang: what they record with
   std::string id_;
   std::shared_ptr<AttemptGround> ground_;
   const Instrumentation& instrumentation_;
@@ -133,7 +137,8 @@ class RunnerLoop : public std::enable_shared_from_this<RunnerLoop> {
   std::stop_token stop_;                        // of the run under way, as is
   std::optional<std::chrono::nanoseconds> grace_;
   std::optional<Clock::time_point> give_up_;  // tasks that were asked to stop
-  std::atomic<std::size_t> hanging_{0};
+  // Falls when a thread has let go of the loop and of all that it recorded with: they may be destroyed from then on.
+  std::shared_ptr<std::atomic<std::size_t>> hanging_ = std::make_shared<std::atomic<std::size_t>>(0);
 };
 
 }  // namespace waymark::detail

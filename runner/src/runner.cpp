@@ -35,6 +35,7 @@ void name_thread(const std::string& name) { pthread_setname_np(pthread_self(), n
 
 RunnerLoop::RunnerLoop(LoopOptions options)
     : options_(std::move(options)),
+      telemetry_(options_.telemetry->keep()),
       id_(SpanId::random().hex()),
       ground_(std::make_shared<AttemptGround>(
           AttemptGround{.store = options_.store,
@@ -107,7 +108,11 @@ void RunnerLoop::start_threads() {
 
 void RunnerLoop::start_thread() {
   const std::uint32_t number = ++last_thread_;
-  threads_.emplace(number, std::thread([self = shared_from_this(), number] { self->execute_tasks(number); }));
+  threads_.emplace(number, std::thread([self = shared_from_this(), hanging = hanging_, number]() mutable {
+                     const bool came_back = self->execute_tasks(number);
+                     self.reset();
+                     if (came_back) --*hanging;
+                   }));
 }
 
 // Waits for tasks that are still executing and were not given up.
@@ -125,7 +130,7 @@ void RunnerLoop::stop_threads() noexcept {
   if (board_) board_->close();
 }
 
-void RunnerLoop::execute_tasks(std::uint32_t number) {
+bool RunnerLoop::execute_tasks(std::uint32_t number) {
   name_thread("wm-task-" + std::to_string(number));
   std::unique_lock lock(mutex_);
   for (;;) {
@@ -134,7 +139,7 @@ void RunnerLoop::execute_tasks(std::uint32_t number) {
       wake_tasks_.wait(lock, [&] { return !running_threads_ || !queue_.empty(); });
       instrumentation_.metrics().idle(Clock::now() - idle_since);
     }
-    if (!running_threads_) return;
+    if (!running_threads_) return false;
     std::shared_ptr<Attempt> attempt = std::move(queue_.front());
     queue_.pop_front();
     active_.emplace(attempt.get(), Active{attempt, number});
@@ -149,9 +154,8 @@ void RunnerLoop::execute_tasks(std::uint32_t number) {
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
     lock.lock();
     if (attempt->abandoned()) {  // another thread has taken this one's place
-      --hanging_;
       lock.unlock();
-      return;
+      return true;
     }
     seconds_per_task_ += (seconds - seconds_per_task_) / 8;
     active_.erase(attempt.get());
@@ -199,7 +203,7 @@ bool RunnerLoop::abandon(Attempt* attempt, bool for_timeout) {
   if (!attempt->abandon(for_timeout)) return false;
   Active active = std::move(it->second);
   active_.erase(it);
-  ++hanging_;
+  ++*hanging_;
   if (const auto thread = threads_.find(active.thread); thread != threads_.end()) {
     thread->second.detach();
     threads_.erase(thread);

@@ -28,6 +28,7 @@ class RunnerMetrics {
   void know(const std::vector<TaskName>& names);
   // Tells at every collection what is in the store.
   void watch(std::shared_ptr<Store> store);
+  void unwatch() noexcept { queue_.remove(); }
 
   // An attempt begins, has come to its end, and was told of by the store.
   void begin(const TaskName& name, std::size_t input_bytes, std::chrono::nanoseconds queue_wait) const;

@@ -33,7 +33,9 @@ class Telemetry::Core {
   // How metrics are collected; before the first destination of them, or as it is.
   void set_metrics(const MetricConfig& metrics);
 
-  // At the end of the program: shutdown(5 s) if this process has recorded anything.
+  // shutdown(5 s), if this process has recorded anything.
+  void close();
+  // The same at the end of the program.
   void end_of_process();
 
   struct Plan;     // what a child of fork starts with

@@ -1216,6 +1216,11 @@ Telemetry::Core::Core() : handles_(std::make_unique<Handles>()), parts_(new Part
   };
 }
 
+void Telemetry::Core::close() {
+  Parts* const parts = parts_.load(std::memory_order_acquire);
+  if (parts->generation == seen_generation()) parts->shutdown(std::chrono::seconds(5));
+}
+
 Telemetry::Core::~Core() {
   Parts* const parts = parts_.load(std::memory_order_acquire);
   // A child of fork has none of the threads that would have to be joined.
@@ -1223,7 +1228,7 @@ Telemetry::Core::~Core() {
     abandon(parts);
     return;
   }
-  parts->shutdown(std::chrono::seconds(5));
+  close();  // where it was never whole
   parts->periodic.reset();  // whose last collection may still look at what goes next
   if (parts->abandoned != nullptr) abandon(parts->abandoned);
   delete parts;
@@ -1250,9 +1255,7 @@ Telemetry::Core::Parts& Telemetry::Core::parts() {
 
 void Telemetry::Core::end_of_process() {
   // exit() in a callback, on a thread that a shutdown would join: what is recorded is recovered, as after _exit().
-  if (own_thread) return;
-  Parts* const parts = parts_.load(std::memory_order_acquire);
-  if (parts->generation == seen_generation()) parts->shutdown(std::chrono::seconds(5));
+  if (!own_thread) close();
 }
 
 void Telemetry::Core::start(Config config) { parts().start(std::move(config)); }
@@ -1316,9 +1319,9 @@ void Telemetry::Core::set_logs_as_span_events(bool on) {
 
 // ---- Telemetry
 
-Telemetry::Telemetry(Config config) : core_(std::make_unique<Core>()) { core_->start(std::move(config)); }
-Telemetry::Telemetry() : core_(std::make_unique<Core>()) {}
-Telemetry::~Telemetry() = default;
+Telemetry::Telemetry(Config config) : core_(std::make_shared<Core>()) { core_->start(std::move(config)); }
+Telemetry::Telemetry() : core_(std::make_shared<Core>()) {}
+Telemetry::~Telemetry() { core_->close(); }
 
 ScopeEntry& Telemetry::Core::Parts::entry_of(std::string_view name, std::string_view version, std::string_view schema_url,
                                              Attributes attributes) {

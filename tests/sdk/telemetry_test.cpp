@@ -212,6 +212,28 @@ TEST_F(TelemetryTest, AShutdownDeliversAndTheSecondDoesNothing) {
   EXPECT_THROW(telemetry.add(memory.destination(Signal::logs, "late")), Error);
 }
 
+TEST_F(TelemetryTest, AThreadThatHoldsWhatIsKeptMayGoOnAfterTheEnd) {
+  auto telemetry = std::make_unique<Telemetry>(testing::memory_config(memory));
+  const Tracer tracer = telemetry->tracer("hangs");
+  const Meter meter = telemetry->meter("hangs");
+  std::promise<void> begun;
+  std::promise<void> ended;
+  std::thread hanging([&, kept = telemetry->keep()] {
+    auto open = tracer.span("open");
+    begun.set_value();
+    ended.get_future().wait();
+    open.set("late", true);
+    auto late = tracer.span("late");
+    meter.counter("late").add(1);
+  });
+  begun.get_future().wait();
+  { auto span = tracer.span("in time"); }
+  telemetry.reset();
+  ended.set_value();
+  hanging.join();
+  EXPECT_THAT(names(memory.spans()), ElementsAre("in time"));
+}
+
 TEST_F(TelemetryTest, AShutdownSaysWhatBecameOfEveryRecordAndLeavesTheRest) {
   HOLDS("TR-06", "GC-26", "GC-27", "RT-25");
   {

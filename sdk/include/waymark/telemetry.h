@@ -1,7 +1,8 @@
 // One recorder, journal and set of destinations.
 //
 // Hides: everything between a record and its destinations.
-// Threads: all members may be called from any thread; destroy it when no thread uses its tracers or loggers any more.
+// Threads: all members may be called from any thread; destroy it when no thread uses its tracers or loggers any more, or
+//   where such a thread holds what keep() returned.
 // Failure: the constructor and add() throw Error. After shutdown() its tracers and loggers record nothing.
 #pragma once
 
@@ -87,13 +88,17 @@ class Telemetry {
   // Adds a callback for what is found, and calls it at once with what was found before. Called by any thread.
   void on_recovered(OnRecovered callback);
 
+  // While this is held, what was recorded with stays in memory after this object's end, shut down. For threads that can't
+  // be waited for.
+  [[nodiscard]] std::shared_ptr<void> keep() const noexcept { return core_; }
+
   class Core;  // not for users
   [[nodiscard]] Core& core() noexcept { return *core_; }
 
  private:
   friend Telemetry& telemetry();
   Telemetry();  // off
-  std::unique_ptr<Core> core_;
+  std::shared_ptr<Core> core_;
 };
 
 // The process-wide one that configure.h's functions fill. It records nothing before the first of them, shuts itself down

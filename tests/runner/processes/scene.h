@@ -17,8 +17,8 @@ struct Tile {
   NLOHMANN_DEFINE_TYPE_INTRUSIVE(Tile, index)
   void execute(Context& context) { body()(*this, context); }
   static std::function<void(const Tile&, Context&)>& body() {
-    static std::function<void(const Tile&, Context&)> b;
-    return b;
+    static auto* const b = new std::function<void(const Tile&, Context&)>;  // for good: a task may hang in it at the end
+    return *b;
   }
 };
 

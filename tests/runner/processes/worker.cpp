@@ -48,7 +48,9 @@ int main(int count, char** arguments) {
     auto span = context.tracer().span("read_bands", {{"bands", 4}});
     say("start " + std::to_string(tile.index) + " " + std::to_string(context.attempt()));
     if (behaviour == "hang") pause();
-    while (behaviour == "stubborn") pause();
+    if (behaviour == "stubborn") {
+      for (;;) pause();
+    }
     if (behaviour == "die") raise(SIGKILL);
     if (behaviour == "crash" && context.job().name == "poison") {
       other_started.wait(false);
