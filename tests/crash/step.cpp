@@ -76,7 +76,8 @@ class Tracee {
   ~Tracee() {
     kill(process_, SIGKILL);
     for (const auto& [name, thread] : threads_) {
-      while (thread.id != process_ && wait(thread.id)) {
+      int status = 0;
+      while (thread.id != process_ && waitpid(thread.id, &status, __WALL) == thread.id && WIFSTOPPED(status)) {
       }
     }
   }
@@ -131,10 +132,13 @@ class Tracee {
     bool moved = false;
     int signal = 0;  // to be given to it
   };
+  // False: the process is dead. The main thread's end is told only when the others' were seen, so theirs are waited for,
+  // too.
   static bool wait(pid_t thread, int* status = nullptr) {
     int stopped = 0;
-    while (waitpid(thread, &stopped, __WALL) < 0) {
-      if (errno != EINTR) return false;
+    for (pid_t seen = 0; seen != thread;) {
+      seen = waitpid(-1, &stopped, __WALL);
+      if (seen < 0 && errno != EINTR) return false;
     }
     if (status != nullptr) *status = stopped;
     return WIFSTOPPED(stopped);
@@ -274,11 +278,12 @@ class Judge {
 
 pid_t watched = 0;
 
-// Ends a process that hangs: then a step does not return. Set anew with every call of the system that is stepped over.
+// Ends a process that hangs: then a step does not return. Wound up before every step; how long a state is judged does
+// not count.
+constexpr unsigned kLongestStep = 60;  // seconds
 void set_watchdog(pid_t process) {
   watched = process;
   signal(SIGALRM, [](int) { kill(watched, SIGKILL); });
-  alarm(60);
 }
 
 class Stepper {
@@ -286,7 +291,6 @@ class Stepper {
   Stepper(const std::string& work, unsigned script, const StepOptions& options, StepResult& result)
       : work_(work), script_(script), options_(options), result_(result) {}
   ~Stepper() {
-    alarm(0);
     if (!live_.empty()) munmap(const_cast<char*>(live_.data()), live_.size());
     if (!home_.memory.empty()) remove_tree(home_.memory);
   }
@@ -373,7 +377,10 @@ class Stepper {
   // One instruction of one thread, and what has changed by it. False: the process is dead.
   bool step(Tracee& tracee, const std::string& name) {
     const bool call = tracee.next(name) != Tracee::Next::instruction;
-    if (!tracee.step(name)) {
+    alarm(kLongestStep);
+    const bool lives = tracee.step(name);
+    alarm(0);
+    if (!lives) {
       fail("the process died");
       return false;
     }
@@ -383,7 +390,6 @@ class Stepper {
     bool heard = false;
     // Files change, and messages come, by calls of the system only.
     if (call) {
-      alarm(60);
       Remains now = read();
       if (now != remains_) {
         changed = true;
