@@ -122,6 +122,8 @@ class Run:
             try:
                 if program.line() != "ready":
                     raise Failed(f"{program.name} did not get ready")
+                # What a language takes to start is no part of the work; where it counts, cpu_s has it.
+                before_s = program.cpu_now_s()
                 begin = time.monotonic()
                 program.say()
                 words = program.line().split()
@@ -133,6 +135,7 @@ class Run:
             finally:
                 program.kill()
             self.cpu_s = program.cpu_s
+            self.work_cpu_s = program.cpu_s - before_s
             self.delivered = sink.finish()
 
 
