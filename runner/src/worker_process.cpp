@@ -23,6 +23,7 @@
 
 #include "executor.h"
 #include "loop.h"
+#include "waymark/configure.h"
 #include "waymark/error.h"
 
 extern char** environ;
@@ -93,7 +94,11 @@ Self read_variable() {
   socklen_t size = sizeof type;
   if (getsockopt(self.channel, SOL_SOCKET, SO_TYPE, &type, &size) != 0) return {};
   fcntl(self.channel, F_SETFD, FD_CLOEXEC);
-  if (getppid() == parent) return self;
+  if (getppid() == parent) {
+    // Its tasks are to be given to others when a runner dies: only a runner can do that.
+    leave_recovery_to_others();
+    return self;
+  }
   // Either the runner has died meanwhile, or the variable was another's.
   char byte = 0;
   if (recv(self.channel, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) _exit(EXIT_FAILURE);

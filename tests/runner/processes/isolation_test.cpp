@@ -183,8 +183,8 @@ TEST_F(IsolationTest, AWorkerIsUsedForManyTasks) {
   for (int i = 0; i < 5; ++i) {
     const Job job = submit("compute");
     const std::string line = program->line("start");
-    if (i > 0) EXPECT_EQ(process_of(line), process);
-    process = process_of(line);
+    if (i == 0) process = process_of(line);
+    EXPECT_EQ(process_of(line), process);
     EXPECT_EQ(client_.jobs().wait(job.id, 60s).state, JobState::completed);
   }
 }
