@@ -19,6 +19,7 @@
 #include "task_batch.h"
 #include "waymark/client.h"
 #include "waymark/error.h"
+#include "worker_process.h"
 
 namespace waymark {
 namespace detail {
@@ -453,7 +454,7 @@ void Automations::cron(std::string_view name, std::string_view schedule, const T
   a.priority = options.priority;
   check_input(a);
   (void)detail::read_ticks(a);
-  shared_->ground.store->keep(a);
+  if (!detail::starting_worker()) shared_->ground.store->keep(a);
 }
 
 void Automations::watch_directory(std::string_view name, const std::string& directory, std::string_view pattern,
@@ -480,7 +481,7 @@ void Automations::watch_directory(std::string_view name, const std::string& dire
   a.max_retries = options.max_retries;
   a.priority = options.priority;
   check_input(a);
-  shared_->ground.store->keep(a);
+  if (!detail::starting_worker()) shared_->ground.store->keep(a);
 }
 
 std::vector<Automation> Automations::list() {
@@ -505,18 +506,22 @@ Automation Automations::find(std::string_view name) {
 }
 
 void Automations::pause(std::string_view name) {
+  if (detail::starting_worker()) return;
   if (!shared_->ground.store->pause_automation(name, true)) shared_->missing(name);
 }
 
 void Automations::resume(std::string_view name) {
+  if (detail::starting_worker()) return;
   if (!shared_->ground.store->pause_automation(name, false)) shared_->missing(name);
 }
 
 void Automations::remove(std::string_view name) {
+  if (detail::starting_worker()) return;
   if (!shared_->ground.store->remove_automation(name)) shared_->missing(name);
 }
 
 std::vector<Job> Automations::run(std::string_view name) {
+  if (detail::starting_worker()) return {};
   detail::AutomationWork work(shared_->ground, false);
   std::vector<Job> jobs;
   for (const std::string& id : work.run(find(name))) {

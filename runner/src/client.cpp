@@ -15,6 +15,7 @@
 #include "loop.h"
 #include "task_batch.h"
 #include "waymark/store.h"
+#include "worker_process.h"
 
 namespace waymark {
 
@@ -87,6 +88,7 @@ struct Jobs::Shared {
   std::string cluster;
   std::string cache_directory;
   bool cache_spans = false;
+  bool in_memory = false;  // the store
   TimeSource time;
   Tracer tracer;
 
@@ -96,6 +98,9 @@ struct Jobs::Shared {
 
   Job need(std::string_view id) {
     auto job = store->find(id);
+    if (!job && detail::starting_worker()) {  // it was submitted here, that is, it was not
+      job.emplace().id = id;
+    }
     if (!job)
       throw Error(ErrorCode::not_found, "job " + std::string(id.substr(0, 64)) + ": the store knows no such job");
     return std::move(*job);
@@ -154,6 +159,12 @@ Job Jobs::run(std::string_view name, TaskSet roots, const JobOptions& options) {
 }
 
 Job Jobs::submit(std::string_view name, TaskSet roots, const JobOptions& options, bool waits) {
+  if (detail::starting_worker()) {  // the runner's process has submitted it
+    Job job;
+    job.id = detail::new_job_id();
+    job.name = name;
+    return job;
+  }
   const TraceContext caller = current_context();
   Span span = shared_->tracer.span(std::string(names::kSubmit) + std::string(name), {{names::kJobName, name}},
                                    {.kind = SpanKind::producer});
@@ -188,11 +199,12 @@ JobPage Jobs::query(const JobFilter& filter) { return shared_->store->query(filt
 
 Job Jobs::cancel(std::string_view id) {
   (void)shared_->need(id);
-  shared_->store->cancel(id);
+  if (!detail::starting_worker()) shared_->store->cancel(id);
   return shared_->need(id);
 }
 
 std::uint64_t Jobs::retry(std::string_view id) {
+  if (detail::starting_worker()) return 0;
   (void)shared_->need(id);
   return shared_->store->retry(id);
 }
@@ -213,7 +225,7 @@ Job Jobs::wait(std::string_view id, std::chrono::nanoseconds timeout) {
   const auto until = timeout >= Clock::time_point::max() - now ? Clock::time_point::max() : now + timeout;
   for (;;) {
     Job job = shared_->need(id);
-    if (job.finished() || Clock::now() >= until) return job;
+    if (job.finished() || Clock::now() >= until || detail::starting_worker()) return job;
     std::unique_lock lock(mutex);
     const auto is_changed = [&] { return changed; };
     if (until == Clock::time_point::max()) {
@@ -250,6 +262,7 @@ Client::Client(const ClientOptions& options)
   shared.cluster = options.cluster;
   shared.cache_directory = options.cache_directory;
   shared.cache_spans = options.cache_spans;
+  shared.in_memory = options.store.starts_with("memory:");
   shared.store = open_store(options.store, options.time.now);
   shared.time = options.time;
   if (!shared.time.now) shared.time.now = detail::system_time;
@@ -272,15 +285,17 @@ Client::Client(const ClientOptions& options)
 
 Runner Client::make_runner(std::vector<TaskType> tasks, const RunnerOptions& options) {
   Jobs::Shared& shared = *jobs_.shared_;
-  auto loop = std::make_shared<detail::RunnerLoop>(detail::LoopOptions{.store = shared.store,
-                                                                       .telemetry = shared.telemetry,
-                                                                       .name = shared.name,
-                                                                       .cluster = shared.cluster,
-                                                                       .tasks = std::move(tasks),
-                                                                       .runner = options,
-                                                                       .cache_directory = shared.cache_directory,
-                                                                       .cache_spans = shared.cache_spans,
-                                                                       .time = shared.time});
+  detail::LoopOptions all{.store = shared.store,
+                          .telemetry = shared.telemetry,
+                          .name = shared.name,
+                          .cluster = shared.cluster,
+                          .tasks = std::move(tasks),
+                          .runner = options,
+                          .cache_directory = shared.cache_directory,
+                          .cache_spans = shared.cache_spans,
+                          .time = shared.time};
+  if (options.isolation == Isolation::process) all.workers = detail::isolate(all, shared.in_memory);
+  auto loop = std::make_shared<detail::RunnerLoop>(std::move(all));
   const std::scoped_lock lock(shared.runners_mutex);
   std::erase_if(shared.runners, [](const auto& runner) { return runner.expired(); });
   shared.runners.push_back(loop);
@@ -291,10 +306,16 @@ Runner Client::make_runner(std::vector<TaskType> tasks, const RunnerOptions& opt
       handle, [loop = std::move(loop)](detail::RunnerLoop* closed) { closed->close(); }));
 }
 
-void Client::pause(std::string_view cluster) { store().pause(cluster, true); }
-void Client::resume(std::string_view cluster) { store().pause(cluster, false); }
+void Client::pause(std::string_view cluster) {
+  if (!detail::starting_worker()) store().pause(cluster, true);
+}
+void Client::resume(std::string_view cluster) {
+  if (!detail::starting_worker()) store().pause(cluster, false);
+}
 std::vector<Cluster> Client::clusters() { return store().clusters(); }
-void Client::limit(const Limit& limit) { store().limit(limit); }
+void Client::limit(const Limit& limit) {
+  if (!detail::starting_worker()) store().limit(limit);
+}
 std::vector<Limit> Client::limits() { return store().limits(); }
 
 Store& Client::store() noexcept { return *jobs_.shared_->store; }

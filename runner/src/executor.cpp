@@ -1,5 +1,7 @@
 #include "executor.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -9,6 +11,7 @@
 #include <utility>
 
 #include "waymark/error.h"
+#include "worker_process.h"
 
 namespace waymark {
 
@@ -121,45 +124,89 @@ void Attempt::release() {
   finish_.started = false;
 }
 
-void Attempt::execute() {
+void Attempt::execute(const std::shared_ptr<WorkerProcess>& process) {
   finish_.started = true;
   start_ = std::max(now(), task_.not_before);
-  span_ = ground_->instrumentation.start_attempt(task_, type_->name, start_);
-  ground_->instrumentation.metrics().begin(type_->name, task_.input.size(), task_.queue_wait);
+  process_ = process;
+  if (!process_) span_ = ground_->instrumentation.start_attempt(task_, type_->name, start_);
+  if (ground_->in_worker) span_.set(names::kWorkerProcess, static_cast<std::int64_t>(getpid()));
+  if (!ground_->in_worker) ground_->instrumentation.metrics().begin(type_->name, task_.input.size(), task_.queue_wait);
   begun_.store(true, std::memory_order_release);
-  const auto run = [&] {
-    Context context(*this);
-    try {
-      type_->execute(task_.input, context);
-      finish_.result = TaskResult::computed;
-      if (subtasks_) finish_.subtasks = subtasks_->take();
-      submitted_ = finish_.subtasks.tasks.size();
-    } catch (const Stopped&) {
-      if (timed_out_) {
-        fail_by_timeout(finish_);
-        span_.status(StatusCode::error, finish_.error);
-        ground_->instrumentation.runner_logger(task_).warning("task " + type_->name.name + " failed: " + finish_.error);
-      } else if (!stop_.stop_requested()) {
-        fail(std::current_exception(), false);
-      }
-    } catch (const NonRetryable&) {
-      fail(std::current_exception(), true);
-    } catch (...) {
-      fail(std::current_exception(), false);
-    }
-  };
   if (span_.context().valid()) {
     const ContextScope current(span_);
-    run();
+    execute_here();
   } else {
     // Without tracing, log records still carry the job's trace and this attempt's id.
     TraceContext context{task_.job->span, task_.job->baggage};
     context.span.span_id = task_.span;
     const ContextScope current(context);
-    run();
+    process_ ? execute_in(*process_) : execute_here();
   }
-  finish_.end = std::max(now(), start_);
-  ground_->instrumentation.metrics().executed();
+  if (finish_.end == Timestamp{}) finish_.end = std::max(now(), start_);
+  if (!ground_->in_worker) ground_->instrumentation.metrics().executed();
+}
+
+void Attempt::execute_here() {
+  Context context(*this);
+  try {
+    type_->execute(task_.input, context);
+    finish_.result = TaskResult::computed;
+    if (subtasks_) finish_.subtasks = subtasks_->take();
+    submitted_ = finish_.subtasks.tasks.size();
+  } catch (const Stopped&) {
+    if (timed_out_) {
+      fail_by_timeout(finish_);
+      span_.status(StatusCode::error, finish_.error);
+      ground_->instrumentation.runner_logger(task_).warning("task " + type_->name.name + " failed: " + finish_.error);
+    } else if (!stop_.stop_requested()) {
+      fail(std::current_exception(), false);
+    }
+  } catch (const NonRetryable&) {
+    fail(std::current_exception(), true);
+  } catch (...) {
+    fail(std::current_exception(), false);
+  }
+}
+
+void Attempt::execute_in(WorkerProcess& process) {
+  WorkerProcess::Outcome outcome = process.run(worker_, task_, stop_.get_token(), timed_out_,
+                                               [this](const ProgressReport& report) { count(report); });
+  if (outcome.finish) {
+    finish_ = std::move(*outcome.finish);
+    finish_.started = true;
+    finish_.end = std::clamp(finish_.end, start_, std::max(now(), start_));
+    if (finish_.retry_after && task_.failures >= task_.max_retries) finish_.retry_after.reset();
+    return;
+  }
+  if (killed_ == Kill::to_stop) return;  // released
+  if (killed_ == Kill::for_timeout) {
+    fail_by_timeout(finish_);
+    finish_.error += ", and did not stop when it was asked to: " + outcome.died;
+  } else {
+    finish_.result = TaskResult::failed;
+    finish_.error_type = "worker_lost";
+    finish_.error = outcome.died;
+    finish_.retry_after = wait_before_next();
+  }
+  ground_->instrumentation.runner_logger(task_).warning("task " + type_->name.name + " failed: " + finish_.error);
+}
+
+bool Attempt::kill_process(bool for_timeout) {
+  if (!begun_.load(std::memory_order_acquire) || !process_) return false;
+  killed_ = for_timeout ? Kill::for_timeout : Kill::to_stop;
+  process_->kill(task_.task, task_.attempt);
+  return true;
+}
+
+void Attempt::orphan() noexcept {
+  if (begun_.load(std::memory_order_acquire)) span_.set(names::kRunnerLost, true);
+}
+
+void Attempt::count(const ProgressReport& report) {
+  const auto label = progress(report.label);
+  label->done.store(report.done, std::memory_order_relaxed);
+  label->total.store(report.total, std::memory_order_relaxed);
+  board_->list(label);
 }
 
 std::optional<std::chrono::nanoseconds> Attempt::wait_before_next() const {
@@ -216,8 +263,13 @@ void Attempt::fail(const std::exception_ptr& exception, bool for_good) {
 void Attempt::conclude(bool accepted, Timestamp deadline) {
   const Finish& end = finish();
   if (!end.started) return;
+  if (process_) {
+    process_->conclude({.task = task_.task, .attempt = task_.attempt, .accepted = accepted, .deadline = deadline});
+    process_.reset();
+  }
+  const bool counts = !ground_->in_worker;
   if (!accepted) {
-    ground_->instrumentation.metrics().end(type_->name, AttemptOutcome::lease_lost, end.end - start_);
+    if (counts) ground_->instrumentation.metrics().end(type_->name, AttemptOutcome::lease_lost, end.end - start_);
     ground_->instrumentation.end_attempt(span_, AttemptOutcome::lease_lost, end.error_type, 0,
                                          std::max(start_, std::min(end.end, deadline)));
     return;
@@ -225,7 +277,7 @@ void Attempt::conclude(bool accepted, Timestamp deadline) {
   AttemptOutcome outcome = AttemptOutcome::computed;
   if (end.result == TaskResult::released) outcome = AttemptOutcome::released;
   if (end.result == TaskResult::failed) outcome = end.retry_after ? AttemptOutcome::retried : AttemptOutcome::failed;
-  ground_->instrumentation.metrics().end(type_->name, outcome, end.end - start_);
+  if (counts) ground_->instrumentation.metrics().end(type_->name, outcome, end.end - start_);
   ground_->instrumentation.end_attempt(span_, outcome, end.error_type, abandoned_ ? 0 : submitted_, end.end);
 }
 

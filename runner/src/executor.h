@@ -27,6 +27,7 @@
 namespace waymark::detail {
 
 class ProgressBoard;
+class WorkerProcess;
 
 struct ProgressLabel {
   std::shared_ptr<ProgressBoard> board;
@@ -64,6 +65,7 @@ struct AttemptGround {
   bool cache_spans = false;
   std::function<Timestamp()> now;
   std::vector<TaskType> types;
+  bool in_worker = false;  // of a process that a runner has started: that one counts
 };
 
 class Attempt {
@@ -71,8 +73,9 @@ class Attempt {
   Attempt(ClaimedTask task, std::shared_ptr<const AttemptGround> ground, WorkerId worker,
           std::shared_ptr<ProgressBoard> board);
 
-  // Runs the task on the calling thread. Its span stays open, for what the store will say.
-  void execute();
+  // Runs the task on the calling thread, or has it run by a worker process, which then has its span. That stays open, for
+  // what the store will say.
+  void execute(const std::shared_ptr<WorkerProcess>& process = {});
   // Of the whole attempt, that is from execute()'s start; 0: none.
   [[nodiscard]] std::chrono::nanoseconds timeout() const noexcept { return task_.timeout; }
   // Its time is up: if it stops now, it has failed by that. To be followed by a stop request.
@@ -81,6 +84,10 @@ class Attempt {
   // Its thread is given up: it has failed by its timeout, or else is given back. False where it has not yet begun.
   // Under the runner's lock, as is abandoned().
   bool abandon(bool for_timeout);
+  // Where a worker process executes it, that is killed instead, and the thread comes back. False: there is none.
+  bool kill_process(bool for_timeout);
+  // Of a worker process whose runner is gone: says so in the span, which stays open.
+  void orphan() noexcept;
   [[nodiscard]] bool abandoned() const noexcept { return abandoned_.has_value(); }
   [[nodiscard]] std::stop_source stop_source() const noexcept { return stop_; }
 
@@ -110,6 +117,9 @@ class Attempt {
 
  private:
   [[nodiscard]] Timestamp now() const { return ground_->now(); }
+  void execute_here();
+  void execute_in(WorkerProcess& process);
+  void count(const ProgressReport& report);
   void fail(const std::exception_ptr& exception, bool for_good);
   void fail_by_timeout(Finish& finish) const;
   [[nodiscard]] std::optional<std::chrono::nanoseconds> wait_before_next() const;
@@ -134,6 +144,9 @@ class Attempt {
   std::atomic<bool> begun_{false};  // its span is there
   std::atomic<bool> timed_out_{false};
   std::optional<Finish> abandoned_;
+  std::shared_ptr<WorkerProcess> process_;
+  enum class Kill : std::uint8_t { none, for_timeout, to_stop };
+  std::atomic<Kill> killed_{Kill::none};
 };
 
 }  // namespace waymark::detail

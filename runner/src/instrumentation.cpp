@@ -194,6 +194,7 @@ std::vector<LostRunner> lost_runners(const Recovered& recovered) {
     const std::string_view runner = find_string(span.attributes, names::kRunnerId);
     const std::string_view task = find_string(span.attributes, names::kTaskId);
     if (runner.empty() || task.empty() || !span.name.starts_with(names::kTask)) continue;
+    if (find(span.attributes, names::kWorkerProcess) && !find(span.attributes, names::kRunnerLost)) continue;
     Found found{{.task = 0, .end = span.end}, span.start, span.crashed_here, span.thread_id};
     const auto parsed = std::from_chars(task.data(), task.data() + task.size(), found.attempt.task);
     if (parsed.ec != std::errc() || integer(span.attributes, names::kAttempt) <= 0) continue;

@@ -54,6 +54,8 @@ inline constexpr std::string_view kDependencies = "workflow.dependencies";   // 
 inline constexpr std::string_view kCluster = "workflow.cluster";
 inline constexpr std::string_view kRunnerId = "workflow.runner.id";          // random, of one Runner
 inline constexpr std::string_view kRunnerName = "workflow.runner.name";
+inline constexpr std::string_view kWorkerProcess = "workflow.worker.pid";     // where tasks are isolated: the process's id
+inline constexpr std::string_view kRunnerLost = "workflow.runner_lost";      // true: its runner died while this worker had it
 inline constexpr std::string_view kInputSize = "workflow.input.size";        // bytes
 inline constexpr std::string_view kInputHash = "workflow.input.hash";        // FNV-1a, 64 bits
 inline constexpr std::string_view kSubtaskCount = "workflow.subtasks";       // submitted by this task
@@ -136,7 +138,8 @@ class Instrumentation {
   RunnerMetrics metrics_;
 };
 
-// The attempts that a dead process had open, by the runner they belonged to. Where a thread's crash ended the process,
+// The attempts that a dead process had open, by the runner they belonged to, if that is dead, too: a worker process that
+// dies takes no runner with it, and one whose runner dies says so in its spans. Where a thread's crash ended the process,
 // the attempt it executed is charged and no other; else each of them may be guilty.
 struct LostRunner {
   std::string runner;

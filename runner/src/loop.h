@@ -17,6 +17,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <exception>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -34,6 +35,7 @@
 #include "waymark/runner.h"
 #include "waymark/store.h"
 #include "waymark/task.h"
+#include "worker_process.h"
 
 namespace waymark::detail {
 
@@ -47,6 +49,7 @@ struct LoopOptions {
   std::string cache_directory;
   bool cache_spans = false;
   TimeSource time;
+  std::optional<WorkerProgram> workers = {};  // that execute its tasks; none: its threads do
 };
 
 // Threads that hang in a task keep it alive.
@@ -79,6 +82,7 @@ class RunnerLoop : public std::enable_shared_from_this<RunnerLoop> {
   void start_thread();
   // True where the thread was given up meanwhile, and has come back.
   [[nodiscard]] bool execute_tasks(std::uint32_t number);
+  bool ready(std::shared_ptr<WorkerProcess>& process, const Attempt& attempt);
   void watch_time(std::unique_lock<std::mutex>& lock);
   bool abandon(Attempt* attempt, bool for_timeout);
   void abandon_all();
@@ -119,6 +123,7 @@ class RunnerLoop : public std::enable_shared_from_this<RunnerLoop> {
   bool changed_ = false;  // somebody else did something
   bool more_ = false;  // the last claim got all it wanted
   bool progress_changed_ = false;
+  std::exception_ptr no_workers_;  // why no worker process can be started: the run ends
   std::deque<std::shared_ptr<Attempt>> queue_;  // claimed, not started
   std::unordered_map<Attempt*, Active> active_;  // executing
   std::multimap<Clock::time_point, Attempt*> timers_;  // of those with a timeout: when to look at them

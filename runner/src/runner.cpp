@@ -22,6 +22,9 @@ constexpr std::size_t kMostPrefetched = 64;
 constexpr double kPrefetchedWork = 0.005;  // seconds of it, at most
 constexpr auto kLookAgain = std::chrono::milliseconds(10);  // at a thread that was just about to begin
 constexpr auto kProgressInterval = std::chrono::milliseconds(100);
+// For what worker processes have recorded, at their end.
+constexpr auto kFlush = std::chrono::seconds(5);
+constexpr auto kHurriedFlush = std::chrono::milliseconds(500);
 
 std::string host_name() {
   char name[256] = {};
@@ -130,8 +133,24 @@ void RunnerLoop::stop_threads() noexcept {
   if (board_) board_->close();
 }
 
+// Starts a worker process where there is none any more. False: there can't be one, and the run ends.
+bool RunnerLoop::ready(std::shared_ptr<WorkerProcess>& process, const Attempt& attempt) {
+  if (process && process->alive()) return true;
+  WorkerStart start{.runner = id_, .tasks = {}};
+  for (const TaskType& task : options_.tasks) start.tasks.push_back(task.name);
+  try {
+    process = WorkerProcess::start(*options_.workers, start, attempt.stop_source().get_token());
+  } catch (const Error&) {
+    const std::scoped_lock lock(mutex_);
+    if (!no_workers_) no_workers_ = std::current_exception();
+    return false;
+  }
+  return process != nullptr;
+}
+
 bool RunnerLoop::execute_tasks(std::uint32_t number) {
   name_thread("wm-task-" + std::to_string(number));
+  std::shared_ptr<WorkerProcess> process;
   std::unique_lock lock(mutex_);
   for (;;) {
     if (running_threads_ && queue_.empty()) {
@@ -139,18 +158,29 @@ bool RunnerLoop::execute_tasks(std::uint32_t number) {
       wake_tasks_.wait(lock, [&] { return !running_threads_ || !queue_.empty(); });
       instrumentation_.metrics().idle(Clock::now() - idle_since);
     }
-    if (!running_threads_) return false;
+    if (!running_threads_) break;
     std::shared_ptr<Attempt> attempt = std::move(queue_.front());
     queue_.pop_front();
     active_.emplace(attempt.get(), Active{attempt, number});
     last_start_ = Clock::now();
+    if (options_.workers) {
+      lock.unlock();
+      const bool is_ready = ready(process, *attempt);
+      lock.lock();
+      if (!is_ready) {  // given back
+        active_.erase(attempt.get());
+        if (!attempt->lease_lost()) finished_.push_back(std::move(attempt));
+        if (loop_waits_) wake_loop_.notify_one();
+        continue;
+      }
+    }
     if (attempt->timeout().count() > 0) {
       timers_.emplace(last_start_ + attempt->timeout(), attempt.get());
       if (loop_waits_) wake_loop_.notify_one();
     }
     lock.unlock();
     const auto start = Clock::now();
-    attempt->execute();
+    attempt->execute(process);
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
     lock.lock();
     if (attempt->abandoned()) {  // another thread has taken this one's place
@@ -172,6 +202,11 @@ bool RunnerLoop::execute_tasks(std::uint32_t number) {
     }
     if (loop_waits_) wake_loop_.notify_one();
   }
+  const bool hurry = grace_.has_value();
+  lock.unlock();
+  // What a worker can't deliver in time is in the state directory, if there is one.
+  if (process) process->end(hurry ? kHurriedFlush : kFlush);
+  return false;
 }
 
 // The first time its timeout is over, an attempt is asked to stop; the second time, its thread is given up.
@@ -199,7 +234,7 @@ void RunnerLoop::watch_time(std::unique_lock<std::mutex>& lock) {
 
 bool RunnerLoop::abandon(Attempt* attempt, bool for_timeout) {
   const auto it = active_.find(attempt);
-  if (it == active_.end()) return true;
+  if (it == active_.end() || attempt->kill_process(for_timeout)) return true;
   if (!attempt->abandon(for_timeout)) return false;
   Active active = std::move(it->second);
   active_.erase(it);
@@ -539,8 +574,10 @@ void RunnerLoop::wait(std::unique_lock<std::mutex>& lock, bool stopping) {
 }
 
 void RunnerLoop::run(const std::stop_token& stop, bool until_idle, std::optional<std::chrono::nanoseconds> grace) {
+  if (starting_worker()) return;
   stop_ = stop;
   grace_ = grace;
+  no_workers_ = nullptr;
   join_store();
   const auto watch = options_.store->watch([this] { changed(); });
   const std::stop_callback on_stop(stop, [this] {
@@ -561,8 +598,9 @@ void RunnerLoop::run(const std::stop_token& stop, bool until_idle, std::optional
   try {
     std::unique_lock lock(mutex_);
     bool asked = false;
+    const auto is_over = [&] { return stop.stop_requested() || no_workers_; };
     for (;;) {
-      const bool stopping = stop.stop_requested();
+      const bool stopping = is_over();
       if (stopping && !asked) {
         asked = true;
         lock.unlock();
@@ -584,7 +622,7 @@ void RunnerLoop::run(const std::stop_token& stop, bool until_idle, std::optional
         lock.lock();
         if (idle && !anything_new()) break;
       }
-      if (!anything_new() && stop.stop_requested() == stopping) {
+      if (!anything_new() && is_over() == stopping) {
         if (!stopping && pass_time(lock)) continue;
         wait(lock, stopping);
       }
@@ -618,6 +656,7 @@ void RunnerLoop::run(const std::stop_token& stop, bool until_idle, std::optional
     // The lease will end by itself.
     instrumentation_.logger().warning("could not leave the store", {{"error", e.what()}});
   }
+  if (no_workers_) std::rethrow_exception(std::exchange(no_workers_, nullptr));
 }
 
 StopReason RunnerLoop::run_forever(const RunOptions& options) {
@@ -629,7 +668,7 @@ StopReason RunnerLoop::run_forever(const RunOptions& options) {
     return StopReason::requested;
   }
   constexpr auto kGrace = std::chrono::seconds(3);
-  constexpr auto kFlush = std::chrono::seconds(1);  // more is left to the process's end
+  constexpr auto kLastFlush = std::chrono::seconds(1);  // more is left to the process's end
   std::stop_source both;
   std::atomic<int> signal{0};
   const std::stop_callback pass_on(options.stop, [&] { both.request_stop(); });
@@ -641,11 +680,11 @@ StopReason RunnerLoop::run_forever(const RunOptions& options) {
     try {
       run(both.get_token(), false, options.grace.value_or(kGrace));
     } catch (...) {
-      options_.telemetry->force_flush(kFlush);
+      options_.telemetry->force_flush(kLastFlush);
       throw;
     }
   }
-  options_.telemetry->force_flush(kFlush);
+  options_.telemetry->force_flush(kLastFlush);
   if (signal == SIGINT) return StopReason::interrupted;
   return signal == SIGTERM ? StopReason::terminated : StopReason::requested;
 }
@@ -660,6 +699,8 @@ int exit_code(StopReason reason) noexcept {
   }
   return 0;
 }
+
+bool in_worker_process() noexcept { return detail::worker(); }
 
 Runner::Runner(std::shared_ptr<detail::RunnerLoop> loop) : loop_(std::move(loop)) {}
 

@@ -76,6 +76,7 @@ namespace detail {
 namespace {
 
 constexpr std::uint32_t kNone = UINT32_MAX;
+constexpr std::size_t kMostDisplayed = 1024;  // bytes of a display name
 
 std::uint64_t mixed(std::uint64_t x) {  // splitmix64
   x += 0x9e3779b97f4a7c15;
@@ -86,16 +87,6 @@ std::uint64_t mixed(std::uint64_t x) {  // splitmix64
 
 // None where everything is as by default, which is the cheap way.
 std::shared_ptr<const TaskSettings> settings_of(const TaskName& name, const SubtaskOptions& options) {
-  constexpr std::size_t kLongestKey = 256;
-  const auto refuse = [&](const char* what) {
-    throw Error(ErrorCode::invalid_argument, "options of task " + name.name + ": " + what);
-  };
-  if (options.timeout.count() < 0) refuse("timeout: expected 0 or more");
-  if (options.delay.count() < 0) refuse("delay: expected 0 or more");
-  if (options.limit_key.size() > kLongestKey || options.limit_key == "*") {
-    refuse("limit_key: expected at most 256 bytes, and not \"*\"");
-  }
-  if (options.backoff) check_backoff(*options.backoff, "options of task " + name.name + ": backoff");
   TaskSettings settings;
   settings.optional = options.optional;
   settings.backoff = options.backoff;
@@ -105,6 +96,7 @@ std::shared_ptr<const TaskSettings> settings_of(const TaskName& name, const Subt
   settings.limit_key = options.limit_key;
   settings.cluster = options.cluster;
   settings.display = cut_display(options.display);
+  check_settings(settings, "options of task " + name.name);
   const bool plain = !settings.optional && !settings.backoff && settings.timeout.count() == 0 &&
                      settings.delay.count() == 0 && settings.not_before == Timestamp{} && settings.limit_key.empty() &&
                      settings.cluster.empty() && settings.display.empty();
@@ -135,10 +127,21 @@ void check_backoff(const RetryConfig& backoff, const std::string& where) {
               where + ": expected 0 <= initial <= maximum, a multiplier of at least 1, and a jitter of 0 to 1");
 }
 
+void check_settings(const TaskSettings& settings, const std::string& where) {
+  constexpr std::size_t kLongestKey = 256;
+  const auto refuse = [&](const char* what) { throw Error(ErrorCode::invalid_argument, where + ": " + what); };
+  if (settings.timeout.count() < 0) refuse("timeout: expected 0 or more");
+  if (settings.delay.count() < 0) refuse("delay: expected 0 or more");
+  if (settings.limit_key.size() > kLongestKey || settings.limit_key == "*") {
+    refuse("limit_key: expected at most 256 bytes, and not \"*\"");
+  }
+  if (settings.backoff) check_backoff(*settings.backoff, where + ": backoff");
+  if (settings.display.size() > kMostDisplayed) refuse("display: expected at most 1,024 bytes");
+}
+
 std::string cut_display(std::string_view text) {
-  constexpr std::size_t kMost = 1024;
-  if (text.size() <= kMost) return std::string(text);
-  std::size_t end = kMost;
+  if (text.size() <= kMostDisplayed) return std::string(text);
+  std::size_t end = kMostDisplayed;
   while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;  // not within a character
   return std::string(text.substr(0, end));
 }

@@ -38,6 +38,8 @@ class TaskBatch {
 [[nodiscard]] std::string new_job_id();
 // Error(invalid_argument) that begins with `where`.
 void check_backoff(const RetryConfig& backoff, const std::string& where);
+// The same, of all settings of a task.
+void check_settings(const TaskSettings& settings, const std::string& where);
 // A display name as it is kept: at most 1,024 bytes of UTF-8.
 [[nodiscard]] std::string cut_display(std::string_view text);
 

@@ -33,6 +33,7 @@
 #include "self_metrics.h"
 #include "trace/tracer.h"
 #include "transport/http.h"
+#include "waymark/configure.h"
 #include "waymark/error.h"
 #include "waymark/reader.h"
 
@@ -40,6 +41,8 @@ namespace waymark {
 namespace {
 
 using delivery::Destination;
+
+constinit std::atomic<bool> recovery_is_others{false};
 
 // A scope's identity and the handles that record under it.
 struct ScopeEntry {
@@ -380,6 +383,7 @@ void Telemetry::Core::Parts::start(Config wanted) {
     const std::scoped_lock lock(mutex);
     if (started) throw Error(ErrorCode::invalid_argument, "Telemetry: started already");
     config = std::move(wanted);
+    if (recovery_is_others) config.recover_siblings = false;
     diagnostics.set_level(config.diagnostics);
     if (config.error_handler) diagnostics.set_handler(config.error_handler);
     clock = Clock(config.clock);
@@ -1382,7 +1386,7 @@ const Resource& Telemetry::resource() const noexcept { return core_->parts().con
 
 std::string Telemetry::directory() const { return core_->parts().home.home.state; }
 
-std::size_t Telemetry::recover() { return core_->parts().recover(); }
+std::size_t Telemetry::recover() { return recovery_is_others ? 0 : core_->parts().recover(); }
 
 void Telemetry::on_recovered(OnRecovered callback) {
   if (!callback) return;
@@ -1395,6 +1399,8 @@ void Telemetry::on_recovered(OnRecovered callback) {
   }
   for (const Recovered& found : known) callback(found);
 }
+
+void leave_recovery_to_others() noexcept { recovery_is_others = true; }
 
 Telemetry& telemetry() {
   // No function-local static: its guard could be held for ever in a child of fork.

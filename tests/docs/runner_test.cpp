@@ -181,6 +181,13 @@ int serve(waymark::Client& client) {
   return waymark::exit_code(runner.run_forever({.handle_signals = true}));   // 130 after SIGINT, 143 after SIGTERM
 }
 
+// Not called: its workers would be this program, with all of its tests (see tests/runner/processes).
+[[maybe_unused]]
+int isolate(waymark::Client& client) {
+  auto runner = client.runner<ProcessScene, Tile, Mosaic>({.isolation = waymark::Isolation::process});
+  return waymark::exit_code(runner.run_forever({.handle_signals = true}));
+}
+
 TEST(RunnerPage, EndsForASignal) {
   const testing::TemporaryDirectory directory;
   waymark::Client client({.name = "acme", .store = directory.path() + "/store.db"});

@@ -19,6 +19,12 @@
 
 namespace waymark {
 
+// Where tasks run.
+enum class Isolation : std::uint8_t {
+  none,     // in this process, on the runner's threads
+  process,  // each in a worker process, which executes one at a time: a crash fails the attempt, and nothing else
+};
+
 struct RunnerOptions {
   std::uint32_t concurrency = 0;  // task threads; 0: as many as the machine has cores
   // How long after a runner's last sign of life its tasks run again elsewhere, [50 ms, 1 day]. It gives one every third
@@ -29,11 +35,16 @@ struct RunnerOptions {
   // A task with which this many runners were lost fails with error.type=runner_lost.
   std::uint32_t max_lost = 3;
   // An attempt that has been asked to stop when its timeout was over, and still runs after so long, has failed. Its
-  // thread is given up, and another takes its place.
+  // thread is given up, and another takes its place; a worker process is killed.
   std::chrono::nanoseconds timeout_grace = std::chrono::seconds(5);
   // Finished jobs older than this, and those beyond so many, are removed, in small steps beside the work. 0: kept.
   std::chrono::nanoseconds keep_jobs_for = std::chrono::hours(24 * 30);
   std::uint64_t keep_jobs = 100'000;
+  // With process, there is a worker process for each task thread, from its first task on: this program, started anew with
+  // the same arguments. It runs main() up to the same client.runner<...>() call, which does not return there; until then
+  // it submits nothing and runs nothing (see in_worker_process()). Error(invalid_argument) for a store in memory,
+  // Error(io) where /proc can't be read.
+  Isolation isolation = Isolation::none;
 };
 
 struct RunOptions {
@@ -54,6 +65,10 @@ enum class StopReason : std::uint8_t { requested, interrupted, terminated };  //
 namespace detail {
 class RunnerLoop;
 }
+
+// This process was started by a runner that isolates its tasks, and main() is what it will not return from. For programs
+// that do things before they make their runner which are to be done once.
+[[nodiscard]] bool in_worker_process() noexcept;
 
 class Runner {
  public:

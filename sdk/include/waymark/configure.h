@@ -117,6 +117,10 @@ struct ConfigNotes {
 // case its own runs out: other threads get one at their first record. Throws Error(io) where the system refuses.
 void install_crash_handler();
 
+// Each Telemetry made from now on recovers nothing, whatever its Config says. For a process that works for another one:
+// that one is to hear of the dead, and delivers what they have left.
+void leave_recovery_to_others() noexcept;
+
 // Of the process-wide Telemetry.
 bool force_flush(std::chrono::nanoseconds timeout = std::chrono::seconds(5));
 bool shutdown(std::chrono::nanoseconds timeout = std::chrono::seconds(5));

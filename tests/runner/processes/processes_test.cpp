@@ -1,24 +1,17 @@
 // Submit here, run there, and kill.
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <poll.h>
 #include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <filesystem>
-#include <map>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "runner/processes/program.h"
 #include "runner/processes/scene.h"
 #include "runner/temporary_directory.h"
 #include "waymark/testing.h"
-
-extern char** environ;
 
 namespace waymark {
 namespace {
@@ -27,64 +20,7 @@ using namespace std::chrono_literals;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
-
-// One worker.cpp, and what it says.
-class Worker {
- public:
-  explicit Worker(const std::vector<std::string>& arguments) {
-    int ends[2];
-    EXPECT_EQ(pipe2(ends, O_CLOEXEC), 0);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-    std::vector<char*> list = {const_cast<char*>(RUNNER_WORKER)};
-    for (const std::string& argument : arguments) list.push_back(const_cast<char*>(argument.c_str()));
-    list.push_back(nullptr);
-    EXPECT_EQ(posix_spawn(&pid_, RUNNER_WORKER, &actions, nullptr, list.data(), environ), 0);
-    posix_spawn_file_actions_destroy(&actions);
-    close(ends[1]);
-    from_ = ends[0];
-  }
-  ~Worker() {
-    if (pid_ > 0) {
-      ::kill(pid_, SIGKILL);
-      (void)wait();
-    }
-    close(from_);
-  }
-  Worker(const Worker&) = delete;
-  Worker& operator=(const Worker&) = delete;
-
-  // The next line; empty where it has ended, or says nothing for a minute.
-  std::string line() {
-    for (;;) {
-      if (const auto end = said_.find('\n'); end != std::string::npos) {
-        std::string text = said_.substr(0, end);
-        said_.erase(0, end + 1);
-        return text;
-      }
-      pollfd fd{from_, POLLIN, 0};
-      if (poll(&fd, 1, 60'000) <= 0) return {};
-      char buffer[512];
-      const ssize_t n = read(from_, buffer, sizeof buffer);
-      if (n <= 0) return {};
-      said_.append(buffer, static_cast<std::size_t>(n));
-    }
-  }
-  void kill(int signal = SIGKILL) { ::kill(pid_, signal); }
-  // How it ended: its exit code, or minus the signal.
-  int wait() {
-    int status = 0;
-    if (waitpid(pid_, &status, 0) != pid_) return -1000;
-    pid_ = -1;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-  }
-
- private:
-  pid_t pid_ = -1;
-  int from_ = -1;
-  std::string said_;
-};
+using testing::expect_enclosing;
 
 class ProcessesTest : public ::testing::Test {
  protected:
@@ -92,37 +28,17 @@ class ProcessesTest : public ::testing::Test {
       : telemetry_(testing::memory_config(memory_)),
         client_({.name = "submitter", .store = directory_.path() + "/store.db", .telemetry = &telemetry_}) {}
 
-  std::unique_ptr<Worker> worker(const std::string& behaviour, std::chrono::milliseconds lease, bool state = true) {
+  std::unique_ptr<testing::Program> worker(const std::string& behaviour, std::chrono::milliseconds lease, bool state = true) {
     const std::string traces = directory_.path() + "/" + std::to_string(workers_++) + ".jsonl";
-    return std::make_unique<Worker>(std::vector<std::string>{directory_.path() + "/store.db",
-                                                             state ? directory_.path() + "/state" : "", traces,
-                                                             std::to_string(lease.count()), behaviour});
+    return std::make_unique<testing::Program>(
+        RUNNER_WORKER, std::vector<std::string>{directory_.path() + "/store.db", state ? directory_.path() + "/state" : "",
+                                                traces, std::to_string(lease.count()), behaviour});
   }
 
   // What all processes delivered, each span once.
   std::vector<ReadSpan> spans() {
     EXPECT_TRUE(telemetry_.force_flush(10s));
-    std::vector<ReadSpan> all = memory_.spans();
-    for (const auto& entry : std::filesystem::directory_iterator(directory_.path())) {
-      if (entry.path().extension() != ".jsonl") continue;
-      for (ReadSpan& span : read_json_file(entry.path().string()).spans) all.push_back(std::move(span));
-    }
-    std::map<SpanId, ReadSpan> once;
-    for (ReadSpan& span : all) once.emplace(span.context.span_id, std::move(span));
-    all.clear();
-    for (auto& [id, span] : once) all.push_back(std::move(span));
-    return all;
-  }
-
-  static void expect_enclosing(const std::vector<ReadSpan>& spans) {
-    std::map<SpanId, const ReadSpan*> by_id;
-    for (const ReadSpan& span : spans) by_id[span.context.span_id] = &span;
-    for (const ReadSpan& span : spans) {
-      if (!span.parent.valid()) continue;
-      ASSERT_TRUE(by_id.contains(span.parent)) << "no parent of " << span.name;
-      EXPECT_LE(by_id[span.parent]->start, span.start) << span.name;
-      EXPECT_GE(by_id[span.parent]->end, span.end) << span.name;
-    }
+    return testing::delivered_spans(directory_.path(), memory_.spans());
   }
 
   testing::TemporaryDirectory directory_;
