@@ -1,5 +1,5 @@
 # The commands of the README. What a command does stands in scripts/.
-.PHONY: help demo test crashtest chaostest bench clean
+.PHONY: help demo test crashtest chaostest bench bench-json clean
 
 help:
 	@echo "make demo                 build a release and process a satellite scene, with its trace"
@@ -8,7 +8,8 @@ help:
 	@echo "make test                 everything that is checked: tests, sanitizers, fuzzers, rules, the installed package"
 	@echo "make crashtest            kills a recording process a thousand times, and after every instruction"
 	@echo "make chaostest            four runners that are killed, stopped and lied to about the time, on 500 jobs"
-	@echo "make bench                what recording costs on this machine"
+	@echo "make bench                what everything costs on this machine, in one table; ROWS=\"span.5attr ...\" for some"
+	@echo "make bench-json           the same, one JSON object a line"
 	@echo "make clean                remove what was built, and the demo's output"
 
 demo:
@@ -30,7 +31,11 @@ chaostest:
 
 bench:
 	@scripts/install-deps test
-	@scripts/bench
+	@scripts/bench $(ROWS)
+
+bench-json:
+	@scripts/install-deps test >&2
+	@scripts/bench --json $(ROWS)
 
 clean:
 	rm -rf build out

@@ -1,7 +1,6 @@
 // What a measurement costs its caller (design section 7).
 //
-// Usage: bench_measurements [--json] [ROW...]   rows: counter.3attr counter.3attr.2threads counter.bound histogram.3attr;
-// all by default. Attributes are two strings and an integer. A histogram is a duration's, with exemplars on and no span
+// Usage: bench_measurements [--list] [ROW...]   Attributes are two strings and an integer. A histogram is a duration's, with exemplars on and no span
 // current. A run whose totals are not what was added prints no figure and fails.
 #include <atomic>
 #include <cstdint>
@@ -16,6 +15,7 @@ namespace {
 
 using waymark::bench::Clock;
 using waymark::bench::clock_read_ns;
+using waymark::bench::Failed;
 using waymark::bench::ns_between;
 using waymark::bench::Row;
 
@@ -37,7 +37,7 @@ std::uint64_t collected(waymark::Telemetry& telemetry, waymark::testing::MemoryD
 // `threads` threads call work(i) at the same time; the row is the mean of what a call cost each of them.
 template <class Work>
 Row row(const char* name, double limit, int threads, Work&& make) {
-  Row row{name, limit, {}, {}, {}};
+  Row row{name, limit};
   waymark::testing::MemoryDestination memory;
   waymark::Config config;
   config.resource = "bench";
@@ -63,16 +63,12 @@ Row row(const char* name, double limit, int threads, Work&& make) {
     for (std::thread& thread : others) thread.join();
     double all = 0;
     for (const double each : ns) all += each;
-    row.ns.push_back(all / threads);
-    row.cr.push_back(row.ns.back() / read);
+    row.values.push_back(all / threads);
+    row.clock_read_ns.push_back(read);
   }
   const std::uint64_t expected = std::uint64_t{kRepetitions} * kCalls * static_cast<std::uint64_t>(threads);
   const std::uint64_t found = collected(telemetry, memory);
-  if (found != expected) {
-    std::fprintf(stderr, "%s: %llu were collected of %llu\n", name, static_cast<unsigned long long>(found),
-                 static_cast<unsigned long long>(expected));
-    std::exit(1);
-  }
+  if (found != expected) throw Failed(std::to_string(found) + " were collected of " + std::to_string(expected));
   row.remark = "all counted";
   return row;
 }
@@ -86,22 +82,21 @@ auto counter(const waymark::Meter& meter) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const waymark::bench::Report report(argc, argv);
-  if (report.asked("counter.3attr")) report.print(row("counter.3attr", 2, 1, counter));
-  if (report.asked("counter.3attr.2threads")) report.print(row("counter.3attr.2threads", 3, 2, counter));
-  if (report.asked("counter.bound")) {
-    report.print(row("counter.bound", 0.4, 1, [](const waymark::Meter& meter) {
-      return [b = meter.counter("c").bind({{"cluster", "sentinel-2-west"}, {"identifier", "tilebox.com/Tile"}, {"shard", 1}})](
-                 std::int64_t) { b.add(1); };
-    }));
-  }
-  if (report.asked("histogram.3attr")) {
-    report.print(row("histogram.3attr", 2, 1, [](const waymark::Meter& meter) {
-      return [h = meter.histogram("h", {.unit = "s"})](std::int64_t i) {
-        h.record(0.001 * static_cast<double>(i & 1023),
-                 {{"cluster", "sentinel-2-west"}, {"identifier", "tilebox.com/Tile"}, {"shard", i & 3}});
-      };
-    }));
-  }
-  return 0;
+  using waymark::Meter;
+  const auto bound = [](const Meter& meter) {
+    return [b = meter.counter("c").bind({{"cluster", "sentinel-2-west"}, {"identifier", "tilebox.com/Tile"}, {"shard", 1}})](
+               std::int64_t) { b.add(1); };
+  };
+  const auto histogram = [](const Meter& meter) {
+    return [h = meter.histogram("h", {.unit = "s"})](std::int64_t i) {
+      h.record(0.001 * static_cast<double>(i & 1023),
+               {{"cluster", "sentinel-2-west"}, {"identifier", "tilebox.com/Tile"}, {"shard", i & 3}});
+    };
+  };
+  return waymark::bench::run(argc, argv, {
+      {{"counter.3attr"}, [&] { return std::vector{row("counter.3attr", 2, 1, counter)}; }},
+      {{"counter.3attr.2threads"}, [&] { return std::vector{row("counter.3attr.2threads", 3, 2, counter)}; }},
+      {{"counter.bound"}, [&] { return std::vector{row("counter.bound", 0.4, 1, bound)}; }},
+      {{"histogram.3attr"}, [&] { return std::vector{row("histogram.3attr", 2, 1, histogram)}; }},
+  });
 }

@@ -1,19 +1,22 @@
-// A benchmark's rows: what is measured, beside its limit in clock reads, as a table or as JSON.
+// A benchmark program's rows: what it can measure, and what it found, one JSON object a line. scripts/bench runs the
+// programs and prints the table.
 //
-// Hides: the machine's line, medians, and how a row is printed.
+// Hides: the command line, medians, and how a row is written.
 // Threads: the program's first.
-// Failure: none.
+// Failure: a measurement that throws, or leaves out a row that was asked for, prints no figure; the others still run, and
+//   the program fails at its end.
 #pragma once
 
-#include <sys/utsname.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <exception>
+#include <functional>
+#include <optional>
+#include <stdexcept>
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace waymark::bench {
@@ -31,11 +34,23 @@ inline double clock_read_ns() {
 
 struct Row {
   std::string name;
-  double limit;            // in clock reads; where there are none, in `unit`
-  std::vector<double> ns;  // of each repetition, in `unit`
-  std::vector<double> cr;
-  std::string remark;
-  const char* unit = "ns";
+  std::optional<double> limit = {};        // in clock reads where those were measured, else in `unit`; none: for information
+  std::string unit = "ns";
+  bool at_least = false;                   // the limit is the least that is allowed, not the most
+  std::vector<double> values = {};         // of each repetition
+  std::vector<double> clock_read_ns = {};  // before each repetition; empty: the limit is not in clock reads
+  std::string remark = {};
+};
+
+// Why there is no figure: most of all, accounts that do not add up.
+struct Failed : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// What is measured in one go: most give one row.
+struct Measurement {
+  std::vector<std::string> rows;
+  std::function<std::vector<Row>()> run;
 };
 
 inline double median(std::vector<double> v) {
@@ -43,63 +58,69 @@ inline double median(std::vector<double> v) {
   return v.empty() ? 0 : v[v.size() / 2];
 }
 
-inline std::string first_line(const char* command) {
-  std::string text;
-  if (std::FILE* pipe = popen(command, "r")) {
-    char buffer[256];
-    if (std::fgets(buffer, sizeof buffer, pipe) != nullptr) text = buffer;
-    pclose(pipe);
+// "remark" and "at_least" are for the table.
+inline void print(const Row& row) {
+  const auto quoted = [](const std::string& text) {
+    std::string out = "\"";
+    for (const char c : text) {
+      if (c == '"' || c == '\\') out += '\\';
+      out += c;
+    }
+    return out + '"';
+  };
+  const auto [low, high] = std::minmax_element(row.values.begin(), row.values.end());
+  std::printf("{\"row\": %s, \"median\": %.6g, \"spread\": [%.6g, %.6g], \"unit\": %s", quoted(row.name).c_str(), median(row.values),
+              *low, *high, quoted(row.unit).c_str());
+  if (!row.clock_read_ns.empty()) {
+    std::vector<double> reads(row.values);
+    for (std::size_t i = 0; i < reads.size(); ++i) reads[i] /= row.clock_read_ns.at(i);
+    std::printf(", \"clock_read_ns\": %.1f, \"in_clock_reads\": %.3g", median(row.clock_read_ns), median(reads));
   }
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  return text;
+  if (row.limit) std::printf(", \"limit\": %g", *row.limit);
+  if (row.at_least) std::printf(", \"at_least\": true");
+  if (!row.remark.empty()) std::printf(", \"remark\": %s", quoted(row.remark).c_str());
+  std::printf("}\n");
+  std::fflush(stdout);
 }
 
-class Report {
- public:
-  // [--json] [ROW...]; all rows by default. Prints the table's head.
-  Report(int argc, char** argv) {
-    for (int i = 1; i < argc; ++i) {
-      const std::string argument = argv[i];
-      if (argument == "--json") json_ = true;
-      else wanted_.push_back(argument);
+// The whole of main(): --list prints the rows' names; ROW... measures these; all by default. Returns the exit status.
+inline int run(int argc, char** argv, const std::vector<Measurement>& measurements) {
+  std::vector<std::string> asked(argv + 1, argv + argc);
+  std::vector<std::string> known;
+  for (const Measurement& m : measurements) known.insert(known.end(), m.rows.begin(), m.rows.end());
+  if (asked == std::vector<std::string>{"--list"}) {
+    for (const std::string& row : known) std::printf("%s\n", row.c_str());
+    return 0;
+  }
+  for (const std::string& row : asked) {
+    if (std::find(known.begin(), known.end(), row) != known.end()) continue;
+    std::fprintf(stderr, "%s: unknown row '%s'; --list tells them\n", argv[0], row.c_str());
+    return 2;
+  }
+  if (asked.empty()) asked = known;
+  const auto is_asked = [&](const std::string& row) { return std::find(asked.begin(), asked.end(), row) != asked.end(); };
+  int status = 0;
+  for (const Measurement& m : measurements) {
+    if (std::none_of(m.rows.begin(), m.rows.end(), is_asked)) continue;
+    std::vector<Row> found;
+    std::string why = "was not measured";
+    try {
+      found = m.run();
+    } catch (const std::exception& e) {
+      why = e.what();
     }
-    if (json_) return;
-    utsname system{};
-    uname(&system);
-    std::printf("machine: %s, %ld processors, %s %s\n", first_line("grep -m1 'model name' /proc/cpuinfo | cut -d: -f2-").c_str(),
-                sysconf(_SC_NPROCESSORS_ONLN), system.sysname, system.release);
-    std::printf("compiler: gcc %s, commit: %s\n\n", __VERSION__, first_line("git describe --always --dirty 2>/dev/null").c_str());
-    std::printf("%-22s %10s %18s %8s %8s %8s   %s\n", "row", "median ns", "spread ns", "reads", "limit", "ratio", "");
-  }
-  [[nodiscard]] bool asked(const char* row) const {
-    return wanted_.empty() || std::find(wanted_.begin(), wanted_.end(), row) != wanted_.end();
-  }
-  void print(const Row& row) const {
-    const auto [low, high] = std::minmax_element(row.ns.begin(), row.ns.end());
-    const double m = median(row.ns);
-    const double cr = row.cr.empty() ? m : median(row.cr);
-    if (json_ && row.cr.empty()) {
-      std::printf("{\"row\": \"%s\", \"median\": %.3f, \"spread\": [%.3f, %.3f], \"unit\": \"%s\", \"limit\": %g}\n",
-                  row.name.c_str(), m, *low, *high, row.unit, row.limit);
-    } else if (json_) {
-      std::printf("{\"row\": \"%s\", \"median\": %.1f, \"spread\": [%.1f, %.1f], \"unit\": \"ns\", \"clock_read_ns\": %.1f, "
-                  "\"in_clock_reads\": %.2f, \"limit\": %g}\n",
-                  row.name.c_str(), m, *low, *high, m / cr, cr, row.limit);
-    } else {
-      char spread[64];
-      std::snprintf(spread, sizeof spread, "%.1f to %.1f", *low, *high);
-      char reads[32] = "-";
-      if (!row.cr.empty()) std::snprintf(reads, sizeof reads, "%.2f", cr);
-      const std::string value = row.unit == std::string_view("ns") ? std::string() : " " + std::string(row.unit);
-      std::printf("%-22s %10.1f %18s %8s %8g %8.2f   %s\n", row.name.c_str(), m, (spread + value).c_str(), reads, row.limit,
-                  cr / row.limit, row.remark.c_str());
+    for (const std::string& name : m.rows) {
+      if (!is_asked(name)) continue;
+      const auto row = std::find_if(found.begin(), found.end(), [&](const Row& r) { return r.name == name && !r.values.empty(); });
+      if (row != found.end()) {
+        print(*row);
+      } else {
+        std::fprintf(stderr, "%s: %s\n", name.c_str(), why.c_str());
+        status = 1;
+      }
     }
-    std::fflush(stdout);
   }
-
- private:
-  bool json_ = false;
-  std::vector<std::string> wanted_;
-};
+  return status;
+}
 
 }  // namespace waymark::bench

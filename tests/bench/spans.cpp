@@ -1,7 +1,6 @@
 // What a span with five attributes costs its caller (design section 7, the first three rows).
 //
-// Usage: bench_spans [--json] [ROW...]   rows: span.5attr span.5attr.flat span.5attr.lossless span.worst_ms.disk; all by
-// default.
+// Usage: bench_spans [--list] [ROW...]
 // A limit is in clock reads: the cost of one clock_gettime(CLOCK_REALTIME), measured between the repetitions of the same
 // run. Delivery is what the sink, another process, decoded. A run in which offered = delivered + rejected + dropped +
 // filtered + pending does not hold prints no figure and fails.
@@ -13,7 +12,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -30,6 +28,7 @@ namespace {
 
 using waymark::bench::Clock;
 using waymark::bench::clock_read_ns;
+using waymark::bench::Failed;
 using waymark::bench::ns_between;
 using waymark::bench::Row;
 
@@ -89,14 +88,13 @@ waymark::Config config(const std::string& state) {
   return c;
 }
 
-// The identity of accounts, or the end of the program.
-waymark::Counts checked(const waymark::Stats& stats, const char* row) {
+// The accounts, which have to add up.
+waymark::Counts checked(const waymark::Stats& stats) {
   const waymark::Counts& c = stats.destinations.at(0).counts;
   if (c.offered != c.delivered + c.rejected + c.dropped + c.filtered + c.pending) {
-    std::fprintf(stderr, "%s: the accounts do not add up: %" PRIu64 " offered, %" PRIu64 " delivered, %" PRIu64 " rejected, %" PRIu64
-                         " dropped, %" PRIu64 " filtered, %" PRIu64 " pending\n",
-                 row, c.offered, c.delivered, c.rejected, c.dropped, c.filtered, c.pending);
-    std::exit(1);
+    throw Failed("the accounts do not add up: " + std::to_string(c.offered) + " offered, " + std::to_string(c.delivered) + " delivered, " +
+                 std::to_string(c.rejected) + " rejected, " + std::to_string(c.dropped) + " dropped, " + std::to_string(c.filtered) +
+                 " filtered, " + std::to_string(c.pending) + " pending");
   }
   return c;
 }
@@ -108,6 +106,13 @@ waymark::Config to(const Sink& sink, const std::string& state) {
   d.url = sink.url();
   c.destinations.push_back(d);
   return c;
+}
+
+// Rows that stand for spans of which none was lost have no figure where some were.
+void none_lost(const Row& row, std::uint64_t recorded, std::uint64_t seen) {
+  if (seen == recorded) return;
+  throw Failed(std::to_string(seen) + " of " + std::to_string(recorded) + " at the sink; the median of " +
+               std::to_string(waymark::bench::median(row.values)) + " " + row.unit + " does not count");
 }
 
 // Sleeps until the next millisecond begins, by a clock of its own.
@@ -157,7 +162,7 @@ class DiskWriter {
 
 // The worst of ten million spans beside a disk that is busy, beyond what a loop sees that does nothing at the same times.
 Row beside_a_disk_writer(const std::string& state) {
-  Row row{"span.worst_ms.disk", 5, {}, {}, {}, "ms"};
+  Row row{"span.worst_ms.disk", 5, "ms"};
   std::filesystem::create_directories(state);
   Sink sink;
   const DiskWriter writer(std::filesystem::path(state).parent_path().string());
@@ -194,26 +199,22 @@ Row beside_a_disk_writer(const std::string& state) {
       worst_span = std::max(worst_span, span_ns);
     }
     telemetry.force_flush(std::chrono::seconds(60));
-    const waymark::Counts counts = checked(telemetry.stats(), "span.worst_ms.disk");
+    static_cast<void>(checked(telemetry.stats()));
     telemetry.shutdown(std::chrono::seconds(10));
-    row.remark = std::to_string(counts.dropped) + " dropped";
   }
-  if (!writer.running()) {
-    std::fprintf(stderr, "span.worst_ms.disk: the writer beside it has failed\n");
-    std::exit(1);
-  }
-  const std::uint64_t seen = sink.finish();
+  if (!writer.running()) throw Failed("the writer beside it has failed");
   char worst[96];
-  std::snprintf(worst, sizeof worst, "; worst span %.2f ms, empty loop %.2f ms", worst_span / 1e6, worst_empty / 1e6);
-  row.remark += ", " + std::to_string(seen) + " of " + std::to_string(recorded) + " at the sink" + worst;
+  std::snprintf(worst, sizeof worst, " at the sink; worst span %.2f ms, empty loop %.2f ms", worst_span / 1e6, worst_empty / 1e6);
+  row.remark = std::to_string(recorded) + worst;
   // Of all repetitions together: the limit is for the worst of them.
-  row.ns.assign(1, std::max(0.0, worst_span - worst_empty) / 1e6);
+  row.values.assign(1, std::max(0.0, worst_span - worst_empty) / 1e6);
+  none_lost(row, recorded, sink.finish());
   return row;
 }
 
 // Bursts of 1,000 spans a millisecond for ten seconds to a live sink, nothing lost.
 Row bursts(const std::string& state) {
-  Row row{"span.5attr", 5, {}, {}, {}};
+  Row row{"span.5attr", 5};
   Sink sink;
   const waymark::Config c = to(sink, state);
   std::uint64_t recorded = 0;
@@ -233,21 +234,20 @@ Row bursts(const std::string& state) {
         ns += ns_between(begin, Clock::now());
       }
       recorded += kBursts * 1000;
-      row.ns.push_back(ns / (kBursts * 1000.0));
-      row.cr.push_back(row.ns.back() / read);
+      row.values.push_back(ns / (kBursts * 1000.0));
+      row.clock_read_ns.push_back(read);
     }
     telemetry.force_flush(std::chrono::seconds(60));
-    const waymark::Counts counts = checked(telemetry.stats(), "span.5attr");
+    static_cast<void>(checked(telemetry.stats()));
     telemetry.shutdown(std::chrono::seconds(10));
-    row.remark = std::to_string(counts.dropped) + " dropped";
   }
-  const std::uint64_t seen = sink.finish();
-  row.remark += ", " + std::to_string(seen) + " of " + std::to_string(recorded) + " at the sink";
+  none_lost(row, recorded, sink.finish());
+  row.remark = std::to_string(recorded) + " at the sink";
   return row;
 }
 
 Row flat_out(const std::string& state, bool lossless) {
-  Row row{lossless ? "span.5attr.lossless" : "span.5attr.flat", lossless ? 9.0 : 6.0, {}, {}, {}};
+  Row row{lossless ? "span.5attr.lossless" : "span.5attr.flat", lossless ? 9.0 : 6.0};
   waymark::Config c = config(state);
   waymark::DestinationConfig d;
   d.name = "discard";
@@ -267,11 +267,11 @@ Row flat_out(const std::string& state, bool lossless) {
     const double read = clock_read_ns();
     const auto begin = Clock::now();
     for (int i = 0; i < kSpans; ++i) work(i);
-    row.ns.push_back(ns_between(begin, Clock::now()) / kSpans);
-    row.cr.push_back(row.ns.back() / read);
+    row.values.push_back(ns_between(begin, Clock::now()) / kSpans);
+    row.clock_read_ns.push_back(read);
   }
   telemetry.force_flush(std::chrono::seconds(60));
-  const waymark::Counts counts = checked(telemetry.stats(), row.name.c_str());
+  const waymark::Counts counts = checked(telemetry.stats());
   row.remark = std::to_string(counts.dropped) + " dropped, " + std::to_string(counts.delivered) + " delivered";
   telemetry.shutdown(std::chrono::seconds(10));
   return row;
@@ -280,17 +280,19 @@ Row flat_out(const std::string& state, bool lossless) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const waymark::bench::Report report(argc, argv);
   char directory[] = "/tmp/waymark-bench-XXXXXX";
   if (mkdtemp(directory) == nullptr) {
     std::perror("bench_spans: /tmp");
     return 1;
   }
-  if (report.asked("span.5attr")) report.print(bursts(std::string(directory) + "/a"));
-  if (report.asked("span.5attr.flat")) report.print(flat_out(std::string(directory) + "/b", false));
-  if (report.asked("span.5attr.lossless")) report.print(flat_out(std::string(directory) + "/c", true));
-  if (report.asked("span.worst_ms.disk")) report.print(beside_a_disk_writer(std::string(directory) + "/d"));
+  const std::string state(directory);
+  const int status = waymark::bench::run(argc, argv, {
+      {{"span.5attr"}, [&] { return std::vector{bursts(state + "/a")}; }},
+      {{"span.5attr.flat"}, [&] { return std::vector{flat_out(state + "/b", false)}; }},
+      {{"span.5attr.lossless"}, [&] { return std::vector{flat_out(state + "/c", true)}; }},
+      {{"span.worst_ms.disk"}, [&] { return std::vector{beside_a_disk_writer(state + "/d")}; }},
+  });
   std::error_code ignored;
   std::filesystem::remove_all(directory, ignored);
-  return 0;
+  return status;
 }
