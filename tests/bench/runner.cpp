@@ -1,7 +1,5 @@
 // How many empty tasks a runner does in a second on SQLite, and what telemetry takes of that (design section 7).
 //
-// Usage: bench_runner [--json] [ROW...]   rows: runner.sqlite.tasks_per_s runner.sqlite.tasks_per_s.commit_each
-// runner.sqlite.start_latency_p99_ms runner.tracing_cost_percent; all by default.
 // The store is a new file on a disk for each repetition. Its jobs, of 1,000 root tasks each, are submitted first; what is
 // timed is a runner with default options from its start until nothing is left. Telemetry is spans to an HTTP sink in another
 // process, and log records and metrics to destinations that discard, with a state directory on the same disk.
@@ -41,14 +39,13 @@ using waymark::bench::Clock;
 using waymark::bench::ns_between;
 using waymark::bench::Row;
 
-[[noreturn, gnu::format(printf, 2, 3)]] void refuse(const char* row, const char* format, ...) {
-  std::fprintf(stderr, "%s: no figure: ", row);
+[[noreturn, gnu::format(printf, 1, 2)]] void refuse(const char* format, ...) {
+  char why[512];
   va_list arguments;
   va_start(arguments, format);
-  std::vfprintf(stderr, format, arguments);
+  std::vsnprintf(why, sizeof why, format, arguments);
   va_end(arguments);
-  std::fputc('\n', stderr);
-  std::exit(1);
+  throw waymark::bench::Failed(why);
 }
 
 // The sink, and what it decoded.
@@ -112,6 +109,7 @@ waymark::Config telemetry_to(const Sink& sink, const std::string& directory) {
   waymark::DestinationConfig spans;
   spans.name = "sink";
   spans.url = sink.url();
+  spans.lossy = false;  // a machine that is busy otherwise makes a row slower, not void
   c.destinations.push_back(spans);
   for (const waymark::Signal signal : {waymark::Signal::logs, waymark::Signal::metrics}) {
     waymark::DestinationConfig discard;
@@ -146,41 +144,41 @@ struct Run {
   [[nodiscard]] double rate(const Load& load) const { return static_cast<double>(load.tasks()) / seconds; }
 };
 
-void check_store(const char* row, waymark::Client& client, const std::vector<std::string>& jobs, const Load& load) {
+void check_store(waymark::Client& client, const std::vector<std::string>& jobs, const Load& load) {
   std::uint64_t computed = 0;
   for (const std::string& id : jobs) {
     const waymark::Job job = client.jobs().find(id);
     if (job.state != waymark::JobState::completed || job.tasks != load.tasks_each || job.tasks_done != load.tasks_each) {
-      refuse(row, "job %s has %" PRIu64 " of %" PRIu64 " tasks done", id.c_str(), job.tasks_done, job.tasks);
+      refuse("job %s has %" PRIu64 " of %" PRIu64 " tasks done", id.c_str(), job.tasks_done, job.tasks);
     }
     for (const waymark::TaskInfo& task : client.jobs().tasks(id)) {
       if (task.state == waymark::TaskState::completed && task.attempts == 1) ++computed;
     }
   }
   if (computed != load.tasks()) {
-    refuse(row, "the store has %" PRIu64 " of %" PRIu64 " tasks as computed in one attempt", computed, load.tasks());
+    refuse("the store has %" PRIu64 " of %" PRIu64 " tasks as computed in one attempt", computed, load.tasks());
   }
   if (executed != load.tasks()) {
-    refuse(row, "%" PRIu64 " executions of %" PRIu64 " tasks", executed.load(), load.tasks());
+    refuse("%" PRIu64 " executions of %" PRIu64 " tasks", executed.load(), load.tasks());
   }
 }
 
-void check_telemetry(const char* row, const waymark::Stats& stats, std::uint64_t spans, std::uint64_t seen) {
+void check_telemetry(const waymark::Stats& stats, std::uint64_t spans, std::uint64_t seen) {
   for (const waymark::DestinationStats& d : stats.destinations) {
     const waymark::Counts& c = d.counts;
     if (c.offered != c.delivered + c.rejected + c.dropped + c.filtered + c.pending || c.delivered != c.offered) {
-      refuse(row, "%s: %" PRIu64 " offered, %" PRIu64 " delivered, %" PRIu64 " rejected, %" PRIu64 " dropped, %" PRIu64
+      refuse("%s: %" PRIu64 " offered, %" PRIu64 " delivered, %" PRIu64 " rejected, %" PRIu64 " dropped, %" PRIu64
                   " filtered, %" PRIu64 " pending", std::string(waymark::signal_name(d.signal)).c_str(), c.offered, c.delivered,
              c.rejected, c.dropped, c.filtered, c.pending);
     }
   }
   if (stats.spans != spans || seen != spans) {
-    refuse(row, "%" PRIu64 " spans ended and %" PRIu64 " reached the sink, of %" PRIu64, stats.spans, seen, spans);
+    refuse("%" PRIu64 " spans ended and %" PRIu64 " reached the sink, of %" PRIu64, stats.spans, seen, spans);
   }
 }
 
 // One runner, once, through all of `load`.
-Run run(const char* row, const std::string& directory, const Load& load, bool telemetry_on,
+Run run(const std::string& directory, const Load& load, bool telemetry_on,
         const waymark::RunnerOptions& options = {}) {
   std::filesystem::create_directories(directory);
   executed = 0;
@@ -204,11 +202,12 @@ Run run(const char* row, const std::string& directory, const Load& load, bool te
     telemetry.force_flush(std::chrono::seconds(60));
     result.cpu_us_per_task = (cpu_seconds() - cpu_before) * 1e6 / static_cast<double>(load.tasks());
 
-    check_store(row, client, jobs, load);
+    check_store(client, jobs, load);
+    telemetry.shutdown(std::chrono::seconds(10));
     stats = telemetry.stats();
   }
   // The sink waits until its connections are closed.
-  if (sink) check_telemetry(row, stats, load.tasks() + 2 * load.jobs, sink->finish());
+  if (sink) check_telemetry(stats, load.tasks() + 2 * load.jobs, sink->finish());
   std::error_code ignored;
   std::filesystem::remove_all(directory, ignored);
   return result;
@@ -221,13 +220,13 @@ void note_cpu(Row& row, std::vector<double> cpu) {
 }
 
 Row batched(const std::string& directory) {
-  Row row{.name = "runner.sqlite.tasks_per_s", .limit = 80'000, .ns = {}, .cr = {}, .remark = {}, .unit = "1/s"};
+  Row row{.name = "runner.sqlite.tasks_per_s", .limit = 80'000, .unit = "1/s", .at_least = true};
   constexpr Load kLoad{100, 1000};
   constexpr int kRepetitions = 5;
   std::vector<double> cpu;
   for (int r = 0; r < kRepetitions; ++r) {
-    const Run one = run(row.name.c_str(), directory + "/" + std::to_string(r), kLoad, true);
-    row.ns.push_back(one.rate(kLoad));
+    const Run one = run(directory + "/" + std::to_string(r), kLoad, true);
+    row.values.push_back(one.rate(kLoad));
     cpu.push_back(one.cpu_us_per_task);
   }
   note_cpu(row, cpu);
@@ -235,13 +234,13 @@ Row batched(const std::string& directory) {
 }
 
 Row commit_each(const std::string& directory) {
-  Row row{.name = "runner.sqlite.tasks_per_s.commit_each", .limit = 15'000, .ns = {}, .cr = {}, .remark = {}, .unit = "1/s"};
+  Row row{.name = "runner.sqlite.tasks_per_s.commit_each", .limit = 15'000, .unit = "1/s", .at_least = true};
   constexpr Load kLoad{20, 1000};
   constexpr int kRepetitions = 5;
   std::vector<double> cpu;
   for (int r = 0; r < kRepetitions; ++r) {
-    const Run one = run(row.name.c_str(), directory + "/" + std::to_string(r), kLoad, true);
-    row.ns.push_back(one.rate(kLoad));
+    const Run one = run(directory + "/" + std::to_string(r), kLoad, true);
+    row.values.push_back(one.rate(kLoad));
     cpu.push_back(one.cpu_us_per_task);
   }
   note_cpu(row, cpu);
@@ -250,7 +249,7 @@ Row commit_each(const std::string& directory) {
 
 // On and off in turn, since a machine's speed changes under a long run.
 Row tracing_cost(const std::string& directory) {
-  Row row{.name = "runner.tracing_cost_percent", .limit = 5, .ns = {}, .cr = {}, .remark = {}, .unit = "%"};
+  Row row{.name = "runner.tracing_cost_percent", .limit = 5, .unit = "%"};
   constexpr Load kLoad{100, 1000};
   constexpr int kPairs = 7;
   std::vector<double> with;
@@ -262,13 +261,13 @@ Row tracing_cost(const std::string& directory) {
     Run on;
     Run off;
     for (const bool telemetry_on : {r % 2 == 0, r % 2 != 0}) {
-      (telemetry_on ? on : off) = run(row.name.c_str(), place, kLoad, telemetry_on);
+      (telemetry_on ? on : off) = run(place, kLoad, telemetry_on);
     }
     with.push_back(on.rate(kLoad));
     without.push_back(off.rate(kLoad));
     cpu_with.push_back(on.cpu_us_per_task);
     cpu_without.push_back(off.cpu_us_per_task);
-    row.ns.push_back(100 * (1 - with.back() / without.back()));
+    row.values.push_back(100 * (1 - with.back() / without.back()));
   }
   char text[128];
   std::snprintf(text, sizeof text, "%.0f tasks a second with, %.0f without; %.1f and %.1f us of CPU a task",
@@ -294,7 +293,7 @@ struct Start {
 
 // From the call that submits a job of one task to that task's first line, where the runner was idle. Same process.
 Row start_latency(const std::string& directory) {
-  Row row{.name = "runner.sqlite.start_latency_p99_ms", .limit = 4, .ns = {}, .cr = {}, .remark = {}, .unit = "ms"};
+  Row row{.name = "runner.sqlite.start_latency_p99_ms", .limit = 4, .unit = "ms"};
   constexpr int kRepetitions = 5;
   constexpr int kJobs = 400;
   std::vector<double> medians;
@@ -318,7 +317,7 @@ Row start_latency(const std::string& directory) {
         {
           std::unique_lock lock(started_mutex);
           if (!started_changed.wait_for(lock, std::chrono::seconds(30), [] { return started.has_value(); })) {
-            refuse(row.name.c_str(), "a task has not started in 30 s");
+            refuse("a task has not started in 30 s");
           }
           latencies.push_back(ns_between(submitted, *started) / 1e6);
           started.reset();
@@ -328,14 +327,15 @@ Row start_latency(const std::string& directory) {
       }
       stop.request_stop();
       loop.join();
-      check_store(row.name.c_str(), client, jobs, {kJobs, 1});
+      check_store(client, jobs, {kJobs, 1});
       std::sort(latencies.begin(), latencies.end());
-      row.ns.push_back(latencies[kJobs * 99 / 100]);
+      row.values.push_back(latencies[kJobs * 99 / 100]);
       medians.push_back(latencies[kJobs / 2]);
       telemetry.force_flush(std::chrono::seconds(60));
+      telemetry.shutdown(std::chrono::seconds(10));
       stats = telemetry.stats();
     }
-    check_telemetry(row.name.c_str(), stats, 3 * kJobs, sink.finish());
+    check_telemetry(stats, 3 * kJobs, sink.finish());
     std::error_code ignored;
     std::filesystem::remove_all(place, ignored);
   }
@@ -348,7 +348,6 @@ Row start_latency(const std::string& directory) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const waymark::bench::Report report(argc, argv);
   std::string directory = "/var/tmp/waymark-bench-XXXXXX";
   if (mkdtemp(directory.data()) == nullptr) {
     std::perror("bench_runner: /var/tmp");
@@ -360,15 +359,16 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "bench_runner: %s is not on a disk\n", directory.c_str());
     return 1;
   }
-  const std::vector<std::pair<const char*, Row (*)(const std::string&)>> rows = {
-      {"runner.sqlite.tasks_per_s", batched},
-      {"runner.sqlite.tasks_per_s.commit_each", commit_each},
-      {"runner.sqlite.start_latency_p99_ms", start_latency},
-      {"runner.tracing_cost_percent", tracing_cost}};
-  for (const auto& [name, measure] : rows) {
-    if (report.asked(name)) report.print(measure(directory + "/" + name));
+  std::vector<waymark::bench::Measurement> measurements;
+  for (const auto& [name, measure] : std::initializer_list<std::pair<const char*, Row (*)(const std::string&)>>{
+           {"runner.sqlite.tasks_per_s", batched},
+           {"runner.sqlite.tasks_per_s.commit_each", commit_each},
+           {"runner.sqlite.start_latency_p99_ms", start_latency},
+           {"runner.tracing_cost_percent", tracing_cost}}) {
+    measurements.push_back({{name}, [measure = measure, place = directory + "/" + name] { return std::vector{measure(place)}; }});
   }
+  const int status = waymark::bench::run(argc, argv, measurements);
   std::error_code ignored;
   std::filesystem::remove_all(directory, ignored);
-  return 0;
+  return status;
 }
