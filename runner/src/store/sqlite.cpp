@@ -12,6 +12,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <span>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -150,6 +151,9 @@ struct Limiter {
 
 class Allowances;
 
+// Of a transaction that is to be rolled back, and done again in another way.
+struct NotTogether {};
+
 // A batch of subtree ends, applied once for each parent, group and job instead of once for each task.
 struct Ends {
   struct Parent {
@@ -188,6 +192,7 @@ class SqliteStore final : public Store {
       : clock_(options.clock),
         patience_(options.patience),
         writer_(options.path, options.patience, Database::Missing::create),
+        rows_(writer_.database),
         reader_((migrate(), options.path), options.patience),
         wake_(options.path, [this, path = options.path] { return data_version(path); }) {}
 
@@ -263,7 +268,15 @@ class SqliteStore final : public Store {
   std::optional<RetryConfig> backoff(std::int64_t number);
   void note_key(std::int64_t kind);
 
+  bool holds(WorkerId worker, const Finish& f) const {
+    const auto it = held_.find(f.task);
+    return it != held_.end() && it->second.worker == worker && it->second.attempt == f.attempt;
+  }
   bool finish(WorkerId worker, const Finish& f, Ns now, Ends& ends);
+  void finish_leaves(WorkerId worker, std::span<const Finish> leaves, Ends& ends, std::vector<bool>& accepted);
+  void finish_all(WorkerId worker, std::span<const Finish> finishes, bool together, Ns now, Ends& ends,
+                  std::vector<bool>& accepted);
+  static void count_computed(const Held& held, Ns end, Ends& ends);
   void fail_job(std::int64_t job, std::int64_t task, std::string_view error_type, std::string_view error, Ends& ends);
   void failed_for_good(const Held& held, std::int64_t task, std::string_view error_type, std::string_view error,
                        Ends& ends);
@@ -317,6 +330,7 @@ class SqliteStore final : public Store {
 
   std::mutex writing_;
   Connection writer_;
+  Rows rows_;  // of the statement under way
   std::map<TaskName, std::int64_t> kinds_;
   std::unordered_map<std::int64_t, std::pair<TaskName, Version>> kind_names_;
   std::map<std::string, std::int64_t> clusters_;
@@ -681,10 +695,54 @@ void SqliteStore::fail_job(std::int64_t job, std::int64_t task, std::string_view
   if (writer_.database.changes() > 0) ends.stopped.push_back(job);
 }
 
+void SqliteStore::count_computed(const Held& held, Ns end, Ends& ends) {
+  auto& job = ends.jobs[held.job];
+  ++job.done;
+  job.end = std::max(job.end, end);
+  ends.tell |= held.limited;
+}
+
+// What most finishes are, all of them by one statement for each stretch of tasks. Where the store does not have each as it
+// should, NotTogether: then they are to be looked at one by one.
+void SqliteStore::finish_leaves(WorkerId worker, std::span<const Finish> leaves, Ends& ends, std::vector<bool>& accepted) {
+  rows_.clear();
+  for (const Finish& f : leaves) {
+    accepted.push_back(holds(worker, f));
+    if (!accepted.back()) continue;
+    const Held& held = held_.at(f.task);
+    const Ns end = ns(f.end);
+    rows_.list(f.task, end, f.attempt);
+    count_computed(held, end, ends);
+    subtree_ended({held.job, held.parent, held.group, held.depth}, end, held.span, 0, ends);
+  }
+  rows_.stretches([&](std::int64_t lowest, std::int64_t highest, std::int64_t count) {
+    sql("UPDATE task SET state = 4, ended_at = row_first(id), closed_at = max(closed_at, row_first(id)), open_children = 0, "
+        "subtasks_span = NULL WHERE id BETWEEN ? AND ? AND row_listed(id) AND worker = ? AND attempt = row_second(id) AND "
+        "state = 2")
+        .run(lowest, highest, worker);
+    if (writer_.database.changes() != count) throw NotTogether();
+  });
+}
+
+void SqliteStore::finish_all(WorkerId worker, std::span<const Finish> finishes, bool together, Ns now, Ends& ends,
+                             std::vector<bool>& accepted) {
+  const auto leaf = [](const Finish& f) { return f.result == TaskResult::computed && f.subtasks.tasks.empty(); };
+  accepted.reserve(finishes.size());
+  for (std::size_t i = 0; i < finishes.size();) {
+    std::size_t end = i;
+    while (together && end < finishes.size() && leaf(finishes[end])) ++end;
+    if (end > i) {
+      finish_leaves(worker, finishes.subspan(i, end - i), ends, accepted);
+      i = end;
+    } else {
+      accepted.push_back(finish(worker, finishes[i++], now, ends));
+    }
+  }
+}
+
 bool SqliteStore::finish(WorkerId worker, const Finish& f, Ns now, Ends& ends) {
-  const auto it = held_.find(f.task);
-  if (it == held_.end() || it->second.worker != worker || it->second.attempt != f.attempt) return false;
-  const Held& held = it->second;
+  if (!holds(worker, f)) return false;
+  const Held& held = held_.at(f.task);
   const Position position{held.job, held.parent, held.group, held.depth};
   const Ns end = ns(f.end);
   const auto written = [&] { return writer_.database.changes() > 0; };
@@ -718,10 +776,7 @@ bool SqliteStore::finish(WorkerId worker, const Finish& f, Ns now, Ends& ends) {
         .run(code(none ? TaskState::completed : TaskState::computed), children,
              leaf ? std::nullopt : std::optional(span), f.task, end, worker, f.attempt);
     if (!written()) return applied_before();
-    auto& job = ends.jobs[held.job];
-    ++job.done;
-    job.end = std::max(job.end, end);
-    ends.tell |= held.limited;
+    count_computed(held, end, ends);
     if (!none) {
       const std::uint64_t ready = insert(f.subtasks,
                                          {.parent = {held.job, f.task, 0, held.depth},
@@ -737,7 +792,7 @@ bool SqliteStore::finish(WorkerId worker, const Finish& f, Ns now, Ends& ends) {
                                                               held.job);
       if (skipped) {
         sql("UPDATE task SET broken = broken | ? WHERE id = ?").run(kSkippedWithin, f.task);
-        job.done += static_cast<std::int64_t>(f.subtasks.tasks.size());
+        ends.jobs[held.job].done += static_cast<std::int64_t>(f.subtasks.tasks.size());
       }
     }
     // What a cut subtree lacks is nothing to those above its boundary.
@@ -1133,7 +1188,10 @@ Exchanged SqliteStore::exchange(const Exchange& exchange) {
 
   if (planted(Fault::other_span) && !exchange.recorded.empty()) hold_fault_open();
   Ends ends;
-  transact([&] {
+  const auto step = [&](bool together) {
+    result = {};
+    ends = {};
+    claimed_.clear();
     const Ns t = now();
     Statement& alive = sql("SELECT 1 FROM worker WHERE id = ?");
     result.lease_lost = !alive.bind(exchange.worker).step() && !planted(Fault::no_fence);
@@ -1146,12 +1204,16 @@ Exchanged SqliteStore::exchange(const Exchange& exchange) {
       sql("INSERT OR REPLACE INTO progress(job, task, label, done, total) VALUES (?, ?, ?, ?, ?)")
           .run(held->second.job, p.task, p.label, p.done, p.total);
     }
-    result.accepted.reserve(exchange.finishes.size());
-    for (const Finish& f : exchange.finishes) result.accepted.push_back(finish(exchange.worker, f, t, ends));
+    finish_all(exchange.worker, exchange.finishes, together, t, ends, result.accepted);
     settle(exchange.worker, t, ends, result.closed);
     if (exchange.want > 0) claim(exchange, known->second, t, result, ends);
     list_stopping(exchange.worker, result);
-  });
+  };
+  try {
+    transact([&] { step(!planted(Fault::no_fence)); });
+  } catch (const NotTogether&) {
+    transact([&] { step(false); });
+  }
 
   if (planted(Fault::early_outbox) && !result.closed.empty()) hold_fault_open();
   if (result.lease_lost) {
@@ -1161,9 +1223,7 @@ Exchanged SqliteStore::exchange(const Exchange& exchange) {
     return result;
   }
   for (const Finish& f : exchange.finishes) {
-    const auto held = held_.find(f.task);
-    if (held != held_.end() && held->second.worker == exchange.worker && held->second.attempt == f.attempt)
-      held_.erase(held);
+    if (holds(exchange.worker, f)) held_.erase(f.task);
   }
   for (auto& [task, held] : std::exchange(claimed_, {})) held_.insert_or_assign(task, held);
   // Whoever waits elsewhere need not know of work that was taken at once.
@@ -1370,54 +1430,63 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
   const std::size_t n = std::min(found.size(), exchange.want);
   found.resize(n);
 
-  result.claimed.reserve(n);
-  for (const Candidate& candidate : found) {
-    Statement& s =
-        sql("SELECT job, parent, grp, depth, attempt, failures, lost, max_retries, input, parent_span, span, dep_span, "
-            "deps, created_at, ready_at, boundary, optional, timeout, backoff FROM task WHERE id = ?");
-    s.bind(candidate.id).step();
-    ClaimedTask task;
-    task.task = candidate.id;
-    task.type = candidate.type;
-    task.job = job_record(s.integer(0));
-    task.parent = s.integer(1);
-    task.attempt = static_cast<std::uint32_t>(s.integer(4)) + 1;
-    task.failures = static_cast<std::uint32_t>(s.integer(5));
-    task.lost = static_cast<std::uint32_t>(s.integer(6));
-    task.max_retries = static_cast<std::uint32_t>(s.integer(7));
-    task.input = s.text(8);
-    task.span = SpanId::random();
-    task.parent_span = span_id(s.integer(9));
-    const std::int64_t previous = s.integer(10);
-    if (task.attempt > 1) task.previous_attempt = span_id(previous);
-    task.last_dependency = span_id(s.integer(11));
-    task.dependencies = static_cast<std::uint32_t>(s.integer(12));
-    const Ns created = s.integer(13), ready = s.integer(14);
-    task.not_before = timestamp(created);
-    task.queue_wait = std::chrono::nanoseconds(std::max<Ns>(0, now - ready));
-    if (task.dependencies > 0) task.dependency_wait = std::chrono::nanoseconds(std::max<Ns>(0, ready - created));
-    const int depth = static_cast<int>(s.integer(3));
-    task.timeout = std::chrono::nanoseconds(s.integer(17));
-    const std::int64_t backoff_id = s.integer(18);
-    claimed_.insert_or_assign(candidate.id, Held{.worker = exchange.worker,
-                                                 .attempt = task.attempt,
-                                                 .job = s.integer(0),
-                                                 .parent = task.parent,
-                                                 .group = s.integer(2),
-                                                 .cluster = worker.cluster,
-                                                 .depth = depth,
-                                                 .span = number(task.span),
-                                                 .boundary = s.integer(16) ? candidate.id : s.integer(15),
-                                                 .limited = allowances.limits(candidate.kind, keys[candidate.key])});
-    s.reset();
-    task.backoff = backoff(backoff_id);
-    sql("UPDATE task SET state = 2, attempt = ?, worker = ?, prev_span = ?, span = ?, started_at = ? WHERE id = ?")
-        .run(task.attempt, exchange.worker, task.attempt > 1 ? std::optional(previous) : std::nullopt,
-             number(task.span), now, candidate.id);
-    if (depth == 0 && task.attempt == 1) {
-      sql("UPDATE job SET state = 1, started_at = ? WHERE id = ? AND state = 0").run(now, task.job->number);
+  // Read and written along their ids, and handed out in the order of their priorities.
+  rows_.clear();
+  for (std::size_t i = 0; i < n; ++i) {
+    rows_.list(found[i].id, number(SpanId::random()), static_cast<std::int64_t>(i));
+  }
+  std::vector<std::int64_t> begun;  // jobs, perhaps for the first time
+  result.claimed.resize(n);
+  rows_.stretches([&](std::int64_t lowest, std::int64_t highest, std::int64_t) {
+    Statement& s = sql(
+        "SELECT job, parent, grp, depth, attempt, failures, lost, max_retries, input, parent_span, span, dep_span, deps, "
+        "created_at, ready_at, boundary, optional, timeout, backoff, row_first(id), row_second(id) FROM task "
+        "WHERE id BETWEEN ? AND ? AND row_listed(id)");
+    for (s.bind(lowest, highest); s.step();) {
+      const auto place = static_cast<std::size_t>(s.integer(20));
+      const Candidate& candidate = found[place];
+      ClaimedTask& task = result.claimed[place];
+      task.task = candidate.id;
+      task.type = candidate.type;
+      task.job = job_record(s.integer(0));
+      task.parent = s.integer(1);
+      task.attempt = static_cast<std::uint32_t>(s.integer(4)) + 1;
+      task.failures = static_cast<std::uint32_t>(s.integer(5));
+      task.lost = static_cast<std::uint32_t>(s.integer(6));
+      task.max_retries = static_cast<std::uint32_t>(s.integer(7));
+      task.input = s.text(8);
+      task.span = span_id(s.integer(19));
+      task.parent_span = span_id(s.integer(9));
+      if (task.attempt > 1) task.previous_attempt = span_id(s.integer(10));
+      task.last_dependency = span_id(s.integer(11));
+      task.dependencies = static_cast<std::uint32_t>(s.integer(12));
+      const Ns created = s.integer(13), ready = s.integer(14);
+      task.not_before = timestamp(created);
+      task.queue_wait = std::chrono::nanoseconds(std::max<Ns>(0, now - ready));
+      if (task.dependencies > 0) task.dependency_wait = std::chrono::nanoseconds(std::max<Ns>(0, ready - created));
+      const int depth = static_cast<int>(s.integer(3));
+      task.timeout = std::chrono::nanoseconds(s.integer(17));
+      task.backoff = backoff(s.integer(18));
+      claimed_.insert_or_assign(candidate.id, Held{.worker = exchange.worker,
+                                                   .attempt = task.attempt,
+                                                   .job = s.integer(0),
+                                                   .parent = task.parent,
+                                                   .group = s.integer(2),
+                                                   .cluster = worker.cluster,
+                                                   .depth = depth,
+                                                   .span = s.integer(19),
+                                                   .boundary = s.integer(16) ? candidate.id : s.integer(15),
+                                                   .limited = allowances.limits(candidate.kind, keys[candidate.key])});
+      if (depth == 0 && task.attempt == 1 && (begun.empty() || begun.back() != task.job->number)) {
+        begun.push_back(task.job->number);
+      }
     }
-    result.claimed.push_back(std::move(task));
+    sql("UPDATE task SET state = 2, attempt = attempt + 1, worker = ?, prev_span = iif(attempt > 0, span, NULL), "
+        "span = row_first(id), started_at = ? WHERE id BETWEEN ? AND ? AND row_listed(id)")
+        .run(exchange.worker, now, lowest, highest);
+  });
+  for (const std::int64_t job : begun) {
+    sql("UPDATE job SET state = 1, started_at = ? WHERE id = ? AND state = 0").run(now, job);
   }
 
   next_due(now, result);
