@@ -34,6 +34,9 @@ struct RunnerOptions {
   // Finished jobs older than this, and those beyond so many, are removed, in small steps beside the work. 0: kept.
   std::chrono::nanoseconds keep_jobs_for = std::chrono::hours(24 * 30);
   std::uint64_t keep_jobs = 100'000;
+  // A task's result is a commit of its own. Else results that are there when a commit begins share it, none waits for
+  // more, and short tasks are several times as fast.
+  bool commit_each = false;
 };
 
 struct RunOptions {

@@ -96,7 +96,7 @@ Database::Database(std::string path, std::chrono::milliseconds patience, Missing
     if (missing != Missing::only_look) execute("PRAGMA journal_mode = WAL;");
     execute(
         "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY;"
-        "PRAGMA cache_size = -32768; PRAGMA journal_size_limit = 67108864; PRAGMA wal_autocheckpoint = 4000;");
+        "PRAGMA cache_size = -32768; PRAGMA journal_size_limit = 67108864; PRAGMA wal_autocheckpoint = 16000;");
     if (memory) return;
     struct stat file {};
     if (stat(path_.c_str(), &file) != 0) fail(SQLITE_CANTOPEN, "look at it");

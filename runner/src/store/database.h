@@ -137,6 +137,12 @@ class Rows {
   Rows(const Rows&) = delete;
   Rows& operator=(const Rows&) = delete;
 
+  struct Row {
+    std::int64_t id;
+    std::int64_t first;
+    std::int64_t second;
+  };
+
   void clear() noexcept { rows_.clear(); }
   void list(std::int64_t id, std::int64_t first, std::int64_t second = 0) { rows_.push_back({id, first, second}); }
   // Calls `each(lowest, highest, rows)` for stretches of ids with few others between them.
@@ -150,16 +156,12 @@ class Rows {
       begin = end;
     }
   }
+  // Within stretches() only, as what SQL asks.
+  [[nodiscard]] const Row* find(std::int64_t id) noexcept;
 
  private:
   static constexpr std::int64_t kGap = 4;  // passing over a row costs a fraction of beginning anew
-  struct Row {
-    std::int64_t id;
-    std::int64_t first;
-    std::int64_t second;
-  };
   void sort();
-  const Row* find(std::int64_t id) noexcept;
   static void listed(sqlite3_context* context, int count, sqlite3_value** values) noexcept;
   static void first(sqlite3_context* context, int count, sqlite3_value** values) noexcept;
   static void second(sqlite3_context* context, int count, sqlite3_value** values) noexcept;

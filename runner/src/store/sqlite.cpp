@@ -716,9 +716,10 @@ void SqliteStore::finish_leaves(WorkerId worker, std::span<const Finish> leaves,
     subtree_ended({held.job, held.parent, held.group, held.depth}, end, held.span, 0, ends);
   }
   rows_.stretches([&](std::int64_t lowest, std::int64_t highest, std::int64_t count) {
+    // +: along the ids, not along an index that it changes.
     sql("UPDATE task SET state = 4, ended_at = row_first(id), closed_at = max(closed_at, row_first(id)), open_children = 0, "
-        "subtasks_span = NULL WHERE id BETWEEN ? AND ? AND row_listed(id) AND worker = ? AND attempt = row_second(id) AND "
-        "state = 2")
+        "subtasks_span = NULL WHERE id BETWEEN ? AND ? AND row_listed(id) AND +worker = ? AND attempt = row_second(id) AND "
+        "+state = 2")
         .run(lowest, highest, worker);
     if (writer_.database.changes() != count) throw NotTogether();
   });
@@ -1440,10 +1441,11 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
   rows_.stretches([&](std::int64_t lowest, std::int64_t highest, std::int64_t) {
     Statement& s = sql(
         "SELECT job, parent, grp, depth, attempt, failures, lost, max_retries, input, parent_span, span, dep_span, deps, "
-        "created_at, ready_at, boundary, optional, timeout, backoff, row_first(id), row_second(id) FROM task "
-        "WHERE id BETWEEN ? AND ? AND row_listed(id)");
+        "created_at, ready_at, boundary, optional, timeout, backoff, id FROM task WHERE id BETWEEN ? AND ?");
     for (s.bind(lowest, highest); s.step();) {
-      const auto place = static_cast<std::size_t>(s.integer(20));
+      const Rows::Row* row = rows_.find(s.integer(19));
+      if (!row) continue;
+      const auto place = static_cast<std::size_t>(row->second);
       const Candidate& candidate = found[place];
       ClaimedTask& task = result.claimed[place];
       task.task = candidate.id;
@@ -1455,7 +1457,7 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
       task.lost = static_cast<std::uint32_t>(s.integer(6));
       task.max_retries = static_cast<std::uint32_t>(s.integer(7));
       task.input = s.text(8);
-      task.span = span_id(s.integer(19));
+      task.span = span_id(row->first);
       task.parent_span = span_id(s.integer(9));
       if (task.attempt > 1) task.previous_attempt = span_id(s.integer(10));
       task.last_dependency = span_id(s.integer(11));
@@ -1474,7 +1476,7 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
                                                    .group = s.integer(2),
                                                    .cluster = worker.cluster,
                                                    .depth = depth,
-                                                   .span = s.integer(19),
+                                                   .span = row->first,
                                                    .boundary = s.integer(16) ? candidate.id : s.integer(15),
                                                    .limited = allowances.limits(candidate.kind, keys[candidate.key])});
       if (depth == 0 && task.attempt == 1 && (begun.empty() || begun.back() != task.job->number)) {
