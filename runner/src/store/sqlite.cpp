@@ -293,6 +293,7 @@ class SqliteStore final : public Store {
   void read_progress(std::int64_t number, Job& job);
   static TaskInfo read_task(const Statement& row);
   bool refresh_settings(const Worker& worker);
+  Ns first_due();
   void next_due(Ns now, Exchanged& result);
   void claim(const Exchange& exchange, Worker& worker, Ns now, Exchanged& result, Ends& ends);
   friend class Allowances;
@@ -716,8 +717,9 @@ void SqliteStore::finish_leaves(WorkerId worker, std::span<const Finish> leaves,
     subtree_ended({held.job, held.parent, held.group, held.depth}, end, held.span, 0, ends);
   }
   rows_.stretches([&](std::int64_t lowest, std::int64_t highest, std::int64_t count) {
-    // +: along the ids, not along an index that it changes.
-    sql("UPDATE task SET state = 4, ended_at = row_first(id), closed_at = max(closed_at, row_first(id)), open_children = 0, "
+    // +: along the ids, not along an index that it changes. OR FAIL: what fails is rolled back as a whole, and needs no copy
+    // of the pages that it changes.
+    sql("UPDATE OR FAIL task SET state = 4, ended_at = row_first(id), closed_at = max(closed_at, row_first(id)), open_children = 0, "
         "subtasks_span = NULL WHERE id BETWEEN ? AND ? AND row_listed(id) AND +worker = ? AND attempt = row_second(id) AND "
         "+state = 2")
         .run(lowest, highest, worker);
@@ -924,11 +926,13 @@ void SqliteStore::settle(WorkerId worker, Ns now, Ends& ends, std::vector<Enclos
 
   // Finished jobs come last: stop_job() counts what is open anew.
   for (const auto& [id, delta] : std::exchange(ends.jobs, {})) {
-    Statement& s =
-        sql("UPDATE job SET open_roots = open_roots - ?1, tasks_done = tasks_done + ?2, ended_at = max(ended_at, ?3) "
-            "WHERE id = ?4 RETURNING open_roots");
-    s.bind(delta.roots, delta.done, delta.end, id);
-    const bool finished = s.step() && s.integer(0) == 0 && delta.roots > 0;
+    // RETURNING would cost as much as the rest of it.
+    sql("UPDATE OR FAIL job SET open_roots = open_roots - ?1, tasks_done = tasks_done + ?2, ended_at = max(ended_at, ?3) "
+        "WHERE id = ?4")
+        .run(delta.roots, delta.done, delta.end, id);
+    if (delta.roots == 0) continue;
+    Statement& s = sql("SELECT open_roots FROM job WHERE id = ?");
+    const bool finished = s.bind(id).step() && s.integer(0) == 0;
     s.reset();
     if (finished) finish_job(id, worker, now, ends, closed);
   }
@@ -1350,8 +1354,10 @@ class Allowances {
 };
 
 void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchanged& result, Ends& ends) {
-  sql("UPDATE task SET state = 1, ready_at = run_at, run_at = NULL WHERE state = 9 AND run_at <= ?").run(now);
-  ends.made_ready += static_cast<std::uint64_t>(writer_.database.changes());
+  if (first_due() <= now) {
+    sql("UPDATE task SET state = 1, ready_at = run_at, run_at = NULL WHERE state = 9 AND run_at <= ?").run(now);
+    ends.made_ready += static_cast<std::uint64_t>(writer_.database.changes());
+  }
   refresh_kinds(worker);
 
   if (!refresh_settings(worker)) {
@@ -1483,7 +1489,7 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
         begun.push_back(task.job->number);
       }
     }
-    sql("UPDATE task SET state = 2, attempt = attempt + 1, worker = ?, prev_span = iif(attempt > 0, span, NULL), "
+    sql("UPDATE OR FAIL task SET state = 2, attempt = attempt + 1, worker = ?, prev_span = iif(attempt > 0, span, NULL), "
         "span = row_first(id), started_at = ? WHERE id BETWEEN ? AND ? AND row_listed(id)")
         .run(exchange.worker, now, lowest, highest);
   });
@@ -1494,13 +1500,18 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
   next_due(now, result);
 }
 
+Ns SqliteStore::first_due() {
+  Statement& s = sql("SELECT run_at FROM task WHERE state = 9 ORDER BY run_at LIMIT 1");
+  const Ns due = s.bind().step() ? s.integer(0) : INT64_MAX;
+  s.reset();
+  return due;
+}
+
 void SqliteStore::next_due(Ns now, Exchanged& result) {
-  Statement& due = sql("SELECT run_at FROM task WHERE state = 9 ORDER BY run_at LIMIT 1");
-  if (due.bind().step()) {
-    const std::chrono::nanoseconds left(due.integer(0) - now);
-    result.due = result.due ? std::min(*result.due, left) : left;
-  }
-  due.reset();
+  const Ns due = first_due();
+  if (due == INT64_MAX) return;
+  const std::chrono::nanoseconds left(due - now);
+  result.due = result.due ? std::min(*result.due, left) : left;
 }
 
 // ------ upkeep
