@@ -322,6 +322,7 @@ class SqliteStore final : public Store {
       kind_names_.clear();
       clusters_.clear();
       claimed_.clear();
+      begun_job_ = 0;
       throw;
     }
   }
@@ -343,6 +344,8 @@ class SqliteStore final : public Store {
   std::unordered_map<WorkerId, Worker> workers_;
   std::unordered_map<std::int64_t, Held> held_;
   std::unordered_map<std::int64_t, Held> claimed_;  // by the transaction under way
+
+  std::int64_t begun_job_ = 0;  // the last one of which a root was claimed: it has begun
 
   std::mutex reading_;
   Connection reader_;
@@ -717,9 +720,8 @@ void SqliteStore::finish_leaves(WorkerId worker, std::span<const Finish> leaves,
     subtree_ended({held.job, held.parent, held.group, held.depth}, end, held.span, 0, ends);
   }
   rows_.stretches([&](std::int64_t lowest, std::int64_t highest, std::int64_t count) {
-    // +: along the ids, not along an index that it changes. OR FAIL: what fails is rolled back as a whole, and needs no copy
-    // of the pages that it changes.
-    sql("UPDATE OR FAIL task SET state = 4, ended_at = row_first(id), closed_at = max(closed_at, row_first(id)), open_children = 0, "
+    // +: along the ids, not along an index that it changes.
+    sql("UPDATE task SET state = 4, ended_at = row_first(id), closed_at = max(closed_at, row_first(id)), open_children = 0, "
         "subtasks_span = NULL WHERE id BETWEEN ? AND ? AND row_listed(id) AND +worker = ? AND attempt = row_second(id) AND "
         "+state = 2")
         .run(lowest, highest, worker);
@@ -734,7 +736,7 @@ void SqliteStore::finish_all(WorkerId worker, std::span<const Finish> finishes, 
   for (std::size_t i = 0; i < finishes.size();) {
     std::size_t end = i;
     while (together && end < finishes.size() && leaf(finishes[end])) ++end;
-    if (end > i) {
+    if (end > i + 1) {
       finish_leaves(worker, finishes.subspan(i, end - i), ends, accepted);
       i = end;
     } else {
@@ -927,7 +929,7 @@ void SqliteStore::settle(WorkerId worker, Ns now, Ends& ends, std::vector<Enclos
   // Finished jobs come last: stop_job() counts what is open anew.
   for (const auto& [id, delta] : std::exchange(ends.jobs, {})) {
     // RETURNING would cost as much as the rest of it.
-    sql("UPDATE OR FAIL job SET open_roots = open_roots - ?1, tasks_done = tasks_done + ?2, ended_at = max(ended_at, ?3) "
+    sql("UPDATE job SET open_roots = open_roots - ?1, tasks_done = tasks_done + ?2, ended_at = max(ended_at, ?3) "
         "WHERE id = ?4")
         .run(delta.roots, delta.done, delta.end, id);
     if (delta.roots == 0) continue;
@@ -1442,7 +1444,6 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
   for (std::size_t i = 0; i < n; ++i) {
     rows_.list(found[i].id, number(SpanId::random()), static_cast<std::int64_t>(i));
   }
-  std::vector<std::int64_t> begun;  // jobs, perhaps for the first time
   result.claimed.resize(n);
   rows_.stretches([&](std::int64_t lowest, std::int64_t highest, std::int64_t) {
     Statement& s = sql(
@@ -1485,17 +1486,21 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
                                                    .span = row->first,
                                                    .boundary = s.integer(16) ? candidate.id : s.integer(15),
                                                    .limited = allowances.limits(candidate.kind, keys[candidate.key])});
-      if (depth == 0 && task.attempt == 1 && (begun.empty() || begun.back() != task.job->number)) {
-        begun.push_back(task.job->number);
+      if (depth == 0 && task.attempt == 1 && task.job->number != begun_job_) {
+        begun_job_ = task.job->number;
+        sql("UPDATE job SET state = 1, started_at = ? WHERE id = ? AND state = 0").run(now, begun_job_);
       }
     }
-    sql("UPDATE OR FAIL task SET state = 2, attempt = attempt + 1, worker = ?, prev_span = iif(attempt > 0, span, NULL), "
+    if (lowest == highest) {  // SQLite copies the pages that a statement for several rows changes
+      sql("UPDATE task SET state = 2, attempt = attempt + 1, worker = ?, prev_span = iif(attempt > 0, span, NULL), "
+          "span = ?, started_at = ? WHERE id = ?")
+          .run(exchange.worker, rows_.find(lowest)->first, now, lowest);
+      return;
+    }
+    sql("UPDATE task SET state = 2, attempt = attempt + 1, worker = ?, prev_span = iif(attempt > 0, span, NULL), "
         "span = row_first(id), started_at = ? WHERE id BETWEEN ? AND ? AND row_listed(id)")
         .run(exchange.worker, now, lowest, highest);
   });
-  for (const std::int64_t job : begun) {
-    sql("UPDATE job SET state = 1, started_at = ? WHERE id = ? AND state = 0").run(now, job);
-  }
 
   next_due(now, result);
 }
