@@ -127,7 +127,7 @@ class RunnerLoop : public std::enable_shared_from_this<RunnerLoop> {
   std::deque<std::shared_ptr<Attempt>> queue_;  // claimed, not started
   std::unordered_map<Attempt*, Active> active_;  // executing
   std::multimap<Clock::time_point, Attempt*> timers_;  // of those with a timeout: when to look at them
-  std::vector<std::shared_ptr<Attempt>> finished_;  // executed or given back, not committed
+  std::deque<std::shared_ptr<Attempt>> finished_;  // executed or given back, not committed
   std::vector<std::int64_t> recorded_;  // outbox rows that may go
   std::vector<LostRunner> lost_;
   std::optional<Clock::time_point> due_;  // when the store's next scheduled task is

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "automations.h"
@@ -18,7 +19,7 @@ namespace {
 
 // Queued tasks that no thread has started for so long go back: others may be free.
 constexpr auto kQueuePatience = std::chrono::milliseconds(10);
-constexpr std::size_t kMostPrefetched = 64;
+constexpr std::size_t kMostPrefetched = 256;
 constexpr double kPrefetchedWork = 0.005;  // seconds of it, at most
 constexpr auto kLookAgain = std::chrono::milliseconds(10);  // at a thread that was just about to begin
 constexpr auto kProgressInterval = std::chrono::milliseconds(100);
@@ -349,7 +350,8 @@ std::size_t RunnerLoop::room() const noexcept {
   const auto ahead = std::min(kMostPrefetched,
                               static_cast<std::size_t>(kPrefetchedWork * threads / std::max(seconds_per_task_, 1e-7)));
   const std::size_t capacity = options_.runner.concurrency + (ahead > 1 ? ahead : 0);
-  const std::size_t taken = active_.size() + queue_.size();
+  // Where results wait for commits of their own, they are not to become ever more.
+  const std::size_t taken = active_.size() + queue_.size() + (options_.runner.commit_each ? finished_.size() : 0);
   return capacity > taken ? capacity - taken : 0;
 }
 
@@ -468,7 +470,10 @@ bool RunnerLoop::step(std::unique_lock<std::mutex>& lock, bool stopping) {
   const bool more = more_ && want > 0;
   if (finished_.empty() && recorded_.empty() && !changed_ && !more && !due && !report) return false;
 
-  std::vector<std::shared_ptr<Attempt>> finished = std::exchange(finished_, {});
+  const bool one = options_.runner.commit_each && !finished_.empty();
+  const auto last = one ? std::next(finished_.begin()) : finished_.end();
+  std::vector<std::shared_ptr<Attempt>> finished(std::move_iterator(finished_.begin()), std::move_iterator(last));
+  finished_.erase(finished_.begin(), last);
   const std::vector<std::int64_t> recorded = std::exchange(recorded_, {});
   const WorkerId worker = worker_;
   changed_ = false;

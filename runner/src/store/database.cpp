@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "waymark/error.h"
@@ -95,7 +96,7 @@ Database::Database(std::string path, std::chrono::milliseconds patience, Missing
     if (missing != Missing::only_look) execute("PRAGMA journal_mode = WAL;");
     execute(
         "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY;"
-        "PRAGMA cache_size = -32768; PRAGMA journal_size_limit = 67108864; PRAGMA wal_autocheckpoint = 4000;");
+        "PRAGMA cache_size = -32768; PRAGMA journal_size_limit = 67108864; PRAGMA wal_autocheckpoint = 16000;");
     if (memory) return;
     struct stat file {};
     if (stat(path_.c_str(), &file) != 0) fail(SQLITE_CANTOPEN, "look at it");
@@ -116,7 +117,11 @@ void Database::check_present() const {
                                     " while it was open: put it back, or start the program again");
 }
 
-Database::~Database() { sqlite3_close_v2(handle_); }
+Database::~Database() {
+  begin_ = {};
+  commit_ = {};
+  sqlite3_close_v2(handle_);
+}
 
 void Database::execute(const char* sql) {
   const int code = sqlite3_exec(handle_, sql, nullptr, nullptr, nullptr);
@@ -154,7 +159,13 @@ int Database::on_busy(void* self, int tries) noexcept {
   return 1;
 }
 
-Transaction::Transaction(Database& database) : database_(&database) { database.execute("BEGIN IMMEDIATE"); }
+Transaction::Transaction(Database& database) : database_(&database) {
+  if (!database.begin_) {
+    database.begin_ = Statement(database, "BEGIN IMMEDIATE");
+    database.commit_ = Statement(database, "COMMIT");
+  }
+  database.begin_.run();
+}
 
 Transaction::~Transaction() {
   if (!database_) return;
@@ -166,8 +177,51 @@ Transaction::~Transaction() {
 }
 
 void Transaction::commit() {
-  database_->execute("COMMIT");
+  database_->commit_.run();
   database_ = nullptr;
+}
+
+Rows::Rows(Database& database) {
+  using Function = void (*)(sqlite3_context*, int, sqlite3_value**);
+  for (const auto& [name, function] : std::initializer_list<std::pair<const char*, Function>>{
+           {"row_listed", &Rows::listed}, {"row_first", &Rows::first}, {"row_second", &Rows::second}}) {
+    const int code = sqlite3_create_function_v2(database.handle_, name, 1, SQLITE_UTF8 | SQLITE_DIRECTONLY, this, function,
+                                                nullptr, nullptr, nullptr);
+    if (code != SQLITE_OK) database.fail(code, "define a function");
+  }
+}
+
+void Rows::sort() {
+  const auto by_id = [](const Row& a, const Row& b) { return a.id < b.id; };
+  if (!std::is_sorted(rows_.begin(), rows_.end(), by_id)) std::sort(rows_.begin(), rows_.end(), by_id);
+  last_ = 0;
+}
+
+const Rows::Row* Rows::find(std::int64_t id) noexcept {
+  for (std::size_t i = last_; i < std::min(last_ + 2, rows_.size()); ++i) {
+    if (rows_[i].id != id) continue;
+    last_ = i;
+    return &rows_[i];
+  }
+  const auto it = std::lower_bound(rows_.begin(), rows_.end(), id, [](const Row& row, std::int64_t i) { return row.id < i; });
+  if (it == rows_.end() || it->id != id) return nullptr;
+  last_ = static_cast<std::size_t>(it - rows_.begin());
+  return &*it;
+}
+
+void Rows::listed(sqlite3_context* context, int, sqlite3_value** values) noexcept {
+  auto& rows = *static_cast<Rows*>(sqlite3_user_data(context));
+  sqlite3_result_int(context, rows.find(sqlite3_value_int64(values[0])) ? 1 : 0);
+}
+
+void Rows::first(sqlite3_context* context, int, sqlite3_value** values) noexcept {
+  auto& rows = *static_cast<Rows*>(sqlite3_user_data(context));
+  if (const Row* row = rows.find(sqlite3_value_int64(values[0]))) sqlite3_result_int64(context, row->first);
+}
+
+void Rows::second(sqlite3_context* context, int, sqlite3_value** values) noexcept {
+  auto& rows = *static_cast<Rows*>(sqlite3_user_data(context));
+  if (const Row* row = rows.find(sqlite3_value_int64(values[0]))) sqlite3_result_int64(context, row->second);
 }
 
 }  // namespace waymark::store

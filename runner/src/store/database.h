@@ -12,9 +12,12 @@
 #include <string>
 #include <string_view>
 #include <sys/types.h>
+#include <vector>
 
 struct sqlite3;
+struct sqlite3_context;
 struct sqlite3_stmt;
+struct sqlite3_value;
 
 namespace waymark::store {
 
@@ -58,6 +61,7 @@ class Statement {
     bind(values...).run();
   }
   void reset() noexcept;
+  explicit operator bool() const noexcept { return statement_ != nullptr; }
 
   [[nodiscard]] std::int64_t integer(int column) const noexcept;  // 0 for NULL
   [[nodiscard]] double real(int column) const noexcept;
@@ -112,6 +116,8 @@ class Database {
 
  private:
   friend class Statement;
+  friend class Rows;
+  friend class Transaction;
   static int on_busy(void* self, int tries) noexcept;
   std::string path_;
   sqlite3* handle_ = nullptr;
@@ -119,6 +125,48 @@ class Database {
   ino_t inode_ = 0;
   std::chrono::milliseconds patience_;
   std::chrono::steady_clock::time_point busy_since_;
+  Statement begin_;  // prepared at the first transaction
+  Statement commit_;
+};
+
+// Rows that one statement is about, with two numbers for each: a statement for each row would cost more than what it does.
+// SQL asks by row_listed(id), row_first(id) and row_second(id), of the connection's only Rows.
+class Rows {
+ public:
+  explicit Rows(Database& database);
+  Rows(const Rows&) = delete;
+  Rows& operator=(const Rows&) = delete;
+
+  struct Row {
+    std::int64_t id;
+    std::int64_t first;
+    std::int64_t second;
+  };
+
+  void clear() noexcept { rows_.clear(); }
+  void list(std::int64_t id, std::int64_t first, std::int64_t second = 0) { rows_.push_back({id, first, second}); }
+  // Calls `each(lowest, highest, rows)` for stretches of ids with few others between them.
+  template <class Each>
+  void stretches(Each each) {
+    sort();
+    for (std::size_t begin = 0; begin < rows_.size();) {
+      std::size_t end = begin + 1;
+      while (end < rows_.size() && rows_[end].id - rows_[end - 1].id <= kGap) ++end;
+      each(rows_[begin].id, rows_[end - 1].id, static_cast<std::int64_t>(end - begin));
+      begin = end;
+    }
+  }
+  // Within stretches() only, as what SQL asks.
+  [[nodiscard]] const Row* find(std::int64_t id) noexcept;
+
+ private:
+  static constexpr std::int64_t kGap = 4;  // passing over a row costs a fraction of beginning anew
+  void sort();
+  static void listed(sqlite3_context* context, int count, sqlite3_value** values) noexcept;
+  static void first(sqlite3_context* context, int count, sqlite3_value** values) noexcept;
+  static void second(sqlite3_context* context, int count, sqlite3_value** values) noexcept;
+  std::vector<Row> rows_;
+  std::size_t last_ = 0;  // where the last one was found: statements ask in order
 };
 
 // Takes the write lock at once, so that nothing that was read in it can be stale when it writes.

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <span>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -150,6 +151,9 @@ struct Limiter {
 
 class Allowances;
 
+// Of a transaction that is to be rolled back, and done again in another way.
+struct NotTogether {};
+
 // A batch of subtree ends, applied once for each parent, group and job instead of once for each task.
 struct Ends {
   struct Parent {
@@ -188,6 +192,7 @@ class SqliteStore final : public Store {
       : clock_(options.clock),
         patience_(options.patience),
         writer_(options.path, options.patience, Database::Missing::create),
+        rows_(writer_.database),
         reader_((migrate(), options.path), options.patience),
         wake_(options.path, [this, path = options.path] { return data_version(path); }) {}
 
@@ -263,7 +268,15 @@ class SqliteStore final : public Store {
   std::optional<RetryConfig> backoff(std::int64_t number);
   void note_key(std::int64_t kind);
 
+  bool holds(WorkerId worker, const Finish& f) const {
+    const auto it = held_.find(f.task);
+    return it != held_.end() && it->second.worker == worker && it->second.attempt == f.attempt;
+  }
   bool finish(WorkerId worker, const Finish& f, Ns now, Ends& ends);
+  void finish_leaves(WorkerId worker, std::span<const Finish> leaves, Ends& ends, std::vector<bool>& accepted);
+  void finish_all(WorkerId worker, std::span<const Finish> finishes, bool together, Ns now, Ends& ends,
+                  std::vector<bool>& accepted);
+  static void count_computed(const Held& held, Ns end, Ends& ends);
   void fail_job(std::int64_t job, std::int64_t task, std::string_view error_type, std::string_view error, Ends& ends);
   void failed_for_good(const Held& held, std::int64_t task, std::string_view error_type, std::string_view error,
                        Ends& ends);
@@ -280,6 +293,7 @@ class SqliteStore final : public Store {
   void read_progress(std::int64_t number, Job& job);
   static TaskInfo read_task(const Statement& row);
   bool refresh_settings(const Worker& worker);
+  Ns first_due();
   void next_due(Ns now, Exchanged& result);
   void claim(const Exchange& exchange, Worker& worker, Ns now, Exchanged& result, Ends& ends);
   friend class Allowances;
@@ -308,6 +322,7 @@ class SqliteStore final : public Store {
       kind_names_.clear();
       clusters_.clear();
       claimed_.clear();
+      begun_job_ = 0;
       throw;
     }
   }
@@ -317,6 +332,7 @@ class SqliteStore final : public Store {
 
   std::mutex writing_;
   Connection writer_;
+  Rows rows_;  // of the statement under way
   std::map<TaskName, std::int64_t> kinds_;
   std::unordered_map<std::int64_t, std::pair<TaskName, Version>> kind_names_;
   std::map<std::string, std::int64_t> clusters_;
@@ -328,6 +344,8 @@ class SqliteStore final : public Store {
   std::unordered_map<WorkerId, Worker> workers_;
   std::unordered_map<std::int64_t, Held> held_;
   std::unordered_map<std::int64_t, Held> claimed_;  // by the transaction under way
+
+  std::int64_t begun_job_ = 0;  // the last one of which a root was claimed: it has begun
 
   std::mutex reading_;
   Connection reader_;
@@ -681,10 +699,55 @@ void SqliteStore::fail_job(std::int64_t job, std::int64_t task, std::string_view
   if (writer_.database.changes() > 0) ends.stopped.push_back(job);
 }
 
+void SqliteStore::count_computed(const Held& held, Ns end, Ends& ends) {
+  auto& job = ends.jobs[held.job];
+  ++job.done;
+  job.end = std::max(job.end, end);
+  ends.tell |= held.limited;
+}
+
+// What most finishes are, all of them by one statement for each stretch of tasks. Where the store does not have each as it
+// should, NotTogether: then they are to be looked at one by one.
+void SqliteStore::finish_leaves(WorkerId worker, std::span<const Finish> leaves, Ends& ends, std::vector<bool>& accepted) {
+  rows_.clear();
+  for (const Finish& f : leaves) {
+    accepted.push_back(holds(worker, f));
+    if (!accepted.back()) continue;
+    const Held& held = held_.at(f.task);
+    const Ns end = ns(f.end);
+    rows_.list(f.task, end, f.attempt);
+    count_computed(held, end, ends);
+    subtree_ended({held.job, held.parent, held.group, held.depth}, end, held.span, 0, ends);
+  }
+  rows_.stretches([&](std::int64_t lowest, std::int64_t highest, std::int64_t count) {
+    // +: along the ids, not along an index that it changes.
+    sql("UPDATE task SET state = 4, ended_at = row_first(id), closed_at = max(closed_at, row_first(id)), open_children = 0, "
+        "subtasks_span = NULL WHERE id BETWEEN ? AND ? AND row_listed(id) AND +worker = ? AND attempt = row_second(id) AND "
+        "+state = 2")
+        .run(lowest, highest, worker);
+    if (writer_.database.changes() != count) throw NotTogether();
+  });
+}
+
+void SqliteStore::finish_all(WorkerId worker, std::span<const Finish> finishes, bool together, Ns now, Ends& ends,
+                             std::vector<bool>& accepted) {
+  const auto leaf = [](const Finish& f) { return f.result == TaskResult::computed && f.subtasks.tasks.empty(); };
+  accepted.reserve(finishes.size());
+  for (std::size_t i = 0; i < finishes.size();) {
+    std::size_t end = i;
+    while (together && end < finishes.size() && leaf(finishes[end])) ++end;
+    if (end > i + 1) {
+      finish_leaves(worker, finishes.subspan(i, end - i), ends, accepted);
+      i = end;
+    } else {
+      accepted.push_back(finish(worker, finishes[i++], now, ends));
+    }
+  }
+}
+
 bool SqliteStore::finish(WorkerId worker, const Finish& f, Ns now, Ends& ends) {
-  const auto it = held_.find(f.task);
-  if (it == held_.end() || it->second.worker != worker || it->second.attempt != f.attempt) return false;
-  const Held& held = it->second;
+  if (!holds(worker, f)) return false;
+  const Held& held = held_.at(f.task);
   const Position position{held.job, held.parent, held.group, held.depth};
   const Ns end = ns(f.end);
   const auto written = [&] { return writer_.database.changes() > 0; };
@@ -718,10 +781,7 @@ bool SqliteStore::finish(WorkerId worker, const Finish& f, Ns now, Ends& ends) {
         .run(code(none ? TaskState::completed : TaskState::computed), children,
              leaf ? std::nullopt : std::optional(span), f.task, end, worker, f.attempt);
     if (!written()) return applied_before();
-    auto& job = ends.jobs[held.job];
-    ++job.done;
-    job.end = std::max(job.end, end);
-    ends.tell |= held.limited;
+    count_computed(held, end, ends);
     if (!none) {
       const std::uint64_t ready = insert(f.subtasks,
                                          {.parent = {held.job, f.task, 0, held.depth},
@@ -737,7 +797,7 @@ bool SqliteStore::finish(WorkerId worker, const Finish& f, Ns now, Ends& ends) {
                                                               held.job);
       if (skipped) {
         sql("UPDATE task SET broken = broken | ? WHERE id = ?").run(kSkippedWithin, f.task);
-        job.done += static_cast<std::int64_t>(f.subtasks.tasks.size());
+        ends.jobs[held.job].done += static_cast<std::int64_t>(f.subtasks.tasks.size());
       }
     }
     // What a cut subtree lacks is nothing to those above its boundary.
@@ -868,11 +928,13 @@ void SqliteStore::settle(WorkerId worker, Ns now, Ends& ends, std::vector<Enclos
 
   // Finished jobs come last: stop_job() counts what is open anew.
   for (const auto& [id, delta] : std::exchange(ends.jobs, {})) {
-    Statement& s =
-        sql("UPDATE job SET open_roots = open_roots - ?1, tasks_done = tasks_done + ?2, ended_at = max(ended_at, ?3) "
-            "WHERE id = ?4 RETURNING open_roots");
-    s.bind(delta.roots, delta.done, delta.end, id);
-    const bool finished = s.step() && s.integer(0) == 0 && delta.roots > 0;
+    // RETURNING would cost as much as the rest of it.
+    sql("UPDATE job SET open_roots = open_roots - ?1, tasks_done = tasks_done + ?2, ended_at = max(ended_at, ?3) "
+        "WHERE id = ?4")
+        .run(delta.roots, delta.done, delta.end, id);
+    if (delta.roots == 0) continue;
+    Statement& s = sql("SELECT open_roots FROM job WHERE id = ?");
+    const bool finished = s.bind(id).step() && s.integer(0) == 0;
     s.reset();
     if (finished) finish_job(id, worker, now, ends, closed);
   }
@@ -1133,7 +1195,10 @@ Exchanged SqliteStore::exchange(const Exchange& exchange) {
 
   if (planted(Fault::other_span) && !exchange.recorded.empty()) hold_fault_open();
   Ends ends;
-  transact([&] {
+  const auto step = [&](bool together) {
+    result = {};
+    ends = {};
+    claimed_.clear();
     const Ns t = now();
     Statement& alive = sql("SELECT 1 FROM worker WHERE id = ?");
     result.lease_lost = !alive.bind(exchange.worker).step() && !planted(Fault::no_fence);
@@ -1146,12 +1211,16 @@ Exchanged SqliteStore::exchange(const Exchange& exchange) {
       sql("INSERT OR REPLACE INTO progress(job, task, label, done, total) VALUES (?, ?, ?, ?, ?)")
           .run(held->second.job, p.task, p.label, p.done, p.total);
     }
-    result.accepted.reserve(exchange.finishes.size());
-    for (const Finish& f : exchange.finishes) result.accepted.push_back(finish(exchange.worker, f, t, ends));
+    finish_all(exchange.worker, exchange.finishes, together, t, ends, result.accepted);
     settle(exchange.worker, t, ends, result.closed);
     if (exchange.want > 0) claim(exchange, known->second, t, result, ends);
     list_stopping(exchange.worker, result);
-  });
+  };
+  try {
+    transact([&] { step(!planted(Fault::no_fence)); });
+  } catch (const NotTogether&) {
+    transact([&] { step(false); });
+  }
 
   if (planted(Fault::early_outbox) && !result.closed.empty()) hold_fault_open();
   if (result.lease_lost) {
@@ -1161,9 +1230,7 @@ Exchanged SqliteStore::exchange(const Exchange& exchange) {
     return result;
   }
   for (const Finish& f : exchange.finishes) {
-    const auto held = held_.find(f.task);
-    if (held != held_.end() && held->second.worker == exchange.worker && held->second.attempt == f.attempt)
-      held_.erase(held);
+    if (holds(exchange.worker, f)) held_.erase(f.task);
   }
   for (auto& [task, held] : std::exchange(claimed_, {})) held_.insert_or_assign(task, held);
   // Whoever waits elsewhere need not know of work that was taken at once.
@@ -1289,8 +1356,10 @@ class Allowances {
 };
 
 void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchanged& result, Ends& ends) {
-  sql("UPDATE task SET state = 1, ready_at = run_at, run_at = NULL WHERE state = 9 AND run_at <= ?").run(now);
-  ends.made_ready += static_cast<std::uint64_t>(writer_.database.changes());
+  if (first_due() <= now) {
+    sql("UPDATE task SET state = 1, ready_at = run_at, run_at = NULL WHERE state = 9 AND run_at <= ?").run(now);
+    ends.made_ready += static_cast<std::uint64_t>(writer_.database.changes());
+  }
   refresh_kinds(worker);
 
   if (!refresh_settings(worker)) {
@@ -1370,66 +1439,84 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
   const std::size_t n = std::min(found.size(), exchange.want);
   found.resize(n);
 
-  result.claimed.reserve(n);
-  for (const Candidate& candidate : found) {
-    Statement& s =
-        sql("SELECT job, parent, grp, depth, attempt, failures, lost, max_retries, input, parent_span, span, dep_span, "
-            "deps, created_at, ready_at, boundary, optional, timeout, backoff FROM task WHERE id = ?");
-    s.bind(candidate.id).step();
-    ClaimedTask task;
-    task.task = candidate.id;
-    task.type = candidate.type;
-    task.job = job_record(s.integer(0));
-    task.parent = s.integer(1);
-    task.attempt = static_cast<std::uint32_t>(s.integer(4)) + 1;
-    task.failures = static_cast<std::uint32_t>(s.integer(5));
-    task.lost = static_cast<std::uint32_t>(s.integer(6));
-    task.max_retries = static_cast<std::uint32_t>(s.integer(7));
-    task.input = s.text(8);
-    task.span = SpanId::random();
-    task.parent_span = span_id(s.integer(9));
-    const std::int64_t previous = s.integer(10);
-    if (task.attempt > 1) task.previous_attempt = span_id(previous);
-    task.last_dependency = span_id(s.integer(11));
-    task.dependencies = static_cast<std::uint32_t>(s.integer(12));
-    const Ns created = s.integer(13), ready = s.integer(14);
-    task.not_before = timestamp(created);
-    task.queue_wait = std::chrono::nanoseconds(std::max<Ns>(0, now - ready));
-    if (task.dependencies > 0) task.dependency_wait = std::chrono::nanoseconds(std::max<Ns>(0, ready - created));
-    const int depth = static_cast<int>(s.integer(3));
-    task.timeout = std::chrono::nanoseconds(s.integer(17));
-    const std::int64_t backoff_id = s.integer(18);
-    claimed_.insert_or_assign(candidate.id, Held{.worker = exchange.worker,
-                                                 .attempt = task.attempt,
-                                                 .job = s.integer(0),
-                                                 .parent = task.parent,
-                                                 .group = s.integer(2),
-                                                 .cluster = worker.cluster,
-                                                 .depth = depth,
-                                                 .span = number(task.span),
-                                                 .boundary = s.integer(16) ? candidate.id : s.integer(15),
-                                                 .limited = allowances.limits(candidate.kind, keys[candidate.key])});
-    s.reset();
-    task.backoff = backoff(backoff_id);
-    sql("UPDATE task SET state = 2, attempt = ?, worker = ?, prev_span = ?, span = ?, started_at = ? WHERE id = ?")
-        .run(task.attempt, exchange.worker, task.attempt > 1 ? std::optional(previous) : std::nullopt,
-             number(task.span), now, candidate.id);
-    if (depth == 0 && task.attempt == 1) {
-      sql("UPDATE job SET state = 1, started_at = ? WHERE id = ? AND state = 0").run(now, task.job->number);
-    }
-    result.claimed.push_back(std::move(task));
+  // Read and written along their ids, and handed out in the order of their priorities.
+  rows_.clear();
+  for (std::size_t i = 0; i < n; ++i) {
+    rows_.list(found[i].id, number(SpanId::random()), static_cast<std::int64_t>(i));
   }
+  result.claimed.resize(n);
+  rows_.stretches([&](std::int64_t lowest, std::int64_t highest, std::int64_t) {
+    Statement& s = sql(
+        "SELECT job, parent, grp, depth, attempt, failures, lost, max_retries, input, parent_span, span, dep_span, deps, "
+        "created_at, ready_at, boundary, optional, timeout, backoff, id FROM task WHERE id BETWEEN ? AND ?");
+    for (s.bind(lowest, highest); s.step();) {
+      const Rows::Row* row = rows_.find(s.integer(19));
+      if (!row) continue;
+      const auto place = static_cast<std::size_t>(row->second);
+      const Candidate& candidate = found[place];
+      ClaimedTask& task = result.claimed[place];
+      task.task = candidate.id;
+      task.type = candidate.type;
+      task.job = job_record(s.integer(0));
+      task.parent = s.integer(1);
+      task.attempt = static_cast<std::uint32_t>(s.integer(4)) + 1;
+      task.failures = static_cast<std::uint32_t>(s.integer(5));
+      task.lost = static_cast<std::uint32_t>(s.integer(6));
+      task.max_retries = static_cast<std::uint32_t>(s.integer(7));
+      task.input = s.text(8);
+      task.span = span_id(row->first);
+      task.parent_span = span_id(s.integer(9));
+      if (task.attempt > 1) task.previous_attempt = span_id(s.integer(10));
+      task.last_dependency = span_id(s.integer(11));
+      task.dependencies = static_cast<std::uint32_t>(s.integer(12));
+      const Ns created = s.integer(13), ready = s.integer(14);
+      task.not_before = timestamp(created);
+      task.queue_wait = std::chrono::nanoseconds(std::max<Ns>(0, now - ready));
+      if (task.dependencies > 0) task.dependency_wait = std::chrono::nanoseconds(std::max<Ns>(0, ready - created));
+      const int depth = static_cast<int>(s.integer(3));
+      task.timeout = std::chrono::nanoseconds(s.integer(17));
+      task.backoff = backoff(s.integer(18));
+      claimed_.insert_or_assign(candidate.id, Held{.worker = exchange.worker,
+                                                   .attempt = task.attempt,
+                                                   .job = s.integer(0),
+                                                   .parent = task.parent,
+                                                   .group = s.integer(2),
+                                                   .cluster = worker.cluster,
+                                                   .depth = depth,
+                                                   .span = row->first,
+                                                   .boundary = s.integer(16) ? candidate.id : s.integer(15),
+                                                   .limited = allowances.limits(candidate.kind, keys[candidate.key])});
+      if (depth == 0 && task.attempt == 1 && task.job->number != begun_job_) {
+        begun_job_ = task.job->number;
+        sql("UPDATE job SET state = 1, started_at = ? WHERE id = ? AND state = 0").run(now, begun_job_);
+      }
+    }
+    if (lowest == highest) {  // SQLite copies the pages that a statement for several rows changes
+      sql("UPDATE task SET state = 2, attempt = attempt + 1, worker = ?, prev_span = iif(attempt > 0, span, NULL), "
+          "span = ?, started_at = ? WHERE id = ?")
+          .run(exchange.worker, rows_.find(lowest)->first, now, lowest);
+      return;
+    }
+    sql("UPDATE task SET state = 2, attempt = attempt + 1, worker = ?, prev_span = iif(attempt > 0, span, NULL), "
+        "span = row_first(id), started_at = ? WHERE id BETWEEN ? AND ? AND row_listed(id)")
+        .run(exchange.worker, now, lowest, highest);
+  });
 
   next_due(now, result);
 }
 
+Ns SqliteStore::first_due() {
+  Statement& s = sql("SELECT run_at FROM task WHERE state = 9 ORDER BY run_at LIMIT 1");
+  const Ns due = s.bind().step() ? s.integer(0) : INT64_MAX;
+  s.reset();
+  return due;
+}
+
 void SqliteStore::next_due(Ns now, Exchanged& result) {
-  Statement& due = sql("SELECT run_at FROM task WHERE state = 9 ORDER BY run_at LIMIT 1");
-  if (due.bind().step()) {
-    const std::chrono::nanoseconds left(due.integer(0) - now);
-    result.due = result.due ? std::min(*result.due, left) : left;
-  }
-  due.reset();
+  const Ns due = first_due();
+  if (due == INT64_MAX) return;
+  const std::chrono::nanoseconds left(due - now);
+  result.due = result.due ? std::min(*result.due, left) : left;
 }
 
 // ------ upkeep
