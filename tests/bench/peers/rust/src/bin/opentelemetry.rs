@@ -1,10 +1,13 @@
-//! OpenTelemetry's Rust SDK: batch processor, OTLP over HTTP. `counter` adds to a counter that nobody exports.
+//! OpenTelemetry's Rust SDK: batch processor, OTLP over HTTP. `counter` adds to a counter whose exporter discards.
 
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry::trace::{Span, Tracer, TracerProvider};
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
-use opentelemetry_sdk::metrics::{ManualReader, SdkMeterProvider};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
+use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider};
 use opentelemetry_sdk::Resource;
 use peers::{Work, BAND, SCENE};
@@ -53,8 +56,26 @@ fn spans(work: &Work) {
     );
 }
 
+/// Takes what is collected, once a minute, and forgets it.
+struct Nothing;
+
+impl PushMetricExporter for Nothing {
+    async fn export(&self, _: &ResourceMetrics) -> OTelSdkResult {
+        Ok(())
+    }
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+    fn shutdown_with_timeout(&self, _: std::time::Duration) -> OTelSdkResult {
+        Ok(())
+    }
+    fn temporality(&self) -> Temporality {
+        Temporality::Cumulative
+    }
+}
+
 fn counter(work: &Work) {
-    let provider = SdkMeterProvider::builder().with_reader(ManualReader::builder().build()).build();
+    let provider = SdkMeterProvider::builder().with_reader(PeriodicReader::builder(Nothing).build()).build();
     let counter = provider.meter("bench").u64_counter("c").build();
     work.perform(
         |first, n| {
