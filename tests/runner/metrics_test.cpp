@@ -94,6 +94,17 @@ class RunnerMetricsTest : public ::testing::Test {
   Client client_;
 };
 
+TEST_F(RunnerMetricsTest, ARunnerThatCommitsEachResultHasACommitForEachTask) {
+  constexpr int kTasks = 1000;
+  client_.jobs().submit("many", std::vector<Steady>(kTasks));
+  client_.runner<Steady>({.commit_each = true}).run_all();
+  std::uint64_t exchanges = 0;
+  for (const ReadPoint& p : points(collected(), names::kStoreDuration.name, {{std::string(names::kStoreOperation), "exchange"}})) {
+    exchanges += p.count;
+  }
+  EXPECT_GE(exchanges, kTasks);
+}
+
 TEST_F(RunnerMetricsTest, CountsWhatItsSpansSay) {
   tries = 0;
   client_.jobs().submit("good", Work{});

@@ -191,6 +191,49 @@ TEST_P(StoreTest, RefusesAFinishFromWhoeverDoesNotHoldTheAttempt) {
   EXPECT_THAT(send(one, {computed(task)}).accepted, ElementsAre(false));
 }
 
+// Results that come together are written together; what lies among them is not touched.
+TEST_P(StoreTest, FinishesAndClaimsAmongNeighboursOnlyWhatIsMeant) {
+  NewJob j = job("scene");
+  j.roots.tasks.assign(9, j.roots.tasks[0]);
+  for (const std::size_t first : {0, 2, 4, 8}) j.roots.tasks[first].priority = 1;
+  const Job submitted = store_->submit(j);
+  const WorkerId worker = join(*store_);
+  const Exchanged high = claim(worker, 4);
+  ASSERT_THAT(high.claimed, SizeIs(4));
+  const std::int64_t first = high.claimed[0].task;
+  const auto states = [&] {
+    std::string text;
+    for (const TaskInfo& task : store_->tasks(submitted.id)) text += std::to_string(static_cast<int>(task.state));
+    return text;
+  };
+  EXPECT_EQ(high.claimed[3].task, first + 8);
+  EXPECT_EQ(states(), "212121112");
+  std::vector<Finish> ends = {computed(high.claimed[3]), computed(high.claimed[0]), computed(high.claimed[2])};
+  ends[1].end += 5ns;
+  ends[2].end += 7ns;
+  EXPECT_THAT(send(worker, ends, 0).accepted, ElementsAre(true, true, true));
+  EXPECT_EQ(states(), "412141114");
+  EXPECT_EQ(store_->tasks(submitted.id)[0].ended_at, ends[1].end);
+  EXPECT_EQ(store_->tasks(submitted.id)[4].ended_at, ends[2].end);
+  EXPECT_EQ(store_->tasks(submitted.id)[2].ended_at, Timestamp{});
+  EXPECT_EQ(store_->find(submitted.id)->tasks_done, 3u);
+}
+
+TEST_P(StoreTest, CountsAResultOnceThatIsToldTwiceAmongOthers) {
+  NewJob j = job("scene");
+  j.roots.tasks.assign(3, j.roots.tasks[0]);
+  const Job submitted = store_->submit(j);
+  const WorkerId worker = join(*store_);
+  const Exchanged all = claim(worker);
+  ASSERT_THAT(all.claimed, SizeIs(3));
+  const Finish one = computed(all.claimed[0]), two = computed(all.claimed[1]);
+  EXPECT_THAT(send(worker, {one, two, one}).accepted, ElementsAre(true, true, true));
+  EXPECT_EQ(store_->find(submitted.id)->tasks_done, 2u);
+  EXPECT_EQ(state_of(submitted), JobState::running);
+  EXPECT_THAT(send(worker, {computed(all.claimed[2])}).closed, SizeIs(1));
+  EXPECT_EQ(state_of(submitted), JobState::completed);
+}
+
 TEST_P(StoreTest, WritesSubtasksWithTheirParentsSuccessOnly) {
   const Job j = store_->submit(job("scene", 1));
   const WorkerId worker = join(*store_);
