@@ -98,10 +98,13 @@ void configure(const Options& options) {
   constexpr bool metrics = std::is_same_v<Options, MetricsOptions>;
   MetricConfig collection;
   if constexpr (metrics) {
-    // What an earlier call said of the collection stays where this one says nothing of it.
-    const bool before = core.started() && collects(core.config());
-    collection = config::resolve_metrics(options, before ? core.config().metrics : MetricConfig{}, environment);
-    if (before && options.views.empty()) collection.views = core.config().metrics.views;
+    if (core.started() && collects(core.config())) {
+      // What an earlier call has fixed stays where this one says nothing of it, whatever the environment says.
+      config::Environment nothing([](const std::string&) { return std::nullopt; });
+      collection = config::resolve_metrics(options, core.config().metrics, nothing);
+    } else {
+      collection = config::resolve_metrics(options, std::nullopt, environment);
+    }
   }
   if (core.started()) {
     check_later(options, core.config());

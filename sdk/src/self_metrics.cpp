@@ -49,17 +49,23 @@ Component SelfMetrics::component(const std::string& destination, Signal signal) 
   return known == components_.end() ? Component{} : known->second;
 }
 
-void SelfMetrics::look(Stats stats, const std::vector<DestinationConfig>& destinations) {
+void SelfMetrics::know(const DestinationConfig& destination) {
   const std::scoped_lock lock(mutex_);
-  for (const DestinationConfig& d : destinations) {
-    auto& component = components_[{d.name, d.signal}];
-    if (!component.exporter.empty()) continue;
-    const auto numbered = [&](const std::string& type) { return type + "/" + std::to_string(numbers_[type]++); };
-    component.exporter_type = exporter_type(d);
-    component.exporter = numbered(component.exporter_type);
-    component.processor_type = "batching_" + std::string(kWords[static_cast<std::size_t>(d.signal)]) + "_processor";
+  auto& component = components_[{destination.name, destination.signal}];
+  const auto numbered = [&](const std::string& type) { return type + "/" + std::to_string(numbers_[type]++); };
+  const std::string type = exporter_type(destination);
+  if (component.exporter_type != type) {
+    component.exporter_type = type;
+    component.exporter = numbered(type);
+  }
+  if (component.processor.empty()) {
+    component.processor_type = "batching_" + std::string(kWords[static_cast<std::size_t>(destination.signal)]) + "_processor";
     component.processor = numbered(component.processor_type);
   }
+}
+
+void SelfMetrics::look(Stats stats) {
+  const std::scoped_lock lock(mutex_);
   stats_ = std::move(stats);
   // A span that ends between the two looks is in one of them at most.
   started_ = std::max(started_, stats_.spans + stats_.open_spans);
@@ -78,7 +84,7 @@ void SelfMetrics::exported(const std::string& destination, Signal signal, std::c
     duration = export_duration_;
     c = component(destination, signal);
   }
-  if (c.exporter.empty()) return;  // before the first collection its number is not known
+  if (c.exporter.empty()) return;
   const double seconds = std::chrono::duration<double>(took).count();
   const Attribute name("otel.component.name", c.exporter);
   const Attribute type("otel.component.type", c.exporter_type);

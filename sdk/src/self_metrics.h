@@ -2,7 +2,7 @@
 // stats() says, looked at once for each collection.
 //
 // Hides: names, and what of stats() is told under which.
-// Threads: look() and collected() are the collection's; exported() any; observe() once for each Telemetry.
+// Threads: look() and collected() are the collection's; know() and exported() any; observe() once for each Telemetry.
 // Failure: none.
 #pragma once
 
@@ -34,7 +34,9 @@ class SelfMetrics {
   void begin(const Meter& meter);
   static void observe(const Meter& meter, const std::function<const SelfMetrics&()>& current);
 
-  void look(Stats stats, const std::vector<DestinationConfig>& destinations);
+  // Numbers a destination, which is new, or sends in another way than before.
+  void know(const DestinationConfig& destination);
+  void look(Stats stats);
   void collected(std::chrono::nanoseconds took);
   // A batch was settled; `error`: empty, "rejected" or "given_up".
   void exported(const std::string& destination, Signal signal, std::chrono::nanoseconds took, std::string_view error);

@@ -338,7 +338,10 @@ struct Telemetry::Core::Parts {
   void read_dead(const std::shared_ptr<Dead>& dead_one, Destination& destination);
   void source_done(const std::shared_ptr<journal::Source>& source);
   bool flush(Deadline deadline);
+  bool deliver(Deadline deadline);
   bool flush_once(Deadline deadline);
+  std::vector<Destination*> all_destinations();
+  void hurry();
   bool shutdown(std::chrono::nanoseconds timeout);
   bool deliver_and_close(std::chrono::nanoseconds timeout, Deadline deadline);
   bool wait_for_end(std::unique_lock<std::mutex>& lock, Deadline deadline);
@@ -350,9 +353,10 @@ struct Telemetry::Core::Parts {
   void set_metrics(const MetricConfig& wanted);
   void begin_collecting();
   void collect_metrics();
+  void collect_recorded(const char* when);
+  void for_each_meter(const std::function<void(detail::MeterState&)>& each);
   void put_metric(std::uint16_t scope, std::string_view body);
   [[nodiscard]] Stats stats();
-  [[nodiscard]] std::vector<DestinationConfig> destinations_now();
   ScopeEntry& entry_of(std::string_view name, std::string_view version, std::string_view schema_url, Attributes attributes);
   ScopeEntry& known_entry(journal::Scope scope, std::string_view name, std::string_view version, std::string_view schema_url);
   [[nodiscard]] journal::Identity identity() const;
@@ -597,6 +601,7 @@ void Telemetry::Core::Parts::add(std::vector<DestinationConfig> all) {
 
 // `made`: what becomes of it, where there is none of its name and signal yet; else its settings are what counts.
 void Telemetry::Core::Parts::add_one(DestinationConfig destination, std::unique_ptr<Destination> made) {
+  self.know(destination);
   const auto key = std::make_pair(destination.name, destination.signal);
   Destination* fresh = nullptr;
   std::vector<std::shared_ptr<Dead>> waiting;
@@ -685,11 +690,6 @@ void Telemetry::Core::Parts::begin_collecting() {
   periodic = std::make_unique<metric::Periodic>(config.metrics.interval, [this] { collect_metrics(); });
 }
 
-std::vector<DestinationConfig> Telemetry::Core::Parts::destinations_now() {
-  const std::scoped_lock lock(mutex);
-  return config.destinations;
-}
-
 // How and how often is one thing for all destinations, and stays once there is one.
 void Telemetry::Core::Parts::set_metrics(const MetricConfig& wanted) {
   check(wanted);
@@ -707,32 +707,57 @@ void Telemetry::Core::Parts::set_metrics(const MetricConfig& wanted) {
 void Telemetry::Core::Parts::collect_metrics() {
   const NoFileSizeSignal quiet;
   const auto begin = std::chrono::steady_clock::now();
-  if (config.metrics.sdk) self.look(stats(), destinations_now());
-  aggregator->collect(
-      [this](const std::function<void(detail::MeterState&)>& each) {
-        // Oldest first, so that what is told stands in the same order each time.
-        std::vector<ScopeEntry*> entries;
-        scopes.for_each([&](ScopeEntry& entry) { entries.push_back(&entry); });
-        for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry) each((*entry)->meter);
-      },
-      [this](std::uint16_t scope, std::string_view body) { put_metric(scope, body); });
+  if (config.metrics.sdk) self.look(stats());
+  aggregator->collect([this](const auto& each) { for_each_meter(each); },
+                      [this](std::uint16_t scope, std::string_view body) { put_metric(scope, body); });
   if (config.metrics.sdk) self.collected(std::chrono::steady_clock::now() - begin);
+}
+
+// Oldest first, so that what is told stands in the same order each time.
+void Telemetry::Core::Parts::for_each_meter(const std::function<void(detail::MeterState&)>& each) {
+  std::vector<ScopeEntry*> entries;
+  scopes.for_each([&](ScopeEntry& entry) { entries.push_back(&entry); });
+  for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry) each((*entry)->meter);
+}
+
+// In the place of a collection that did not end in time, on the thread of whoever waited for it: what is recorded is told
+// whatever a callback does, and whose callback it is is said.
+void Telemetry::Core::Parts::collect_recorded(const char* when) {
+  const std::string called = aggregator->in_callback();
+  if (called.empty()) {
+    diagnostics.say_limited("collection", DiagnosticLevel::warning,
+                            std::string("the metrics' collection ") + when + " did not end in time");
+    return;
+  }
+  const NoFileSizeSignal quiet;
+  aggregator->collect_recorded([this](const auto& each) { for_each_meter(each); },
+                               [this](std::uint16_t scope, std::string_view body) { put_metric(scope, body); });
+  diagnostics.say_limited("collection", DiagnosticLevel::warning,
+                          std::string("the metrics' collection ") + when + " did not end in time: the callback of instrument " +
+                              called + " has not returned. What is recorded is sent, what is observed is not");
 }
 
 // A collection may be larger than a ring: it waits for the collector, which does not wait for it. Where the journal has no room,
 // it waits as any writer does.
 void Telemetry::Core::Parts::put_metric(std::uint16_t scope, std::string_view body) {
-  if (!recording.on.load(std::memory_order_acquire)) return;  // a collection that did not end before the shutdown
+  if (!recording.on.load(std::memory_order_acquire)) {
+    recorder->refuse(Signal::metrics);  // of a collection that did not end before the shutdown
+    return;
+  }
   const std::size_t framed = otlp::field_size(body.size());
   journal::Lane& lane = *recorder->lane();
-  const auto half_full = [&] {
-    return lane.head - lane.shared->tail.load(std::memory_order_acquire) + framed + 64 > lane.ring_bytes / 2;
+  const auto may_have_room = [&] {
+    return framed > journal::kMaximumRecordBytes ||  // it never has
+           lane.head - lane.shared->tail.load(std::memory_order_acquire) + framed + 64 <= lane.ring_bytes / 2;
   };
   const Deadline deadline = deadline_after(recorder->writers_wait() && !ending ? config.journal.block_timeout : std::chrono::milliseconds(100));
-  while (half_full() && std::chrono::steady_clock::now() < deadline) {
-    if (!collector->flush(deadline)) std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
   if (lane.is_shared) lane.lock.lock();
+  for (auto now = std::chrono::steady_clock::now(); !may_have_room() && now < deadline; now = std::chrono::steady_clock::now()) {
+    if (lane.is_shared) lane.lock.unlock();
+    // Others may go on writing to other lanes: ours is looked at between.
+    static_cast<void>(collector->flush(std::min(deadline, now + std::chrono::milliseconds(20))));
+    if (lane.is_shared) lane.lock.lock();
+  }
   char* const p = recorder->ring_reserve(lane, Signal::metrics, scope, framed);
   if (p != nullptr) {
     otlp::put_field(p, 0x12, body);
@@ -992,14 +1017,26 @@ void Telemetry::Core::Parts::source_done(const std::shared_ptr<journal::Source>&
 
 // ---- flush and end
 
-// What was measured, then what dead processes have left, a few at a time, until there is no more.
+// What was measured and recorded, then what dead processes have left, a few at a time, until there is no more.
 bool Telemetry::Core::Parts::flush(Deadline deadline) {
   metric::Periodic* collecting = nullptr;
   {
     const std::scoped_lock lock(mutex);
     if (started && !stopped) collecting = periodic.get();
   }
-  if (collecting != nullptr && !collecting->collect(deadline)) return false;
+  bool collected = true;
+  if (collecting != nullptr) {
+    // It writes, and there may be no room before somebody has read.
+    if (collector->blocked()) hurry();
+    const auto now = std::chrono::steady_clock::now();
+    // A callback that does not return takes half of the time, and nothing else is held up by it.
+    collected = collecting->collect(std::min(deadline, now + (deadline - now) / 2));
+    if (!collected && !collecting->is_own_thread()) collect_recorded("for a flush");
+  }
+  return deliver(deadline) && collected;
+}
+
+bool Telemetry::Core::Parts::deliver(Deadline deadline) {
   for (;;) {
     // What a recovery has told of may not have been given to the destinations yet: then they are flushed once more.
     const bool again = recovers_elsewhere();
@@ -1042,18 +1079,27 @@ bool Telemetry::Core::Parts::flush_once(Deadline deadline) {
     if (stopped) return wait_for_end(lock, deadline);
     if (!started || !recorder) return true;
   }
-  bool good = collector->flush(deadline);
+  // A full journal has room once destinations have read: those that wait by themselves don't while somebody waits for them.
+  bool good = collector->flush(deadline, [this] { hurry(); });
   good = journal->sync(deadline) && good;
-  std::vector<Destination*> all;
-  {
-    const std::scoped_lock lock(destinations_mutex);
-    for (const auto& [key, destination] : destinations) all.push_back(destination.get());
-  }
+  const std::vector<Destination*> all = all_destinations();
   std::vector<Destination::Flush> flushes;
   flushes.reserve(all.size());
   for (Destination* d : all) flushes.push_back(d->begin_flush());
   for (std::size_t i = 0; i < all.size(); ++i) good = all[i]->wait(flushes[i], deadline) && all[i]->acknowledged(flushes[i]) && good;
   return good;
+}
+
+std::vector<Destination*> Telemetry::Core::Parts::all_destinations() {
+  std::vector<Destination*> all;
+  const std::scoped_lock lock(destinations_mutex);
+  for (const auto& [key, destination] : destinations) all.push_back(destination.get());
+  return all;
+}
+
+// Destinations send what they have, now.
+void Telemetry::Core::Parts::hurry() {
+  for (Destination* d : all_destinations()) static_cast<void>(d->begin_flush());
 }
 
 // The answer of the shutdown that was begun; false where it is not there in time, or is asked for by a thread that the
@@ -1089,7 +1135,8 @@ bool Telemetry::Core::Parts::deliver_and_close(std::chrono::nanoseconds timeout,
   // The rest of the time is for delivering it.
   recover_until = deadline_after(timeout / 2);
   // A callback that does not return takes half of the time, and no more.
-  if (periodic) static_cast<void>(periodic->stop(recover_until));
+  const bool collected = !periodic || periodic->stop(recover_until);
+  if (!collected) collect_recorded("at the end");
   // A span that ends from here on stays in its block, finished, and is delivered after the next start.
   recording.on.store(false, std::memory_order_release);
   {
@@ -1102,7 +1149,7 @@ bool Telemetry::Core::Parts::deliver_and_close(std::chrono::nanoseconds timeout,
     dead_closed = true;
   }
   recorder->set_waiting(false, {});
-  bool good = collector->stop(deadline);
+  bool good = collector->stop(deadline) && collected;
   good = journal->sync(deadline) && good;
   const std::size_t open = recorder->open_records();
   std::vector<Destination*> all;

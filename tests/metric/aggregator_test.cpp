@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <latch>
 #include <limits>
 #include <random>
 #include <set>
@@ -335,6 +337,102 @@ TEST(TemporalityTest, AClockThatJumpsLosesNothing) {
   }
 }
 
+// Floating-point additions depend on their order, and that a thread ends changes it.
+TEST(TemporalityTest, AMonotonicSumDoesNotFallWhenThreadsEnd) {
+  HOLDS("MT-35");
+  for (const Temporality temporality : {Temporality::cumulative, Temporality::delta}) {
+    for (unsigned seed = 0; seed < 20; ++seed) {
+      Numbers numbers(with(temporality));
+      const auto counter = numbers.meter().counter<double>("c");
+      constexpr int kThreads = 8;
+      std::vector<std::unique_ptr<std::latch>> ends;
+      std::latch added(kThreads);
+      std::vector<std::thread> threads;
+      double expected = 0;
+      for (int t = 1; t <= kThreads; ++t) {
+        ends.push_back(std::make_unique<std::latch>(1));
+        threads.emplace_back([&, t, end = ends.back().get()] {
+          counter.add(0.1 * t);
+          added.count_down();
+          end->wait();
+        });
+        expected += 0.1 * t;
+      }
+      added.wait();
+      std::mt19937 random(seed);
+      std::vector<std::size_t> order{0, 1, 2, 3, 4, 5, 6, 7};
+      std::shuffle(order.begin(), order.end(), random);
+      double told = 0;
+      std::uint64_t start = 0;
+      const auto look = [&] {
+        numbers.advance(std::chrono::seconds(1));
+        for (const ReadMetric& metric : numbers.collect()) {
+          const double value = Numbers::real(metric.points.at(0));
+          if (temporality == Temporality::delta) {
+            ASSERT_GE(value, 0);
+            told += value;
+          } else {
+            ASSERT_GE(value, told);
+            told = value;
+            if (start != 0) {
+              ASSERT_EQ(to_ns(metric.points[0].start), start);
+            }
+            start = to_ns(metric.points[0].start);
+          }
+        }
+      };
+      look();
+      for (const std::size_t t : order) {
+        ends[t]->count_down();
+        threads[t].join();
+        look();
+      }
+      EXPECT_NEAR(told, expected, 1e-12);
+    }
+  }
+}
+
+TEST(TemporalityTest, ASumThatHasBecomeInfiniteIsToldOnceAndNoNumberIsMadeOfIt) {
+  HOLDS("MT-74");
+  Numbers numbers(with(Temporality::delta));
+  const auto counter = numbers.meter().counter<double>("c");
+  counter.add(std::numeric_limits<double>::max());
+  counter.add(std::numeric_limits<double>::max());
+  EXPECT_EQ(Numbers::real(numbers.points().at(0)), std::numeric_limits<double>::infinity());
+  counter.add(1);
+  EXPECT_THAT(numbers.collect(), IsEmpty());
+  EXPECT_THAT(numbers.said(), ElementsAre(HasSubstr("the sum of instrument c")));
+}
+
+// What an ended thread has recorded and nobody was told of yet is not what was told before.
+TEST(TemporalityTest, AClockThatIsTurnedBackLosesNothingOfThreadsThatHaveEnded) {
+  HOLDS("MT-45", "MT-47");
+  for (const Temporality temporality : {Temporality::cumulative, Temporality::delta}) {
+    Numbers numbers(with(temporality));
+    const auto sizes = numbers.meter().histogram("h", {.unit = "By"});
+    const auto times = numbers.meter().histogram("d", {.unit = "s"});
+    const auto counter = numbers.meter().counter("c");
+    const auto work = [&] {
+      std::thread([&] {
+        for (int i = 0; i < 5; ++i) {
+          sizes.record(1);
+          times.record(1);
+          counter.add(1);
+        }
+      }).join();
+    };
+    work();
+    numbers.advance(std::chrono::seconds(10));
+    (void)numbers.collect();
+    work();
+    numbers.advance(-std::chrono::seconds(20));
+    const auto all = numbers.collect();
+    EXPECT_EQ(Numbers::named(all, "h").points.at(0).count, 5u);
+    EXPECT_EQ(Numbers::named(all, "d").points.at(0).count, 5u);
+    EXPECT_EQ(Numbers::whole(Numbers::named(all, "c").points.at(0)), 5);
+  }
+}
+
 // ---- observables
 
 TEST(ObservableTest, CallbacksAreCalledOnceForEachCollection) {
@@ -360,9 +458,10 @@ TEST(ObservableTest, CallbacksAreCalledOnceForEachCollection) {
 }
 
 TEST(ObservableTest, TotalsBecomeDeltasAndAFallBeginsAnew) {
-  HOLDS("MT-43", "MT-75");
+  HOLDS("MT-43", "MT-46", "MT-75");
   for (const Temporality temporality : {Temporality::delta, Temporality::cumulative}) {
     Numbers numbers(with(temporality));
+    const std::uint64_t begin = numbers.now();
     double total = 0;
     numbers.meter().observable_counter<double>("t", {}, [&](const Observer<double>& o) { o.observe(total); });
     std::vector<double> told;
@@ -374,8 +473,10 @@ TEST(ObservableTest, TotalsBecomeDeltasAndAFallBeginsAnew) {
       told.push_back(Numbers::real(all.at(0).points.at(0)));
       starts.push_back(to_ns(all[0].points[0].start));
     }
+    EXPECT_EQ(starts[0], begin);
     if (temporality == Temporality::delta) {
       EXPECT_THAT(told, ElementsAre(10, 5, 0, 4, 2));
+      for (std::size_t i = 1; i < starts.size(); ++i) EXPECT_EQ(starts[i], begin + i * 1'000'000'000) << "the collection before";
     } else {
       EXPECT_THAT(told, ElementsAre(10, 15, 15, 4, 6));
       EXPECT_EQ(starts[0], starts[2]);
@@ -423,6 +524,50 @@ TEST(ObservableTest, ARegistrationCanEndWhileItsCallbackRuns) {
   numbers.collect();
   numbers.collect();
 }
+
+// What is recorded can be told while a callback hangs: by whoever can wait no longer.
+TEST(ObservableTest, WhileACallbackHangsWhatIsRecordedCanBeTold) {
+  HOLDS("MT-61");
+  for (const Temporality temporality : {Temporality::delta, Temporality::cumulative}) {
+    Numbers numbers(with(temporality));
+    const auto counter = numbers.meter().counter("c");
+    std::latch in(1);
+    std::latch go(1);
+    bool hangs = false;
+    numbers.meter().observable_counter("total", {}, [&](const auto& o) {
+      if (hangs) {
+        in.count_down();
+        go.wait();
+      }
+      o.observe(hangs ? 9 : 4);
+    });
+    counter.add(1);
+    numbers.advance(std::chrono::seconds(1));
+    (void)numbers.collect();
+    EXPECT_EQ(numbers.aggregator().in_callback(), "");
+    const std::uint64_t first = numbers.now();
+    hangs = true;
+    counter.add(2);
+    numbers.advance(std::chrono::seconds(1));
+    std::vector<ReadMetric> late;
+    std::thread hanging([&] { late = numbers.collect(); });
+    in.wait();
+    EXPECT_EQ(numbers.aggregator().in_callback(), "total of meter test");
+    const auto all = numbers.collect_recorded();
+    ASSERT_EQ(all.size(), 1u);
+    EXPECT_EQ(Numbers::whole(all[0].points.at(0)), temporality == Temporality::delta ? 2 : 3);
+    numbers.advance(std::chrono::seconds(1));
+    go.count_down();
+    hanging.join();
+    const ReadMetric& total = Numbers::named(late, "total");
+    EXPECT_EQ(Numbers::whole(total.points.at(0)), temporality == Temporality::delta ? 5 : 9);
+    if (temporality == Temporality::delta) {
+      EXPECT_EQ(to_ns(total.points[0].start), first) << "since it was told last";
+    }
+    EXPECT_EQ(late.size(), temporality == Temporality::delta ? 1u : 2u);
+  }
+}
+
 
 // ---- views
 
@@ -485,6 +630,26 @@ TEST(ViewTest, RenamesKeepsKeysAndSetsBuckets) {
   EXPECT_EQ(all[0].points[0].attributes.size(), 1u);
   EXPECT_THAT(all[0].points[0].counts, ElementsAre(1, 0, 1));
 }
+
+TEST(ViewTest, BoundariesAloneAskForExplicitBuckets) {
+  HOLDS("MT-30");
+  Numbers numbers(with(View{.select = {.name = "*"}, .boundaries = {0.1, 1, 10}}));
+  numbers.meter().histogram("duration", {.unit = "s"}).record(0.5);
+  numbers.meter().histogram("advised", {.unit = "s", .boundaries = {1, 2}}).record(0.5);
+  const auto all = numbers.collect();
+  for (const ReadMetric& metric : all) {
+    EXPECT_EQ(metric.kind, Kind::histogram) << metric.name;
+    EXPECT_EQ(metric.points.at(0).bounds, (std::vector<double>{0.1, 1, 10})) << metric.name;
+  }
+}
+
+TEST(ViewTest, ExplicitBucketsWithoutBoundariesAreTheDefaultOnesWhateverTheAdvice) {
+  HOLDS("MT-19");
+  Numbers numbers(with(View{.select = {.name = "*"}, .aggregation = Aggregation::explicit_histogram}));
+  numbers.meter().histogram("advised", {.unit = "s", .boundaries = {1, 2}}).record(0.5);
+  EXPECT_EQ(numbers.points().at(0).bounds.size(), 15u);
+}
+
 
 TEST(ViewTest, TwoViewsAreTwoStreams) {
   HOLDS("MT-28");
@@ -581,6 +746,38 @@ TEST(CardinalityTest, OfWhatIsObservedTheFirstStayAndThoseThatAreNoMoreMakeRoom)
   (void)values();
   EXPECT_THAT(values(), Contains(10));
 }
+
+// A series that is not observed once, and comes back.
+TEST(CardinalityTest, ATotalThatIsNotObservedOnceIsNotToldTwice) {
+  HOLDS("MT-51");
+  MetricConfig config = with(Temporality::delta);
+  config.cardinality_limit = 2;
+  Numbers numbers(config);
+  std::map<std::string, std::int64_t> totals;
+  numbers.meter().observable_counter("t", {}, [&](const Observer<std::int64_t>& o) {
+    for (const auto& [name, total] : totals) o.observe(total, {{"name", name}});
+  });
+  std::int64_t told = 0;
+  const auto look = [&](std::map<std::string, std::int64_t> now) {
+    totals = std::move(now);
+    numbers.advance(std::chrono::seconds(1));
+    for (const ReadMetric& metric : numbers.collect()) {
+      for (const ReadPoint& p : metric.points) told += Numbers::whole(p);
+    }
+  };
+  look({{"a", 100}, {"b", 10}});
+  EXPECT_EQ(told, 110);
+  look({{"b", 10}});
+  look({{"a", 110}, {"b", 10}});
+  EXPECT_EQ(told, 120);
+  // The others are one series.
+  look({{"a", 110}, {"b", 10}, {"c", 50}, {"d", 100}});
+  EXPECT_EQ(told, 270);
+  look({{"a", 110}, {"b", 10}, {"c", 50}});
+  look({{"a", 110}, {"b", 10}, {"c", 50}, {"d", 105}});
+  EXPECT_EQ(told, 275);
+}
+
 
 // ---- exemplars
 
@@ -712,6 +909,33 @@ TEST(InstrumentTest, AdviceThatMakesNoSenseIsLeftOutAndTheFirstCounts) {
   EXPECT_EQ(Numbers::named(all, "bad").points.at(0).bounds.size(), 15u);
   EXPECT_EQ(Numbers::named(all, "h").points.at(0).bounds, std::vector<double>{1});
 }
+
+TEST(InstrumentTest, OnlyWhatIsNewGetsANumber) {
+  Numbers numbers;
+  for (int i = 0; i < 1000; ++i) {
+    numbers.meter().counter("y", {.unit = "1", .description = "Ys"}).bind({{"a", 1}, {"b", std::uint64_t{1} << 63}}).add(1);
+  }
+  EXPECT_EQ(numbers.recording().next_instrument.load(), 1u);
+  EXPECT_EQ(numbers.recording().next_bound.load(), 1u);
+  EXPECT_EQ(Numbers::whole(numbers.points().at(0)), 1000);
+}
+
+TEST(InstrumentTest, ANameThatIsNoUtf8IsTheSameInstrumentEachTime) {
+  HOLDS("MT-05");
+  Numbers numbers;
+  for (int i = 0; i < 3; ++i) numbers.meter().counter("n\xff", {.unit = "u\xff", .description = "d\xff"}).add(1);
+  EXPECT_EQ(numbers.said().size(), 1u);
+  EXPECT_EQ(Numbers::whole(numbers.points().at(0)), 3);
+}
+
+TEST(InstrumentTest, WhatIsRefusedIsSaidOfEachThatHasTheName) {
+  Numbers numbers;
+  numbers.meter().counter("errors", {.unit = "a"}).add(-1);
+  numbers.meter().counter("errors", {.unit = "b"}).add(-1);
+  numbers.meter().counter("errors", {.unit = "b"}).add(-1);
+  EXPECT_EQ(std::ranges::count_if(numbers.said(), [](const std::string& text) { return text.find("less than zero") != text.npos; }), 2);
+}
+
 
 TEST(InstrumentTest, WithoutATelemetryNothingHappens) {
   HOLDS("MT-22");
@@ -852,6 +1076,27 @@ TEST(WriteTest, ALargeStreamIsCutBetweenDataPoints) {
     points += metric.points.size();
   }
   EXPECT_EQ(points, 5000u);
+}
+
+// A record may have 256 KiB: a large data point must not take small ones with it that would have had room.
+TEST(WriteTest, ALargeDataPointHasAPieceOfItsOwn) {
+  Numbers numbers;
+  const auto counter = numbers.meter().counter("c");
+  const std::string large(200 * 1024, 'x');
+  for (int i = 0; i < 600; ++i) counter.add(1, {{"some.attribute", std::string(60, 's')}, {"i", i}});
+  counter.add(1, {{"large", large}});
+  counter.add(1, {{"small", 1}});
+  std::size_t points = 0;
+  for (const std::string& piece : numbers.pieces()) {
+    const ReadMetric metric = otlp::read_metric(piece);
+    points += metric.points.size();
+    if (piece.size() > large.size()) {
+      EXPECT_EQ(metric.points.size(), 1u);
+    } else {
+      EXPECT_LE(piece.size(), 65u * 1024);
+    }
+  }
+  EXPECT_EQ(points, 602u);
 }
 
 }  // namespace

@@ -28,6 +28,7 @@ class Numbers {
 
   Meter meter() { return Meter(&state_); }
   metric::Aggregator& aggregator() { return *aggregator_; }
+  const detail::Recording& recording() const { return recording_; }
   const std::vector<std::string>& said() const { return said_; }
   void advance(std::chrono::nanoseconds by) { now_.fetch_add(static_cast<std::uint64_t>(by.count())); }
   std::uint64_t now() const { return now_.load(); }
@@ -37,6 +38,13 @@ class Numbers {
     std::vector<std::string> all;
     aggregator_->collect([this](const auto& each) { each(state_); },
                          [&](std::uint16_t, std::string_view body) { all.emplace_back(body); });
+    return all;
+  }
+  // Those of a collection that calls no callback.
+  std::vector<ReadMetric> collect_recorded() {
+    std::vector<ReadMetric> all;
+    aggregator_->collect_recorded([this](const auto& each) { each(state_); },
+                                  [&](std::uint16_t, std::string_view body) { all.push_back(otlp::read_metric(body)); });
     return all;
   }
   // Decoded; those of one name and kind that follow one another are put together.

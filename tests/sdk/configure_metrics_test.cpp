@@ -16,6 +16,7 @@ namespace waymark {
 namespace {
 
 using ::testing::Contains;
+using ::testing::ElementsAre;
 using testing::require;
 
 class ConfigureMetricsTest : public testing::InAProcess {
@@ -84,6 +85,31 @@ TEST_F(ConfigureMetricsTest, AnotherDestinationIsFineAndAnotherCollectionIsRefus
   EXPECT_THAT(names("two.jsonl"), Contains("tasks"));
 }
 
+// A header is renewed by the same call again; of the collection it says the same, or nothing.
+TEST_F(ConfigureMetricsTest, TheSameCallTwiceIsFineAndWhatIsNotSaidAgainStays) {
+  const std::string one = file("one.jsonl");
+  const std::string two = file("two.jsonl");
+  IN_A_PROCESS({
+    const MetricsOptions options{.service = "counting",
+                                 .endpoint = one,
+                                 .interval = std::chrono::hours(1),
+                                 .views = {View{.select = {.name = "tasks"}, .name = "renamed"}},
+                                 .process = false,
+                                 .sdk = false};
+    configure_otel_metrics(options);
+    configure_otel_metrics(options);
+    setenv("OTEL_METRIC_EXPORT_INTERVAL", "1000", 1);
+    configure_otel_metrics({.service = "counting", .endpoint = two});
+    testing::code_of([&] { configure_otel_metrics({.service = "counting", .endpoint = two, .process = true}); },
+                     "the same for all destinations");
+    testing::code_of([&] { configure_otel_metrics({.service = "counting", .endpoint = two, .views = {View{.select = {.name = "x"}}}}); },
+                     "the same for all destinations");
+    meter("program").counter("tasks").add(1);
+  });
+  EXPECT_THAT(names("one.jsonl"), ElementsAre("renamed"));
+  EXPECT_THAT(names("two.jsonl"), ElementsAre("renamed"));
+}
+
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 // GCC 12's sanitizers do not survive a fork beside other threads.
 TEST_F(ConfigureMetricsTest, AChildOfForkCountsFromZeroAndItsParentGoesOn) {
@@ -120,17 +146,20 @@ TEST_F(ConfigureMetricsTest, AChildOfForkCountsFromZeroAndItsParentGoesOn) {
   }
   ASSERT_EQ(by_process.size(), 2u);
   std::set<std::int64_t> plain;
+  std::map<std::int64_t, Timestamp> starts;  // of the value
   std::set<std::int64_t> bound;
   std::set<std::uint64_t> sizes;
   for (auto& [pid, metrics] : by_process) {
     for (const ReadPoint& point : metrics.at("tasks").points) {
       (point.attributes.empty() ? plain : bound).insert(std::get<std::int64_t>(point.value));
+      starts[std::get<std::int64_t>(point.value)] = point.start;
     }
     sizes.insert(metrics.at("sizes").points.at(0).count);
     EXPECT_EQ(std::get<std::int64_t>(metrics.at("pid").points.at(0).value), pid);
     EXPECT_TRUE(metrics.contains("process.cpu.time"));
   }
   EXPECT_EQ(plain, (std::set<std::int64_t>{2, 108}));
+  EXPECT_GT(starts[2], starts[108]) << "a new start says that it counts anew";
   EXPECT_EQ(bound, (std::set<std::int64_t>{20, 30}));
   EXPECT_EQ(sizes, (std::set<std::uint64_t>{1, 3}));
 }

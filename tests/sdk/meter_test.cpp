@@ -2,13 +2,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <latch>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 #include <thread>
 
@@ -261,6 +264,38 @@ TEST(MeterTest, ALargeCollectionGoesThroughASmallRecorder) {
   EXPECT_EQ(counts(measured.telemetry(), Signal::metrics).dropped, 0u);
 }
 
+// More threads than there are rings: the collection's is one that others write too.
+TEST(MeterTest, ACollectionMayShareItsRingWithWhoeverRecords) {
+  Measured measured({}, [](Config& c) {
+    c.recorder.max_bytes = 1 << 20;
+    c.recorder.ring_bytes = 128 * 1024;
+  });
+  Telemetry& telemetry = measured.telemetry();
+  const auto counter = measured.meter().counter("c");
+  constexpr int kThreads = 24;
+  std::latch lanes_lent(kThreads);
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&] {
+      { auto span = telemetry.tracer("t").span("s"); }
+      lanes_lent.count_down();
+      while (!stop) {
+        auto span = telemetry.tracer("t").span("s");
+        counter.add(1);
+      }
+    });
+  }
+  lanes_lent.wait();
+  for (int i = 0; i < 20; ++i) static_cast<void>(telemetry.force_flush(seconds(5)));
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  static_cast<void>(telemetry.force_flush(kLong));
+  const Counts c = counts(telemetry, Signal::metrics);
+  EXPECT_GE(c.delivered, 1u);
+  EXPECT_EQ(c.offered, c.delivered + c.dropped);
+}
+
 TEST(MeterTest, ACallbackMayUseTheTelemetryAndAHookDoesNotSeeMetrics) {
   std::atomic<int> hooked{0};
   std::atomic<bool> first{true};
@@ -282,6 +317,52 @@ TEST(MeterTest, ACallbackMayUseTheTelemetryAndAHookDoesNotSeeMetrics) {
   });
   EXPECT_EQ(measured.told().at("spans")["gauge"]["dataPoints"][0]["asInt"], "1");
   EXPECT_EQ(hooked, 2);
+}
+
+// Nothing but what it would have observed is held up, and whose it is is said.
+TEST(MeterTest, ACallbackThatHangsHoldsUpNothingElse) {
+  HOLDS("MT-66", "MT-68");
+  std::latch go(1);
+  std::latch again(1);
+  std::atomic<int> calls{0};
+  std::mutex mutex;
+  std::vector<std::string> said;
+  Measured measured({}, [&](Config& config) {
+    config.error_handler = [&](DiagnosticLevel, std::string_view message) {
+      const std::scoped_lock lock(mutex);
+      said.emplace_back(message);
+    };
+  });
+  // Also where the test ends early.
+  struct LetGo {
+    std::latch& latch;
+    ~LetGo() {
+      if (!latch.try_wait()) latch.count_down();
+    }
+  };
+  const LetGo let_go{go};
+  const auto counter = measured.meter().counter("c");
+  counter.add(3);
+  measured.meter().observable_gauge("hung", {}, [&](const Observer<double>&) {
+    if (calls++ == 0) go.wait();
+    else again.count_down();
+  });
+  { auto span = measured.telemetry().tracer("t").span("work"); }
+  EXPECT_FALSE(measured.telemetry().force_flush(seconds(4)));
+  EXPECT_EQ(measured.memory().spans().size(), 1u);
+  EXPECT_EQ(Measured::official(measured.memory()).at("c")["sum"]["dataPoints"][0]["asInt"], "3");
+  {
+    const std::scoped_lock lock(mutex);
+    EXPECT_THAT(said, Contains(HasSubstr("the callback of instrument hung of meter test has not returned")));
+  }
+  counter.add(1);
+  measured.memory().clear();
+  EXPECT_FALSE(measured.telemetry().shutdown(seconds(4))) << "what is observed was not sent";
+  EXPECT_EQ(Measured::official(measured.memory()).at("c")["sum"]["dataPoints"][0]["asInt"], "4");
+  EXPECT_EQ(counts(measured.telemetry(), Signal::metrics).dropped, 0u);
+  go.count_down();
+  again.wait();
+  EXPECT_GE(counts(measured.telemetry(), Signal::metrics).dropped, 1u) << "what comes too late is counted";
 }
 
 TEST(MeterTest, ExemplarsNameTheSpanOfTheMeasurement) {
@@ -425,6 +506,58 @@ TEST(SelfMetricsTest, AgreeWithStatsAndTheAccountsAddUp) {
   EXPECT_TRUE(told.contains("otel.sdk.metric_reader.collection.duration"));
 }
 
+// A backend that is down, and a journal that is too small for what waits for it.
+TEST(SelfMetricsTest, AgreeWithStatsWhereRecordsWaitAndAreDropped) {
+  HOLDS("SO-01", "SO-06");
+  MetricConfig config;
+  config.sdk = true;
+  Measured measured(config, [](Config& c) {
+    c.recorder.max_bytes = 1 << 20;
+    c.recorder.ring_bytes = 512 * 1024;
+    c.journal.segment_bytes = 1 << 20;
+    c.journal.max_bytes = c.journal.memory_bytes = 2 << 20;
+    DestinationConfig down;
+    down.name = "down";
+    down.signal = Signal::traces;
+    down.output = Output::callback;
+    down.retry.initial = down.retry.maximum = std::chrono::hours(1);
+    down.deliver = [](Signal, std::string_view) { return DeliveryResult{.outcome = Outcome::retry}; };
+    c.destinations.push_back(down);
+  });
+  Telemetry& telemetry = measured.telemetry();
+  const Tracer tracer = telemetry.tracer("t");
+  const std::string text(1000, 'x');
+  for (int i = 0; i < 8000; ++i) auto span = tracer.span("s", {{"text", text}});
+  // Seen by the same collection that tells it.
+  Stats seen;
+  const auto looking = measured.meter().observable_gauge("look").add_callback([&](const Observer<double>&) { seen = telemetry.stats(); });
+  EXPECT_FALSE(telemetry.force_flush(seconds(2)));
+  measured.memory().clear();
+  EXPECT_FALSE(telemetry.force_flush(seconds(2)));
+  auto told = Measured::official(measured.memory());
+  const auto& records = told.at("waymark.destination.records");
+  bool metrics = false;
+  for (const DestinationStats& d : seen.destinations) {
+    const auto count = [&](const char* outcome) {
+      return whole(records, {{"waymark.destination", d.name}, {"waymark.signal", std::string(signal_name(d.signal))}, {"waymark.outcome", outcome}});
+    };
+    EXPECT_EQ(count("offered"), d.counts.offered) << d.name;
+    EXPECT_EQ(count("delivered"), d.counts.delivered) << d.name;
+    EXPECT_EQ(count("rejected"), d.counts.rejected) << d.name;
+    EXPECT_EQ(count("dropped"), d.counts.dropped) << d.name;
+    EXPECT_EQ(count("filtered"), d.counts.filtered) << d.name;
+    EXPECT_EQ(count("pending"), d.counts.pending) << d.name;
+    metrics = metrics || (d.signal == Signal::metrics && d.counts.delivered > 0);
+    if (d.name != "down") continue;
+    EXPECT_GT(d.counts.dropped, 0u);
+    EXPECT_GT(d.counts.pending, 0u);
+    EXPECT_EQ(whole(told["otel.sdk.processor.span.processed"],
+                    {{"otel.component.name", "batching_span_processor/1"}, {"error.type", "queue_full"}}), d.counts.dropped);
+    EXPECT_EQ(whole(told["otel.sdk.processor.span.queue.size"], {{"otel.component.name", "batching_span_processor/1"}}), d.counts.pending);
+  }
+  EXPECT_TRUE(metrics);
+}
+
 TEST(SelfMetricsTest, ABatchIsTimedOnceFromItsFirstTryToItsEnd) {
   HOLDS("SO-09", "SO-10");
   MetricConfig config;
@@ -441,7 +574,6 @@ TEST(SelfMetricsTest, ABatchIsTimedOnceFromItsFirstTryToItsEnd) {
     };
     c.destinations.push_back(d);
   });
-  (void)measured.told();  // destinations have their numbers from the first collection on
   measured.telemetry().logger("l").info("x");
   ASSERT_TRUE(measured.telemetry().force_flush(kLong));
   auto told = measured.told();
@@ -496,12 +628,25 @@ TEST(MeterTest, MetersAreNamespacesOfTheirOwn) {
 }
 
 // docs/metrics.md has every name and unit of the process's and Waymark's own metrics, and warns of what must be known.
+// Of the page, and what was told. Errors need not have happened.
+struct Row {
+  std::string unit;
+  std::set<std::string> keys;
+  friend bool operator==(const Row& documented, const Row& told) {
+    std::set<std::string> always = documented.keys;
+    always.erase("error.type");
+    return documented.unit == told.unit && std::ranges::includes(documented.keys, told.keys) &&
+           std::ranges::includes(told.keys, always);
+  }
+};
+void PrintTo(const Row& row, std::ostream* out) { *out << row.unit << ' ' << ::testing::PrintToString(row.keys); }
+
 TEST(MetricsPageTest, HasEveryNameAndTheWarnings) {
   HOLDS("MT-13", "MT-59");
   std::ifstream file(WAYMARK_SOURCE_DIR "/docs/metrics.md");
   const std::string page{std::istreambuf_iterator<char>(file), {}};
   const auto documented = [&](const std::string& heading) {
-    std::map<std::string, std::string> found;
+    std::map<std::string, Row> found;
     const std::size_t begin = page.find("\n## " + heading + "\n");
     EXPECT_NE(begin, std::string::npos) << heading;
     std::istringstream section(page.substr(begin + 1, page.find("\n## ", begin + 4) - begin));
@@ -510,20 +655,37 @@ TEST(MetricsPageTest, HasEveryNameAndTheWarnings) {
       if (name != 0) continue;
       const std::size_t name_end = line.find('`', 3);
       const std::size_t unit = line.find('`', name_end + 1) + 1;
-      found[line.substr(3, name_end - 3)] = line.substr(unit, line.find('`', unit) - unit);
+      Row& row = found[line.substr(3, name_end - 3)];
+      const std::size_t unit_end = line.find('`', unit);
+      row.unit = line.substr(unit, unit_end - unit);
+      const std::size_t keys = line.find('|', unit_end) + 1;
+      std::string cell = line.substr(keys, line.find('|', keys) - keys);
+      if (cell.find("component") != cell.npos) row.keys = {"otel.component.name", "otel.component.type"};
+      cell = cell.substr(0, cell.find("`: "));  // values of the last key
+      for (std::size_t at = cell.find('`'); at != cell.npos; at = cell.find('`', at + 1)) {
+        const std::size_t end = std::min(cell.find('`', at + 1), cell.size());
+        row.keys.insert(cell.substr(at + 1, end - at - 1));
+        at = end;
+        if (at >= cell.size()) break;
+      }
     }
     return found;
   };
   MetricConfig config;
   config.process = config.sdk = true;
   Measured measured(config);
-  (void)measured.told();
   measured.telemetry().logger("l").info("x");
   ASSERT_TRUE(measured.telemetry().force_flush(kLong));
   measured.memory().clear();
   ASSERT_TRUE(measured.telemetry().force_flush(kLong));
-  std::map<std::string, std::map<std::string, std::string>> told;
-  for (const ReadMetric& metric : measured.memory().metrics()) told[metric.scope.name][metric.name] = metric.unit;
+  std::map<std::string, std::map<std::string, Row>> told;
+  for (const ReadMetric& metric : measured.memory().metrics()) {
+    Row& row = told[metric.scope.name][metric.name];
+    row.unit = metric.unit;
+    for (const ReadPoint& point : metric.points) {
+      for (const auto& [key, value] : point.attributes) row.keys.insert(key);
+    }
+  }
   EXPECT_EQ(documented("The process's"), told["waymark.process"]);
   EXPECT_EQ(documented("Waymark's own"), told["waymark.sdk"]);
   const auto says = [&](const char* words) { EXPECT_NE(page.find(words), std::string::npos) << words; };

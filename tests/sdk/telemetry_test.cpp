@@ -15,6 +15,7 @@
 #include <optional>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "support/holds.h"
 #include "support/sanitized.h"
@@ -1001,6 +1002,45 @@ TEST_F(TelemetryTest, ALosslessDestinationGetsEverythingHoweverSlowItIs) {
   const Counts counts = counts_of(telemetry, Signal::logs);
   EXPECT_EQ(counts.delivered, kRecords);
   EXPECT_EQ(counts.dropped, 0u);
+  EXPECT_TRUE(adds_up(counts));
+}
+
+// Its backoff would keep a destination from reading, and what it does not read has no room behind it.
+TEST_F(TelemetryTest, AFlushOfAFullJournalHurriesADestinationThatWaitsByItself) {
+  std::atomic<bool> up{false};
+  std::atomic<bool> tried{false};
+  Config c = config();
+  c.recorder.max_bytes = 1 << 20;
+  c.recorder.ring_bytes = 512 * 1024;
+  c.journal.segment_bytes = 1 << 20;
+  c.journal.max_bytes = c.journal.memory_bytes = 2 << 20;
+  c.journal.block_timeout = milliseconds(50);
+  for (DestinationConfig& d : c.destinations) {
+    d.lossy = false;
+    d.retry.initial = d.retry.maximum = std::chrono::hours(1);
+    d.deliver = [&, inner = d.deliver](Signal signal, std::string_view request) {
+      if (up) return inner(signal, request);
+      tried = true;
+      tried.notify_all();
+      return DeliveryResult{.outcome = Outcome::retry};
+    };
+  }
+  Telemetry telemetry(c);
+  const Logger logger = telemetry.logger("t");
+  const std::string text(1000, 'x');
+  // Full is what lets nobody in, however long it is given.
+  constexpr std::uint64_t kRound = 20;
+  std::uint64_t refused = 0;
+  std::uint64_t before = 0;
+  do {
+    for (std::uint64_t i = 0; i < kRound; ++i) logger.info(text);
+    before = std::exchange(refused, counts_of(telemetry, Signal::logs).dropped);
+  } while (refused - before < kRound);
+  tried.wait(false);
+  up = true;
+  EXPECT_TRUE(telemetry.force_flush(seconds(30)));
+  const Counts counts = counts_of(telemetry, Signal::logs);
+  EXPECT_EQ(counts.pending, 0u);
   EXPECT_TRUE(adds_up(counts));
 }
 

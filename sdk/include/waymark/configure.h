@@ -75,8 +75,8 @@ struct MetricsOptions {
   std::optional<Aggregation> histograms = {};   // else OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION, else by unit
   std::optional<ExemplarFilter> exemplar_filter = {};  // else OTEL_METRICS_EXEMPLAR_FILTER, else trace_based
   std::vector<View> views = {};
-  bool process = true;           // the process's own numbers (process.*)
-  bool sdk = true;               // Waymark's own (otel.sdk.*, waymark.*)
+  std::optional<bool> process = {};       // the process's own numbers (process.*); else true
+  std::optional<bool> sdk = {};           // Waymark's own (otel.sdk.*, waymark.*); else true
   std::string name = {};
   bool lossy = true;
   std::string state_directory = {};

@@ -900,8 +900,7 @@ ConfigFile parse_config_file(std::string_view text, const std::string& file, Env
   const Resource own = out.resource;
   out.config = resolve_file_base(std::move(out.config), own, environment);
   out.given = given_of(out.config, own);
-  const MetricConfig& file_says = out.config.metrics;
-  out.config.metrics = resolve_metrics({.process = file_says.process, .sdk = file_says.sdk}, file_says, environment);
+  out.config.metrics = resolve_metrics({}, out.config.metrics, environment);
   out.directory_detected =
       !out.state_directory && !environment.text("WAYMARK_STATE_DIR") && out.given.find("service.name") == nullptr;
   for (const auto& [key, value] : own.attributes()) {

@@ -441,7 +441,10 @@ DestinationConfig resolve_destination(const MetricsOptions& options, Environment
   return otlp_destination(kMetrics, options, environment);
 }
 
-MetricConfig resolve_metrics(const MetricsOptions& options, MetricConfig below, Environment& environment) {
+MetricConfig resolve_metrics(const MetricsOptions& options, std::optional<MetricConfig> said, Environment& environment) {
+  MetricConfig below;
+  below.process = below.sdk = true;
+  if (said) below = *std::move(said);
   if (options.interval) {
     if (*options.interval < std::chrono::milliseconds(1) || *options.interval > kYear) {
       throw Error(ErrorCode::invalid_duration, "interval: " + std::to_string(options.interval->count()) +
@@ -470,9 +473,9 @@ MetricConfig resolve_metrics(const MetricsOptions& options, MetricConfig below, 
                  environment.choice({"OTEL_METRICS_EXEMPLAR_FILTER"}, {"trace_based", "always_on", "always_off"})) {
     below.exemplar_filter = static_cast<ExemplarFilter>(*filter);
   }
-  below.views.insert(below.views.end(), options.views.begin(), options.views.end());
-  below.process = options.process;
-  below.sdk = options.sdk;
+  if (!options.views.empty()) below.views = options.views;
+  below.process = options.process.value_or(below.process);
+  below.sdk = options.sdk.value_or(below.sdk);
   return below;
 }
 

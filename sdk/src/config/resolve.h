@@ -30,8 +30,8 @@ namespace waymark::config {
 [[nodiscard]] DestinationConfig resolve_destination(const MetricsOptions& options, Environment& environment);
 [[nodiscard]] DestinationConfig resolve_destination(const ConsoleOptions& options, Environment& environment);
 
-// How metrics are collected: the options, then the environment, then `below`.
-[[nodiscard]] MetricConfig resolve_metrics(const MetricsOptions& options, MetricConfig below, Environment& environment);
+// How metrics are collected: the options, then the environment, then what was said before; null: nothing.
+[[nodiscard]] MetricConfig resolve_metrics(const MetricsOptions& options, std::optional<MetricConfig> said, Environment& environment);
 
 // The batches that Preset::s2 asks for, where nobody asks for others.
 void use_s2_batches(DestinationConfig& destination);

@@ -1,12 +1,11 @@
 #include "export/destination.h"
 
-#include <signal.h>
-
 #include <algorithm>
 #include <exception>
 #include <optional>
 #include <unordered_map>
 
+#include "base/quiet_thread.h"
 #include "base/thread.h"
 #include "journal/fault.h"
 #include "otlp/reader.h"
@@ -93,23 +92,6 @@ class SpanFilter {
   AnyMap resource_;
   std::unordered_map<std::uint16_t, ReadScope> scopes_;
 };
-
-// The thread of a library takes none of the program's signals, and none for a write to a closed pipe or a full disk.
-template <class F>
-std::thread quiet_thread(F body) {
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  try {
-    std::thread thread(std::move(body));
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    return thread;
-  } catch (...) {
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    throw;
-  }
-}
 
 void add(Counts& sum, const Counts& more) noexcept {
   sum.offered += more.offered;

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <thread>
 
+#include "base/quiet_thread.h"
 #include "journal/fault.h"
 
 namespace waymark::journal {
@@ -24,7 +25,7 @@ constexpr auto kStamp = std::chrono::milliseconds(100);
 Collector::Collector(Recorder& recorder, Journal& journal, Hook& hook, const Clock& clock,
                      std::function<void(const Journaled&)> journaled)
     : recorder_(recorder), journal_(journal), hook_(hook), clock_(clock), journaled_(std::move(journaled)) {
-  thread_ = std::thread([this] { run(); });
+  thread_ = quiet_thread([this] { run(); });
 }
 
 Collector::~Collector() { stop(deadline_after({})); }
@@ -158,14 +159,20 @@ bool Collector::drain_once(Deadline deadline) {
 }
 
 // A journal that is full of what a lossless destination has not got yet has room again as that one goes on.
-bool Collector::flush(Deadline deadline) {
+bool Collector::flush(Deadline deadline, const std::function<void()>& no_room) {
   constexpr std::chrono::milliseconds kBetweenTries{5};
-  while (!drain_once(deadline)) {
+  for (bool told = !no_room; !drain_once(deadline);) {
     const Deadline now = std::chrono::steady_clock::now();
     if (now >= deadline) return false;
+    if (!std::exchange(told, true)) no_room();
     std::this_thread::sleep_until(std::min(deadline, now + kBetweenTries));
   }
   return true;
+}
+
+bool Collector::blocked() {
+  const std::scoped_lock lock(mutex_);
+  return blocked_;
 }
 
 bool Collector::stop(Deadline deadline) {

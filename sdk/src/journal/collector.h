@@ -24,8 +24,11 @@ class Collector {
             std::function<void(const Journaled&)> journaled);
   ~Collector();
 
-  // Everything published before the call is in the journal. False: not within the deadline.
-  bool flush(Deadline deadline);
+  // Everything published before the call is in the journal. False: not within the deadline. `no_room` is called once where
+  // the journal is full.
+  bool flush(Deadline deadline, const std::function<void()>& no_room = {});
+  // Whether something waits for room in the journal.
+  [[nodiscard]] bool blocked();
   // Drains once more until the deadline, then ends the thread.
   bool stop(Deadline deadline);
 

@@ -11,6 +11,7 @@
 #include <numeric>
 #include <utility>
 
+#include "base/quiet_thread.h"
 #include "base/thread.h"
 #include "journal/checksum.h"
 #include "journal/fault.h"
@@ -241,7 +242,7 @@ Journal::Journal(Home home, JournalConfig config, Diagnostics& diagnostics, std:
     retry_wait_ = kFirstRetry;
     retry_at_ = std::chrono::steady_clock::now() + retry_wait_;
   }
-  thread_ = std::thread([this] { run(); });
+  thread_ = quiet_thread([this] { run(); });
 }
 
 Journal::Journal(Found, Home home, JournalConfig config, Diagnostics& diagnostics)

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <unordered_set>
 
+#include "base/quiet_thread.h"
 #include "base/thread.h"
 #include "journal/checksum.h"
 #include "journal/crash.h"
@@ -921,7 +922,7 @@ SiblingWatch::SiblingWatch(std::string state_directory, std::function<void()> di
     return;
   }
   watch_homes();
-  thread_ = std::thread([this] { run(); });
+  thread_ = quiet_thread([this] { run(); });
 }
 
 SiblingWatch::~SiblingWatch() {

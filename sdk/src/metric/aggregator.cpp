@@ -125,7 +125,7 @@ std::uint64_t next_id() {
 
 // A clock that is turned back by more than this begins all series anew; by less, a collection's time stands still.
 constexpr std::uint64_t kTurnedBack = 1'000'000'000;
-// A Metric message is cut behind the data point that reaches this.
+// A Metric message has no more than this, or one data point.
 constexpr std::size_t kPieceBytes = 64 * 1024;
 
 constexpr double kBounds[] = {0, 5, 10, 25, 50, 75, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10000};
@@ -233,7 +233,8 @@ static std::uint64_t bits_of(T value) noexcept {
 Aggregator::Aggregator(MetricConfig config, const Clock& clock, Diagnostics& diagnostics)
     : config_(std::move(config)), clock_(clock), diagnostics_(diagnostics), id_(next_id()),
       membarrier_(syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0),
-      common_(std::make_unique<ThreadCells>()), last_ns_(clock.now()), last_steady_(std::chrono::steady_clock::now()) {
+      common_(std::make_unique<ThreadCells>()), last_ns_(clock.now()), last_observed_ns_(last_ns_),
+      last_steady_(std::chrono::steady_clock::now()) {
   const std::scoped_lock lock(registry->mutex);
   registry->aggregators.emplace(id_, this);
 }
@@ -283,10 +284,13 @@ ThreadCells* Aggregator::join() noexcept {
   return cells;
 }
 
-void Aggregator::refuse(const InstrumentState& instrument, const char* why) noexcept {
+void Aggregator::refuse(InstrumentState& instrument, const char* why) noexcept {
   refused_.fetch_add(1, std::memory_order_relaxed);
-  diagnostics_.say_once("measurement " + instrument.name, DiagnosticLevel::warning,
-                        "instrument " + instrument.name + ": " + why + "; such measurements are left out, and counted");
+  // Whoever gives it bad values in a loop pays for a look at a flag.
+  if (instrument.refusal_said.load(std::memory_order_relaxed) || instrument.refusal_said.exchange(true)) return;
+  diagnostics_.say(DiagnosticLevel::warning, "instrument " + instrument.name + ": " + why +
+                                                 "; such measurements are left out, and counted (meter " +
+                                                 instrument.meter->name + ")");
 }
 
 template <class T>
@@ -437,7 +441,9 @@ void Aggregator::hand_over(ThreadCells* thread) noexcept {
     Series& series = *owned.series;
     if (owned.cell->kind == CellKind::histogram) {
       auto& cell = *static_cast<HistogramCell*>(owned.cell);
-      for (const Distribution& half : cell.halves) series.all->merge(cell.shape, half);
+      // Apart from what was told: a clock that is turned back clears that.
+      if (series.left == nullptr) series.left = std::make_unique<Distribution>(cell.shape);
+      for (const Distribution& half : cell.halves) series.left->merge(cell.shape, half);
     } else {
       series.ended = plus(series.ended, static_cast<SumCell*>(owned.cell)->bits.load(std::memory_order_relaxed),
                           series.stream->instrument->is_double);
@@ -505,7 +511,8 @@ std::unique_ptr<Stream> Aggregator::make_stream(const InstrumentState& instrumen
     case Aggregation::standard:
     case Aggregation::drop:
       stream->kind = adds(instrument.kind) ? Stream::Kind::sum : gauges(instrument.kind) ? Stream::Kind::last : Stream::Kind::histogram;
-      if (stream->kind == Stream::Kind::histogram && instrument.boundaries.empty()) {
+      if (stream->kind == Stream::Kind::histogram && instrument.boundaries.empty() &&
+          (view == nullptr || view->boundaries.empty())) {
         shape.exponential = config_.default_histogram == Aggregation::standard
                                 ? is_time(instrument.unit)
                                 : config_.default_histogram == Aggregation::exponential_histogram;
@@ -578,10 +585,13 @@ Series& Aggregator::series_of(Stream& stream, Attributes attributes, const std::
     otlp::append_attribute(key, stream.attribute_tag(), "otel.metric.overflow", Value(true));
     const auto own = stream.series.find(key);
     stream.overflow = own != stream.series.end() ? own->second.get() : &make(std::move(key));
-    diagnostics_.say_once("overflow " + stream.name, DiagnosticLevel::warning,
-                          "instrument " + stream.name + " has been given more than " + std::to_string(stream.limit) +
-                              " sets of attributes; those that come now are added up in one series, otel.metric.overflow=true. "
-                              "Leave attributes out (a view's attribute_keys), or raise the cardinality limit");
+    if (!std::exchange(stream.overflow_said, true)) {
+      diagnostics_.say(DiagnosticLevel::warning,
+                       "instrument " + stream.name + " of meter " + stream.instrument->meter->name +
+                           " has been given more than " + std::to_string(stream.limit) +
+                           " sets of attributes; those that come now are added up in one series, otel.metric.overflow=true. "
+                           "Leave attributes out (a view's attribute_keys), or raise the cardinality limit");
+    }
   }
   return *stream.overflow;
 }
@@ -615,6 +625,7 @@ void Aggregator::run_callbacks(const Meters& meters) {
       if (!c->state.compare_exchange_strong(seen, running, std::memory_order_acq_rel)) continue;
       c->observations.instrument = &instrument;
       c->observations.open.store(true, std::memory_order_release);
+      called_.store(&instrument, std::memory_order_release);
       try {
         const ProgramCode code;
         c->call(&c->observations);
@@ -625,6 +636,7 @@ void Aggregator::run_callbacks(const Meters& meters) {
         diagnostics_.say_limited("callback " + instrument.name, DiagnosticLevel::error,
                                  "the callback of instrument " + instrument.name + " threw");
       }
+      called_.store(nullptr, std::memory_order_release);
       c->observations.open.store(false, std::memory_order_release);
       // Who removes it waits for this.
       std::uint64_t still = running;
@@ -660,6 +672,10 @@ void Aggregator::take_histograms() {
     for (const auto& stream : streams) {
       if (stream->kind != Stream::Kind::histogram) continue;
       for (Series* series : stream->order) {
+        if (series->left != nullptr) {
+          series->all->merge(stream->shape, *series->left);
+          series->left.reset();
+        }
         for (Series::Part& part : series->parts) {
           parts.push_back(&part);
           owners.push_back(series);
@@ -699,7 +715,7 @@ void Aggregator::start_anew() {
       }
     }
   }
-  last_ns_ = anew_ns_;
+  last_ns_ = last_observed_ns_ = anew_ns_;
 }
 
 void Aggregator::begin_collection() {
@@ -717,12 +733,23 @@ void Aggregator::begin_collection() {
   last_steady_ = steady;
 }
 
+std::string Aggregator::in_callback() const {
+  const InstrumentState* const called = called_.load(std::memory_order_acquire);
+  return called == nullptr ? std::string() : called->name + " of meter " + called->meter->name;
+}
+
 std::size_t Aggregator::collect(const Meters& meters, const Emit& emit) {
   {
     const std::scoped_lock lock(mutex_);
     ++cycle_;
   }
   run_callbacks(meters);
+  return tell(meters, emit, true);
+}
+
+std::size_t Aggregator::collect_recorded(const Meters& meters, const Emit& emit) { return tell(meters, emit, false); }
+
+std::size_t Aggregator::tell(const Meters& meters, const Emit& emit, bool observed) {
   struct Piece {
     std::uint16_t scope;
     std::string body;
@@ -738,11 +765,12 @@ std::size_t Aggregator::collect(const Meters& meters, const Emit& emit) {
       std::vector<InstrumentState*> instruments;
       detail::for_each_instrument(meter, [&](InstrumentState& instrument) { instruments.push_back(&instrument); });
       for (auto i = instruments.rbegin(); i != instruments.rend(); ++i) {
-        if ((*i)->index >= streams_.size()) continue;
+        if ((*i)->index >= streams_.size() || ((*i)->observable() && !observed)) continue;
         for (const auto& stream : streams_[(*i)->index]) told += write(*stream, meter.scope, keep);
       }
     });
     last_ns_ = now_ns_;
+    if (observed) last_observed_ns_ = now_ns_;
   }
   for (const Piece& piece : pieces) emit(piece.scope, piece.body);
   return told;
@@ -807,8 +835,9 @@ void Aggregator::append_point(std::string& out, Stream& stream, Series& series) 
   const InstrumentState& instrument = *stream.instrument;
   const bool is_double = instrument.is_double;
   // Seen for the first time by a clock that has since been turned back.
-  if (series.start_ns >= now_ns_) series.start_ns = anew_ns_ != 0 ? anew_ns_ : last_ns_;
-  const std::uint64_t start = stream.delta ? last_ns_ : series.start_ns;
+  const std::uint64_t last = instrument.observable() ? last_observed_ns_ : last_ns_;
+  if (series.start_ns >= now_ns_) series.start_ns = anew_ns_ != 0 ? anew_ns_ : last;
+  const std::uint64_t start = stream.delta ? last : series.start_ns;
   std::string point;
   if (stream.kind != Stream::Kind::histogram) {
     std::uint64_t value = 0;
@@ -818,10 +847,15 @@ void Aggregator::append_point(std::string& out, Stream& stream, Series& series) 
       value = series.observed;
       if (stream.kind == Stream::Kind::sum) {
         // A total that has become less was begun anew by whoever counts.
-        const bool fell = monotonic(instrument.kind) && series.had_before && less(series.observed, series.before, is_double);
+        bool fell = monotonic(instrument.kind) && series.had_before && less(series.observed, series.before, is_double);
+        if (fell && stream.delta && &series == stream.overflow) {
+          // A sum of many, one of which was not observed this time: it counts on where it is more than was ever told.
+          series.observed = series.before;
+          fell = false;
+        }
         if (fell) {
           series.told = 0;
-          series.start_ns = begin = last_ns_;
+          series.start_ns = begin = last;
         }
         if (stream.delta && series.had_before && !fell) series.told = series.before;
         value = minus(series.observed, series.told, is_double);
@@ -832,10 +866,16 @@ void Aggregator::append_point(std::string& out, Stream& stream, Series& series) 
       if (!series.last->set.load(std::memory_order_acquire)) return;
       value = series.last->bits.load(std::memory_order_relaxed);
     } else {
-      const std::uint64_t all = total(series);
+      std::uint64_t all = total(series);
+      // A thread's end changes the order of the additions, and so a double's last place: no sum falls by that.
+      if (is_double && monotonic(instrument.kind) && less(all, series.before, true)) all = series.before;
+      if (is_double && !std::isfinite(number(all, true)) && !std::exchange(stream.infinite_said, true)) {
+        diagnostics_.say(DiagnosticLevel::warning, "the sum of instrument " + stream.name + " of meter " +
+                                                       instrument.meter->name + " is more than a double can hold");
+      }
       value = minus(all, series.told, is_double);
       if (stream.delta) {
-        if (number(value, is_double) == 0) return;
+        if (number(value, is_double) == 0 || all == series.told) return;
         series.told = all;
       }
       series.before = all;
@@ -910,15 +950,19 @@ std::size_t Aggregator::write(Stream& stream, std::uint16_t scope, const Emit& e
     emit(scope, body);
     data.clear();
   };
+  std::string point;
   for (Series* series : stream.order) {
-    const std::size_t before = data.size();
-    append_point(data, stream, *series);
-    points += data.size() > before ? 1 : 0;
-    if (data.size() >= kPieceBytes) flush();
+    point.clear();
+    append_point(point, stream, *series);
+    if (point.empty()) continue;
+    ++points;
+    if (data.size() + point.size() > kPieceBytes) flush();
+    data += point;
   }
   flush();
-  // Of what is observed, those that are no more make room for others.
-  if (instrument.observable() && stream.series.size() >= stream.limit) {
+  // Of what is observed, those that are no more make room for others; but for totals of which the next one is the difference.
+  const bool needs_before = stream.kind == Stream::Kind::sum && stream.delta;
+  if (instrument.observable() && !needs_before && stream.series.size() >= stream.limit) {
     std::erase_if(stream.order, [&](const Series* series) { return series->cycle != cycle_; });
     if (stream.overflow != nullptr && stream.overflow->cycle != cycle_) stream.overflow = nullptr;
     std::erase_if(stream.series, [&](const auto& entry) { return entry.second->cycle != cycle_; });
@@ -932,7 +976,7 @@ namespace waymark::detail {
 namespace {
 
 template <class T>
-bool measures(const InstrumentState& instrument, metric::Aggregator& aggregator, T value) noexcept {
+bool measures(InstrumentState& instrument, metric::Aggregator& aggregator, T value) noexcept {
   if constexpr (std::same_as<T, double>) {
     if (!(std::abs(value) <= std::numeric_limits<double>::max())) [[unlikely]] {
       aggregator.refuse(instrument, "a value is not a number, or infinite");

@@ -2,7 +2,8 @@
 // OTLP metrics.
 //
 // Hides: views, cardinality, temporality, start times, what becomes of a thread's cells when it ends.
-// Threads: record() any; it takes the lock only at the first sight of a set of attributes by a thread. collect() one at a time.
+// Threads: record() any; it takes the lock only at the first sight of a set of attributes by a thread. collect() one at a time;
+//   collect_recorded() any.
 // Failure: recording never fails; what is no measurement is refused and counted. A callback that throws is said.
 #pragma once
 
@@ -47,6 +48,8 @@ struct Stream {
   std::unordered_map<std::string, std::unique_ptr<Series>> series;  // by encoded attributes
   std::vector<Series*> order;  // as first seen
   Series* overflow = nullptr;
+  bool overflow_said = false;
+  bool infinite_said = false;
   std::set<std::string> filtered;  // what exemplars tell besides; at most `limit`
 
   [[nodiscard]] char attribute_tag() const noexcept {
@@ -69,6 +72,7 @@ struct Series {
   std::uint64_t told = 0;      // of a sum: what was told before the start (cumulative) or up to the last collection (delta)
   std::unique_ptr<LastCell> last;
   std::unique_ptr<Distribution> all;  // of a histogram: since the start, or the last collection
+  std::unique_ptr<Distribution> left;  // of a histogram: what threads that have ended recorded since the last collection
   std::uint64_t before = 0;    // of a sum: all of it at the last collection
   bool had_before = false;
   // Of an observable one.
@@ -96,7 +100,7 @@ class Aggregator {
   void record(BoundState& bound, T value) noexcept;
   void observe(InstrumentState& instrument, std::uint64_t bits, Attributes attributes);
   // Counts and says a measurement that is none.
-  void refuse(const InstrumentState& instrument, const char* why) noexcept;
+  void refuse(InstrumentState& instrument, const char* why) noexcept;
   [[nodiscard]] std::uint64_t refused() const noexcept { return refused_.load(std::memory_order_relaxed); }
 
   // Calls the callbacks, adds up, and gives each(scope, body) the body of a Metric message for every piece of every stream
@@ -105,6 +109,10 @@ class Aggregator {
   using Meters = std::function<void(const std::function<void(MeterState&)>&)>;
   // How many series were told.
   std::size_t collect(const Meters& meters, const Emit& emit);
+  // The same of what is recorded, without what is observed: whatever a callback does meanwhile that collect() waits for.
+  std::size_t collect_recorded(const Meters& meters, const Emit& emit);
+  // Which instrument's callback runs, "NAME of meter NAME"; empty: none.
+  [[nodiscard]] std::string in_callback() const;
 
   [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
   [[nodiscard]] const Clock& clock() const noexcept { return clock_; }
@@ -141,6 +149,7 @@ class Aggregator {
   [[nodiscard]] std::uint64_t total(const Series& series) const noexcept;
   void start_anew();
   void run_callbacks(const Meters& meters);
+  std::size_t tell(const Meters& meters, const Emit& emit, bool observed);
 
   MetricConfig config_;
   const Clock& clock_;
@@ -148,6 +157,7 @@ class Aggregator {
   const std::uint64_t id_;
   const bool membarrier_;
   std::atomic<std::uint64_t> refused_{0};
+  std::atomic<const InstrumentState*> called_{nullptr};
 
   std::mutex mutex_;  // guards what follows
   std::vector<std::vector<std::unique_ptr<Stream>>> streams_;  // by instrument
@@ -155,6 +165,7 @@ class Aggregator {
   std::unique_ptr<ThreadCells> common_;  // of threads at their very end; recorded into with the lock
   std::uint64_t cycle_ = 0;
   std::uint64_t last_ns_;      // time of the last collection, or when this began
+  std::uint64_t last_observed_ns_;  // of the last one that called callbacks
   std::uint64_t now_ns_ = 0;   // of the collection that is on its way
   Deadline last_steady_;
   std::uint64_t anew_ns_ = 0;  // in a collection that finds the clock turned back: the new start

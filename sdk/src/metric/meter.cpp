@@ -51,12 +51,14 @@ std::vector<double> advice(const MeterState& meter, std::string_view name, const
   return {};
 }
 
-// Pushes, unless `known` finds somebody else's in what was pushed meanwhile.
-template <class T, class Known>
-T* push(std::atomic<T*>& list, std::unique_ptr<T> made, Known&& known) {
+// Pushes, unless `known` finds somebody else's in what was pushed meanwhile. `number` is called before, once: who makes the same
+// again and again uses up no numbers, which every thread's tables are as long as.
+template <class T, class Known, class Number>
+T* push(std::atomic<T*>& list, std::unique_ptr<T> made, Known&& known, Number&& number) {
   T* first = list.load(std::memory_order_acquire);
-  for (;;) {
+  for (bool numbered = false;; numbered = true) {
     if (T* there = known(first)) return there;
+    if (!numbered) number(*made);
     made->next = first;
     if (list.compare_exchange_weak(first, made.get(), std::memory_order_seq_cst, std::memory_order_acquire)) {
       return made.release();
@@ -99,6 +101,12 @@ bool instrument_enabled(const InstrumentState* instrument) noexcept {
 }
 
 BoundState* bind(InstrumentState* instrument, Attributes attributes) {
+  if (metric::plain(attributes)) {
+    const std::uint64_t hash = metric::hash(attributes, instrument->index);
+    for (BoundState* b = instrument->bound.load(std::memory_order_acquire); b != nullptr; b = b->next) {
+      if (b->hash == hash && metric::same(b->packed.data(), b->packed.size(), attributes)) return b;
+    }
+  }
   auto made = std::make_unique<BoundState>();
   made->instrument = instrument;
   // Arrays and maps are no attributes that numbers are told apart by; a bound instrument leaves them out.
@@ -119,14 +127,16 @@ BoundState* bind(InstrumentState* instrument, Attributes attributes) {
   for (std::size_t i = 0; i < plain.size(); ++i) made->attributes.emplace_back(made->keys[i], view(made->owned[i]));
   made->packed = metric::pack(made->attributes);
   made->hash = metric::hash(made->attributes, instrument->index);
-  made->index = instrument->recording_of->next_bound.fetch_add(1, std::memory_order_relaxed);
   const std::uint64_t hash = made->hash;
   const std::string packed = made->packed;
-  return push(instrument->bound, std::move(made), [&](BoundState* first) -> BoundState* {
+  const auto known = [&](BoundState* first) -> BoundState* {
     for (BoundState* b = first; b != nullptr; b = b->next) {
       if (b->hash == hash && b->packed == packed) return b;
     }
     return nullptr;
+  };
+  return push(instrument->bound, std::move(made), known, [&](BoundState& b) {
+    b.index = instrument->recording_of->next_bound.fetch_add(1, std::memory_order_relaxed);
   });
 }
 
@@ -143,7 +153,7 @@ CallbackState* add_callback(InstrumentState* instrument, std::function<void(Obse
   }
   auto made = std::make_unique<CallbackState>();
   fill(*made);
-  return push(instrument->callbacks, std::move(made), [](CallbackState*) -> CallbackState* { return nullptr; });
+  return push(instrument->callbacks, std::move(made), [](CallbackState*) -> CallbackState* { return nullptr; }, [](CallbackState&) {});
 }
 
 void delete_instruments(MeterState& meter) noexcept {
@@ -156,58 +166,61 @@ void delete_instruments(MeterState& meter) noexcept {
 
 }  // namespace detail
 
-detail::InstrumentState* Meter::make(InstrumentKind kind, bool is_double, std::string_view name,
+detail::InstrumentState* Meter::make(InstrumentKind kind, bool is_double, std::string_view given_name,
                                      const InstrumentOptions& options) const {
   if (state_ == nullptr) return nullptr;
   detail::MeterState& meter = *state_;
-  if (!detail::valid_name(name)) {
-    detail::warn(meter, name, "the name is not valid (a letter, then letters, digits and _ . - / up to 255 characters); it is used "
-                              "as it is, and receivers may refuse it");
-  }
-  auto made = std::make_unique<detail::InstrumentState>();
-  made->recording_of = meter.recording_of;
-  made->meter = &meter;
-  made->kind = kind;
-  made->is_double = is_double;
-  made->signed_values = kind != InstrumentKind::counter && kind != InstrumentKind::histogram && kind != InstrumentKind::observable_counter;
-  std::string scratch;
-  made->name = clean(name, scratch);
-  made->unit = clean(options.unit, scratch);
-  made->description = clean(options.description, scratch);
-  made->boundaries = detail::advice(meter, name, options.boundaries);
-  made->index = meter.recording_of->next_instrument.fetch_add(1, std::memory_order_relaxed);
-  const detail::InstrumentState& wanted = *made;
-  const std::vector<double> boundaries = made->boundaries;
+  std::string name_scratch;
+  std::string unit_scratch;
+  std::string description_scratch;
+  const std::string_view name = clean(given_name, name_scratch);
+  const std::string_view unit = clean(options.unit, unit_scratch);
+  const std::string_view description = clean(options.description, description_scratch);
   const auto known = [&](detail::InstrumentState* first) -> detail::InstrumentState* {
     for (detail::InstrumentState* i = first; i != nullptr; i = i->next) {
-      if (detail::same_name(i->name, name) && i->kind == kind && i->is_double == is_double && i->unit == options.unit &&
-          i->description == options.description) {
+      if (detail::same_name(i->name, name) && i->kind == kind && i->is_double == is_double && i->unit == unit &&
+          i->description == description) {
         return i;
       }
     }
     return nullptr;
   };
   detail::InstrumentState* const before = meter.first.load(std::memory_order_acquire);
-  if (known(before) == nullptr) {
+  detail::InstrumentState* there = known(before);
+  if (there == nullptr) {
+    if (!detail::valid_name(name)) {
+      detail::warn(meter, name, "the name is not valid (a letter, then letters, digits and _ . - / up to 255 characters); it is "
+                                "used as it is, and receivers may refuse it");
+    }
     for (detail::InstrumentState* i = before; i != nullptr; i = i->next) {
       if (!detail::same_name(i->name, name)) continue;
       const bool same_kind = i->kind == kind && i->is_double == is_double;
       detail::warn(meter, name,
                    "there is another of this name, " + std::string(detail::kind_name(i->kind)) + " of unit '" + i->unit +
-                       "', and this is a " + std::string(detail::kind_name(kind)) + " of unit '" + wanted.unit +
+                       "', and this is a " + std::string(detail::kind_name(kind)) + " of unit '" + std::string(unit) +
                        (same_kind ? "' or with another description; both are sent. Make them the same, or give one of them a view "
                                     "with another `description` or `name`"
                                   : "'; both are sent. Rename one, or give it a view with another `name`"));
       break;
     }
+    auto made = std::make_unique<detail::InstrumentState>();
+    made->recording_of = meter.recording_of;
+    made->meter = &meter;
+    made->kind = kind;
+    made->is_double = is_double;
+    made->signed_values = kind != InstrumentKind::counter && kind != InstrumentKind::histogram && kind != InstrumentKind::observable_counter;
+    made->name = name;
+    made->unit = unit;
+    made->description = description;
+    made->boundaries = detail::advice(meter, name, options.boundaries);
+    there = detail::push(meter.first, std::move(made), known, [&](detail::InstrumentState& i) {
+      i.index = meter.recording_of->next_instrument.fetch_add(1, std::memory_order_relaxed);
+    });
   }
-  detail::InstrumentState* const mine = made.get();
-  detail::InstrumentState* const there = detail::push(meter.first, std::move(made), known);
-  if (there != mine) {
-    if (there->name != name) detail::warn(meter, name, "names know no case; it is the same as " + there->name);
-    if (!options.boundaries.empty() && there->boundaries != boundaries) {
-      detail::warn(meter, name, "its boundaries differ from those it was first made with, which are used");
-    }
+  if (there->name != name) detail::warn(meter, name, "names know no case; it is the same as " + there->name);
+  if (!options.boundaries.empty() && there->boundaries != options.boundaries &&
+      there->boundaries != detail::advice(meter, name, options.boundaries)) {
+    detail::warn(meter, name, "its boundaries differ from those it was first made with, which are used");
   }
   detail::refresh(*there);
   return there;

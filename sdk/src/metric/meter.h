@@ -56,6 +56,7 @@ struct InstrumentState : InstrumentSwitch {
   std::string unit;
   std::string description;
   std::vector<double> boundaries;  // advice
+  std::atomic<bool> refusal_said{false};
   std::uint32_t index = 0;         // among all of the Telemetry's
   InstrumentState* next = nullptr;
   std::atomic<BoundState*> bound{nullptr};

@@ -1,12 +1,13 @@
 #include "metric/periodic.h"
 
+#include "base/quiet_thread.h"
 #include "base/thread.h"
 
 namespace waymark::metric {
 
 Periodic::Periodic(std::chrono::nanoseconds interval, std::function<void()> collect)
     : interval_(interval), collect_(std::move(collect)) {
-  thread_ = std::thread([this] { run(); });
+  thread_ = quiet_thread([this] { run(); });
 }
 
 Periodic::~Periodic() {
@@ -40,7 +41,7 @@ void Periodic::run() {
 }
 
 bool Periodic::collect(Deadline deadline) {
-  if (thread_.get_id() == std::this_thread::get_id()) return false;
+  if (is_own_thread()) return false;
   std::unique_lock lock(mutex_);
   if (stopping_) return done_.wait_until(lock, deadline, [&] { return ended_; });
   const std::uint64_t ticket = ++asked_;

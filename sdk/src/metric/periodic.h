@@ -25,6 +25,7 @@ class Periodic {
 
   // A collection that begins after the call. From within one (a callback): false at once.
   bool collect(Deadline deadline);
+  [[nodiscard]] bool is_own_thread() const noexcept { return thread_.get_id() == std::this_thread::get_id(); }
   // The last collection, then the end of the thread. A callback that does not return by the deadline is not waited for by the
   // collection's caller, but by whoever destroys this.
   bool stop(Deadline deadline);

@@ -13,6 +13,7 @@
 #include <mutex>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "transport/gzip.h"
 #include "waymark/error.h"
@@ -198,6 +199,7 @@ struct HttpClient::State {
   CURLM* multi = nullptr;
   CURL* easy = nullptr;
   // Of gRPC without TLS, which is HTTP/2 with prior knowledge:
+  Deadline request_end{};
   bool prior_knowledge = false;
   bool connected = false;       // the last request went well, so that its connection should still be there
   bool only_kept = false;       // no socket may be opened for the request under way,
@@ -380,7 +382,6 @@ struct HttpClient::State {
     set(CURLOPT_ERRORBUFFER, error);
     set(CURLOPT_UPLOAD_BUFFERSIZE, 256L * 1024L);
     if (settings.timeout.count() > 0) {
-      set(CURLOPT_TIMEOUT_MS, to_milliseconds(settings.timeout));
       set(CURLOPT_CONNECTTIMEOUT_MS, to_milliseconds(settings.timeout));
     }
   }
@@ -436,6 +437,7 @@ struct HttpClient::State {
   // is made with prior knowledge and used again without. Where it is gone by then, no other is opened, since that one would
   // begin with HTTP/1.1: prior knowledge is asked for again.
   [[nodiscard]] CURLcode perform() {
+    request_end = deadline_after(settings.timeout);
     if (!prior_knowledge) {
       const CURLcode code = perform_once();
       long made = 0;
@@ -485,6 +487,11 @@ struct HttpClient::State {
 
   // Runs the request to its end, or to abort().
   [[nodiscard]] CURLcode perform_once() {
+    if (settings.timeout.count() > 0) {
+      // The whole request's, of which a first try may have taken some.
+      const auto left = std::max<std::chrono::nanoseconds>(request_end - std::chrono::steady_clock::now(), std::chrono::milliseconds(1));
+      curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, to_milliseconds(left));
+    }
     if (curl_multi_add_handle(multi, easy) != CURLM_OK) return CURLE_FAILED_INIT;
     CURLcode result = CURLE_FAILED_INIT;
     for (bool done = false; !done && !aborted.load();) {
