@@ -98,9 +98,9 @@ std::shared_ptr<const TaskSettings> settings_of(const TaskName& name, const Subt
   if (options.backoff) check_backoff(*options.backoff, "options of task " + name.name + ": backoff");
   TaskSettings settings;
   settings.optional = options.optional;
-  settings.backoff = options.backoff;
-  settings.timeout = options.timeout;
-  settings.delay = options.delay;
+  if (options.backoff) settings.backoff = bounded(*options.backoff);
+  settings.timeout = bounded(options.timeout);
+  settings.delay = bounded(options.delay);
   settings.not_before = options.not_before;
   settings.limit_key = options.limit_key;
   settings.cluster = options.cluster;
