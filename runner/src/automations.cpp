@@ -196,7 +196,7 @@ bool AutomationWork::submit(const Automation& automation, AutomationStep step, J
   job.name = automation.name;
   job.cluster = automation.cluster;
   job.span = ground_.tracer.new_root(std::string(names::kJob) + automation.name);
-  job.not_before = std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now());
+  job.not_before = ground_.store->time();
   job.trigger = std::move(trigger);
   const std::string span_name = std::string(names::kSubmit) + automation.name;
   if (ground_.tracer.enabled()) job.submitter = ground_.tracer.new_root(span_name);
@@ -358,58 +358,88 @@ void AutomationWork::scan(const Automation& automation, Directory& directory) {
 
 // ------ AutomationThread
 
-AutomationThread::AutomationThread(AutomationGround ground)
-    : ground_(std::move(ground)), wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-  const auto wake = [fd = wake_] {
-    const std::uint64_t one = 1;
-    return write(fd, &one, sizeof one) == sizeof one;
-  };
-  watch_ = ground_.store->watch([this, wake] {
-    if (!changed_.exchange(true)) (void)wake();
-  });
-  thread_ = std::thread([this] { run(); });
+AutomationThread::State::~State() {
+  if (wake >= 0) close(wake);
 }
 
-AutomationThread::~AutomationThread() {
-  watch_.reset();
-  stop_ = true;
+void AutomationThread::State::wake_up() const noexcept {
   const std::uint64_t one = 1;
-  if (write(wake_, &one, sizeof one) < 0) {
-    // It is readable already.
+  [[maybe_unused]] const auto written = write(wake, &one, sizeof one);  // else it is readable already
+}
+
+AutomationThread::AutomationThread(AutomationGround ground, std::shared_ptr<void> telemetry)
+    : state_(std::make_shared<State>()) {
+  state_->telemetry = std::move(telemetry);
+  state_->ground = std::move(ground);
+  state_->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  watch_ = state_->ground.store->watch([state = state_.get()] {
+    if (!state->changed.exchange(true)) state->wake_up();
+  });
+  thread_ = std::thread([state = state_]() mutable {
+    run(*state);
+    std::shared_ptr<std::atomic<std::size_t>> hanging;
+    {
+      const std::scoped_lock lock(state->mutex);
+      state->ended = true;
+      hanging = std::move(state->hanging);
+      state->told.notify_all();
+    }
+    state.reset();
+    if (hanging) --*hanging;
+  });
+}
+
+AutomationThread::~AutomationThread() { finish({}, nullptr); }
+
+void AutomationThread::ask_to_stop() noexcept {
+  state_->stop = true;
+  state_->wake_up();
+}
+
+void AutomationThread::finish(std::optional<Clock::time_point> until, std::shared_ptr<std::atomic<std::size_t>> hanging) {
+  if (!thread_.joinable()) return;
+  watch_.reset();
+  ask_to_stop();
+  if (until) {
+    std::unique_lock lock(state_->mutex);
+    if (!state_->told.wait_until(lock, *until, [&] { return state_->ended; })) {
+      if (hanging) ++*hanging;
+      state_->hanging = std::move(hanging);
+      thread_.detach();
+      return;
+    }
   }
   thread_.join();
-  if (wake_ >= 0) close(wake_);
 }
 
-void AutomationThread::run() {
+void AutomationThread::run(State& state) {
   pthread_setname_np(pthread_self(), "wm-automation");
-  using Clock = std::chrono::steady_clock;
-  AutomationWork work(ground_, true);
+  AutomationWork work(state.ground, true);
   // Until woken, or for so long.
   const auto sleep = [&](std::optional<std::chrono::nanoseconds> time, bool for_files) {
-    std::array<pollfd, 2> fds{{{wake_, POLLIN, 0}, {for_files ? work.watch_fd() : -1, POLLIN, 0}}};
+    std::array<pollfd, 2> fds{{{state.wake, POLLIN, 0}, {for_files ? work.watch_fd() : -1, POLLIN, 0}}};
     const auto ms = time ? std::chrono::ceil<std::chrono::milliseconds>(std::min<std::chrono::nanoseconds>(*time, 24h)).count() : -1;
     (void)poll(fds.data(), fds.size(), static_cast<int>(ms));
     std::uint64_t ignored = 0;
-    while (read(wake_, &ignored, sizeof ignored) > 0) {
+    while (read(state.wake, &ignored, sizeof ignored) > 0) {
     }
   };
   bool told = false;
-  while (!stop_) {
-    changed_ = false;
+  while (!state.stop) {
+    state.changed = false;
     std::optional<std::chrono::nanoseconds> wait;
     try {
       wait = work.look();
       told = false;
     } catch (const Error& e) {
-      if (!told) ground_.logger.warning("the store can't be used for automations; trying again", {{"error", e.what()}});
+      if (!told) state.ground.logger.warning("the store can't be used for automations; trying again", {{"error", e.what()}});
       told = true;
       wait = kTryAgain;
     }
     const auto looked = Clock::now();
-    if (!stop_ && !changed_) sleep(wait, true);
+    if (!state.stop && !state.changed) sleep(wait, true);
     // A busy store changes all the time.
-    while (!stop_ && changed_ && Clock::now() - looked < kLookInterval) {
+    while (!state.stop && state.changed && Clock::now() - looked < kLookInterval) {
       sleep(kLookInterval - (Clock::now() - looked), false);
     }
   }

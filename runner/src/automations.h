@@ -7,9 +7,11 @@
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
@@ -89,20 +91,36 @@ class AutomationWork {
   int inotify_ = -1;
 };
 
-// Looks whenever time or a change demands it, until it is destroyed.
+// Looks whenever time or a change demands it, until it is asked to stop.
 class AutomationThread {
  public:
-  explicit AutomationThread(AutomationGround ground);
+  using Clock = std::chrono::steady_clock;
+  // `telemetry`: what the ground records with, kept for as long as it does.
+  AutomationThread(AutomationGround ground, std::shared_ptr<void> telemetry);
   ~AutomationThread();
+  void ask_to_stop() noexcept;
+  // Waits for it. A directory of another machine that hangs holds it: if it has not come back at `until`, it is let go,
+  // and counted as hanging until it does.
+  void finish(std::optional<Clock::time_point> until, std::shared_ptr<std::atomic<std::size_t>> hanging);
   AutomationThread(const AutomationThread&) = delete;
   AutomationThread& operator=(const AutomationThread&) = delete;
 
  private:
-  void run();
-  AutomationGround ground_;
-  std::atomic<bool> stop_{false};
-  std::atomic<bool> changed_{false};
-  int wake_ = -1;  // an eventfd
+  struct State {
+    ~State();
+    void wake_up() const noexcept;
+    std::shared_ptr<void> telemetry;
+    AutomationGround ground;
+    std::atomic<bool> stop{false};
+    std::atomic<bool> changed{false};
+    int wake = -1;  // an eventfd
+    std::mutex mutex;
+    std::condition_variable told;
+    bool ended = false;
+    std::shared_ptr<std::atomic<std::size_t>> hanging;  // where it was let go
+  };
+  static void run(State& state);
+  std::shared_ptr<State> state_;
   std::shared_ptr<void> watch_;
   std::thread thread_;
 };

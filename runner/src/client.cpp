@@ -227,12 +227,8 @@ Job Jobs::wait(std::string_view id, std::chrono::nanoseconds timeout) {
     Job job = shared_->need(id);
     if (job.finished() || Clock::now() >= until || detail::starting_worker()) return job;
     std::unique_lock lock(mutex);
-    const auto is_changed = [&] { return changed; };
-    if (until == Clock::time_point::max()) {
-      told.wait(lock, is_changed);
-    } else {
-      told.wait_until(lock, until, is_changed);
-    }
+    // Also without word: nobody gives it of a store that can't be reached any more.
+    told.wait_until(lock, std::min(until, Clock::now() + std::chrono::seconds(10)), [&] { return changed; });
     changed = false;
   }
 }

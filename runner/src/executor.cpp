@@ -164,7 +164,11 @@ void Attempt::execute_here() {
   } catch (const NonRetryable&) {
     fail(std::current_exception(), true);
   } catch (...) {
-    fail(std::current_exception(), false);
+    if (stop_.stop_requested() && !timed_out_) {
+      tell_of_stop(std::current_exception());
+    } else {
+      fail(std::current_exception(), false);
+    }
   }
 }
 
@@ -258,6 +262,13 @@ void Attempt::fail(const std::exception_ptr& exception, bool for_good) {
     message += ", tried again in " + std::string(delay) + " s";
   }
   ground_->instrumentation.runner_logger(task_).exception(message, exception);
+}
+
+// What its libraries throw when they are interrupted is no failure of its own: it is given back.
+void Attempt::tell_of_stop(const std::exception_ptr& exception) {
+  span_.record_exception(exception);
+  ground_->instrumentation.runner_logger(task_).warning("task " + type_->name.name + " was asked to stop, and threw: " +
+                                                        describe(exception).message);
 }
 
 void Attempt::conclude(bool accepted, Timestamp deadline) {

@@ -122,6 +122,7 @@ class Attempt {
   void count(const ProgressReport& report);
   void fail(const std::exception_ptr& exception, bool for_good);
   void fail_by_timeout(Finish& finish) const;
+  void tell_of_stop(const std::exception_ptr& exception);
   [[nodiscard]] std::optional<std::chrono::nanoseconds> wait_before_next() const;
 
   ClaimedTask task_;

@@ -156,9 +156,18 @@ std::vector<std::string> CacheShelf::keys(const std::string& path) const {
   return keys;
 }
 
-void remove_cache(const std::string& directory, const std::string& job) {
-  std::error_code ignored;  // a directory that stays takes room, no more
-  fs::remove_all(directory + "/" + job, ignored);
+bool remove_cache(const std::string& directory, const std::string& job, std::chrono::steady_clock::time_point until) {
+  const fs::path root = directory + "/" + job;
+  std::error_code error;
+  // Files first; the directories are few.
+  for (fs::recursive_directory_iterator entry(root, error), end; !error && entry != end; entry.increment(error)) {
+    std::error_code ignored;  // a file that stays takes room, no more
+    if (entry->is_directory(ignored) && !entry->is_symlink(ignored)) continue;
+    fs::remove(entry->path(), ignored);
+    if (std::chrono::steady_clock::now() >= until) return false;
+  }
+  fs::remove_all(root, error);
+  return true;
 }
 
 }  // namespace detail

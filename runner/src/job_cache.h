@@ -38,7 +38,8 @@ class CacheShelf {
   std::optional<Tracer> tracer_;
 };
 
-// Removes what a job that is gone has left in such a directory.
-void remove_cache(const std::string& directory, const std::string& job);
+// Removes what a job that is gone has left in such a directory, for about so long. True: nothing is left that could be
+// removed.
+bool remove_cache(const std::string& directory, const std::string& job, std::chrono::steady_clock::time_point until);
 
 }  // namespace waymark::detail

@@ -29,6 +29,7 @@
 #include <utility>
 #include <vector>
 
+#include "automations.h"
 #include "executor.h"
 #include "instrumentation.h"
 #include "waymark/client.h"
@@ -91,6 +92,7 @@ class RunnerLoop : public std::enable_shared_from_this<RunnerLoop> {
   bool step(std::unique_lock<std::mutex>& lock, bool stopping);
   void wait(std::unique_lock<std::mutex>& lock, bool stopping);
   bool pass_time(std::unique_lock<std::mutex>& lock);
+  void begin_end(std::unique_lock<std::mutex>& lock);
   template <class Call>
   auto patiently(Call call);
   void lose_lease(std::unique_lock<std::mutex>& lock, std::vector<std::shared_ptr<Attempt>> finished);
@@ -117,6 +119,7 @@ class RunnerLoop : public std::enable_shared_from_this<RunnerLoop> {
   std::condition_variable wake_lease_;
   WorkerId worker_ = 0;
   Timestamp deadline_;  // of the lease, by the store's clock
+  Clock::time_point renewed_;  // when that was last said
   bool running_threads_ = false;
   bool loop_waits_ = false;
   bool lease_lost_ = false;
@@ -139,8 +142,11 @@ class RunnerLoop : public std::enable_shared_from_this<RunnerLoop> {
   std::map<std::uint32_t, std::thread> threads_;  // for tasks
   std::uint32_t last_thread_ = 0;
   std::thread lease_thread_;
+  std::vector<std::string> unused_caches_;  // of jobs that were removed; the lease thread's
+  std::optional<AutomationThread> automations_;
   std::stop_token stop_;                        // of the run under way, as is
   std::optional<std::chrono::nanoseconds> grace_;
+  bool ending_ = false;                         // tasks were asked to stop
   std::optional<Clock::time_point> give_up_;  // tasks that were asked to stop
   // Falls when a thread has let go of the loop and of all that it recorded with: they may be destroyed from then on.
   std::shared_ptr<std::atomic<std::size_t>> hanging_ = std::make_shared<std::atomic<std::size_t>>(0);

@@ -11,6 +11,7 @@
 #include "automations.h"
 #include "loop.h"
 #include "signals.h"
+#include "task_batch.h"
 #include "waymark/error.h"
 
 namespace waymark {
@@ -26,6 +27,7 @@ constexpr auto kProgressInterval = std::chrono::milliseconds(100);
 // For what worker processes have recorded, at their end.
 constexpr auto kFlush = std::chrono::seconds(5);
 constexpr auto kHurriedFlush = std::chrono::milliseconds(500);
+constexpr auto kLastPatience = std::chrono::milliseconds(100);  // with a thread that was asked to end
 
 std::string host_name() {
   char name[256] = {};
@@ -56,12 +58,15 @@ RunnerLoop::RunnerLoop(LoopOptions options)
   }
   if (runner.max_lost == 0) throw Error(ErrorCode::invalid_argument, "RunnerOptions::max_lost: expected at least 1");
   check_backoff(runner.backoff, "RunnerOptions::backoff");
+  ground_->backoff = bounded(runner.backoff);
   if (runner.timeout_grace.count() < 0) {
     throw Error(ErrorCode::invalid_argument, "RunnerOptions::timeout_grace: expected 0 or more");
   }
   if (runner.keep_jobs_for.count() < 0) {
     throw Error(ErrorCode::invalid_argument, "RunnerOptions::keep_jobs_for: expected 0 or more");
   }
+  runner.timeout_grace = bounded(runner.timeout_grace);
+  runner.keep_jobs_for = bounded(runner.keep_jobs_for);
   if (runner.concurrency == 0) runner.concurrency = std::max(1u, std::thread::hardware_concurrency());
   for (std::size_t i = 0; i < options_.tasks.size(); ++i) {
     for (std::size_t j = 0; j < i; ++j) {
@@ -91,6 +96,7 @@ void RunnerLoop::join_store() {
   const std::scoped_lock lock(mutex_);
   worker_ = id;
   if (deadline) deadline_ = *deadline;
+  renewed_ = Clock::now();
 }
 
 void RunnerLoop::start_threads() {
@@ -105,7 +111,6 @@ void RunnerLoop::start_threads() {
       if (loop_waits_) wake_loop_.notify_one();
     });
   }
-  give_up_.reset();
   for (std::uint32_t i = 0; i < options_.runner.concurrency; ++i) start_thread();
   lease_thread_ = std::thread([this] { keep_lease(); });
 }
@@ -268,27 +273,35 @@ void RunnerLoop::abandon_all() {
   if (!all) give_up_ = Clock::now() + kLookAgain;
 }
 
-// A few steps, so that leases are never kept waiting.
+// For a small part of the lease, so that it is never kept waiting.
 void RunnerLoop::prune() {
-  constexpr int kSteps = 20;
   constexpr std::size_t kRows = 1000;
   const Retention retention{.age = options_.runner.keep_jobs_for, .jobs = options_.runner.keep_jobs};
   if (retention.age.count() == 0 && retention.jobs == 0) return;
-  for (int step = 0; step < kSteps; ++step) {
-    const Pruned pruned = options_.store->prune(retention, kRows);
-    if (!options_.cache_directory.empty()) {
-      for (const std::string& job : pruned.jobs) remove_cache(options_.cache_directory, job);
+  const auto until = Clock::now() + options_.runner.lease / 10;
+  do {
+    if (!unused_caches_.empty()) {
+      if (remove_cache(options_.cache_directory, unused_caches_.back(), until)) unused_caches_.pop_back();
+    } else {
+      Pruned pruned = options_.store->prune(retention, kRows);
+      if (!options_.cache_directory.empty()) unused_caches_ = std::move(pruned.jobs);
+      if (!pruned.more && unused_caches_.empty()) return;
     }
     const std::scoped_lock lock(mutex_);
-    if (!pruned.more || !running_threads_) return;
-  }
+    if (!running_threads_ || give_up_) return;
+  } while (Clock::now() < until);
 }
 
 void RunnerLoop::keep_lease() {
   name_thread("wm-lease");
+  const std::chrono::nanoseconds lease = options_.runner.lease, long_since = lease * 2 / 3;
+  bool patient = false;  // with the others, until then
+  Clock::time_point sweep_from;
   std::unique_lock lock(mutex_);
   while (running_threads_) {
     const WorkerId worker = worker_;
+    const Timestamp last_deadline = deadline_;
+    const Clock::time_point last_renewed = renewed_;
     lock.unlock();
     std::optional<Timestamp> deadline;
     Released released;
@@ -298,9 +311,16 @@ void RunnerLoop::keep_lease() {
       reached = true;
       instrumentation_.metrics().lease(deadline ? RunnerMetrics::Lease::renewed : RunnerMetrics::Lease::lost);
       if (deadline) {
-        released = instrumentation_.metrics().timed("sweep", [&] { return options_.store->sweep(worker, options_.runner.max_lost); });
-        instrumentation_.metrics().released(released);
-        prune();
+        // What has kept this runner from renewing in time (a machine that slept, a clock that was set, a store that was
+        // locked) may have kept all of them. The others are given the time to say that they live.
+        const bool late = Clock::now() - last_renewed > long_since || *deadline - last_deadline > long_since;
+        if (late && !patient) sweep_from = Clock::now() + long_since;
+        patient |= late;
+        if (!patient || Clock::now() >= sweep_from) {
+          patient = false;
+          released = instrumentation_.metrics().timed("sweep", [&] { return options_.store->sweep(worker, options_.runner.max_lost); });
+          instrumentation_.metrics().released(released);
+        }
       }
     } catch (const Error& e) {
       if (!reached) instrumentation_.metrics().lease(RunnerMetrics::Lease::unreachable);
@@ -312,14 +332,32 @@ void RunnerLoop::keep_lease() {
                                         {{"tasks", released.tasks}, {"failed", released.failed}});
     }
     lock.lock();
-    if (deadline && worker == worker_) deadline_ = *deadline;
+    if (deadline && worker == worker_) {
+      deadline_ = *deadline;
+      renewed_ = Clock::now();
+    }
     if (reached && !deadline && worker == worker_) {
       lease_lost_ = true;
       if (loop_waits_) wake_loop_.notify_one();
     }
     if (!running_threads_) break;
-    wake_lease_.wait_for(lock, options_.runner.lease / 3);
+    if (deadline) {
+      lock.unlock();
+      try {
+        prune();
+      } catch (const Error& e) {
+        instrumentation_.logger().warning("old jobs could not be removed", {{"error", e.what()}});
+      }
+      lock.lock();
+      if (!running_threads_) break;
+    }
+    wake_lease_.wait_for(lock, reached ? lease / 3 : std::min<std::chrono::nanoseconds>(std::chrono::seconds(1), lease / 10));
   }
+  const auto until = give_up_.value_or(Clock::time_point::max());
+  lock.unlock();
+  // Nobody else knows of these.
+  for (const std::string& job : unused_caches_) remove_cache(options_.cache_directory, job, until);
+  unused_caches_.clear();
 }
 
 void RunnerLoop::changed() {
@@ -386,8 +424,17 @@ void RunnerLoop::stop_some(std::unique_lock<std::mutex>& lock, const std::vector
   lock.lock();
 }
 
+// Tasks are told of the end before anything else is waited for.
+void RunnerLoop::begin_end(std::unique_lock<std::mutex>& lock) {
+  if (std::exchange(ending_, true)) return;
+  if (grace_) give_up_ = Clock::now() + *grace_;
+  if (automations_) automations_->ask_to_stop();
+  give_back_queue();
+  stop_all(lock);
+}
+
 // A store that is locked or full may be usable again soon. Until then results are kept, and nothing new is claimed.
-// Where the end has a time, there is none for that.
+// Where the end has a time, only until then.
 template <class Call>
 auto RunnerLoop::patiently(Call call) {
   const auto give_up = Clock::now() + options_.runner.lease;
@@ -396,10 +443,14 @@ auto RunnerLoop::patiently(Call call) {
     try {
       return call();
     } catch (const Error& e) {
-      if (Clock::now() > give_up || (grace_ && stop_.stop_requested())) throw;
       if (first) instrumentation_.logger().warning("the store can't be used; trying again", {{"error", e.what()}});
+      std::unique_lock lock(mutex_);
+      if (stop_.stop_requested()) begin_end(lock);
+      const auto now = Clock::now();
+      if (now > give_up || (give_up_ && now >= *give_up_)) throw;
+      wake_loop_.wait_until(lock, give_up_ ? std::min(now + pause, *give_up_) : now + pause,
+                            [&] { return stop_.stop_requested() && !ending_; });
     }
-    std::this_thread::sleep_for(pause);
     pause = std::min(pause * 2, std::chrono::milliseconds(1000));
   }
 }
@@ -531,6 +582,7 @@ bool RunnerLoop::step(std::unique_lock<std::mutex>& lock, bool stopping) {
   if (!claimed.empty()) {
     if (queue_.empty()) last_start_ = Clock::now();
     for (auto& attempt : claimed) queue_.push_back(std::move(attempt));
+    if (ending_) give_back_queue();
     if (claimed.size() == 1) {
       wake_tasks_.notify_one();
     } else {
@@ -583,9 +635,13 @@ void RunnerLoop::run(const std::stop_token& stop, bool until_idle, std::optional
   stop_ = stop;
   grace_ = grace;
   no_workers_ = nullptr;
+  give_up_.reset();
+  ending_ = false;
   join_store();
   const auto watch = options_.store->watch([this] { changed(); });
-  const std::stop_callback on_stop(stop, [this] {
+  std::shared_ptr<void> hurry;
+  const std::stop_callback on_stop(stop, [this, &hurry] {
+    if (grace_) hurry = options_.store->hurry();
     const std::scoped_lock lock(mutex_);
     wake_loop_.notify_one();
   });
@@ -598,23 +654,17 @@ void RunnerLoop::run(const std::stop_token& stop, bool until_idle, std::optional
     patiently([&] { due.look(); });
   }
   start_threads();
-  std::optional<AutomationThread> automations;
-  if (!until_idle) automations.emplace(ground);
+  if (!until_idle) automations_.emplace(ground, telemetry_);
+  const auto end_automations = [&] {
+    if (automations_ && give_up_) automations_->finish(std::max(*give_up_, Clock::now() + kLastPatience), hanging_);
+    automations_.reset();
+  };
   try {
     std::unique_lock lock(mutex_);
-    bool asked = false;
     const auto is_over = [&] { return stop.stop_requested() || no_workers_; };
     for (;;) {
       const bool stopping = is_over();
-      if (stopping && !asked) {
-        asked = true;
-        lock.unlock();
-        automations.reset();
-        lock.lock();
-        if (grace) give_up_ = Clock::now() + *grace;
-        give_back_queue();
-        stop_all(lock);
-      }
+      if (stopping) begin_end(lock);
       if (step(lock, stopping)) continue;
       const bool at_rest = active_.empty() && queue_.empty() && finished_.empty() && recorded_.empty();
       if (at_rest && stopping) break;
@@ -635,17 +685,17 @@ void RunnerLoop::run(const std::stop_token& stop, bool until_idle, std::optional
   } catch (...) {
     {
       std::unique_lock lock(mutex_);
+      begin_end(lock);
       queue_.clear();
-      stop_all(lock);
-      if (grace) {
-        const auto until = Clock::now() + *grace;
-        loop_waits_ = true;
-        wake_loop_.wait_until(lock, until, [&] { return active_.empty(); });
-        loop_waits_ = false;
-        give_up_ = until;
+      loop_waits_ = true;
+      if (give_up_) wake_loop_.wait_until(lock, *give_up_, [&] { return active_.empty(); });
+      while (give_up_ && !active_.empty()) {
         abandon_all();
+        if (!active_.empty()) wake_loop_.wait_until(lock, *give_up_);
       }
+      loop_waits_ = false;
     }
+    end_automations();
     stop_threads();
     for (auto& attempt : finished_) attempt->conclude(false, deadline_);
     finished_.clear();
@@ -654,6 +704,7 @@ void RunnerLoop::run(const std::stop_token& stop, bool until_idle, std::optional
     lease_lost_ = false;
     throw;
   }
+  end_automations();
   stop_threads();
   try {
     options_.store->leave(worker_);
@@ -668,8 +719,9 @@ StopReason RunnerLoop::run_forever(const RunOptions& options) {
   if (options.grace && options.grace->count() < 0) {
     throw Error(ErrorCode::invalid_argument, "RunOptions::grace: expected 0 or more");
   }
+  const auto grace = options.grace ? std::optional(bounded(*options.grace)) : std::nullopt;
   if (!options.handle_signals) {
-    run(options.stop, false, options.grace);
+    run(options.stop, false, grace);
     return StopReason::requested;
   }
   constexpr auto kGrace = std::chrono::seconds(3);
@@ -683,7 +735,7 @@ StopReason RunnerLoop::run_forever(const RunOptions& options) {
       both.request_stop();
     });
     try {
-      run(both.get_token(), false, options.grace.value_or(kGrace));
+      run(both.get_token(), false, grace.value_or(kGrace));
     } catch (...) {
       options_.telemetry->force_flush(kLastFlush);
       throw;

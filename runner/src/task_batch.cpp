@@ -89,9 +89,9 @@ std::uint64_t mixed(std::uint64_t x) {  // splitmix64
 std::shared_ptr<const TaskSettings> settings_of(const TaskName& name, const SubtaskOptions& options) {
   TaskSettings settings;
   settings.optional = options.optional;
-  settings.backoff = options.backoff;
-  settings.timeout = options.timeout;
-  settings.delay = options.delay;
+  if (options.backoff) settings.backoff = bounded(*options.backoff);
+  settings.timeout = bounded(options.timeout);
+  settings.delay = bounded(options.delay);
   settings.not_before = options.not_before;
   settings.limit_key = options.limit_key;
   settings.cluster = options.cluster;

@@ -5,6 +5,8 @@
 // Failure: Error(invalid_argument) for a dependency of another batch, and for options out of range.
 #pragma once
 
+#include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -36,6 +38,15 @@ class TaskBatch {
 
 // A UUID of version 7: it begins with the time, so that ids sort as jobs were submitted.
 [[nodiscard]] std::string new_job_id();
+// No longer than a hundred years: that is for ever, and can be added to any time.
+[[nodiscard]] constexpr std::chrono::nanoseconds bounded(std::chrono::nanoseconds time) noexcept {
+  return std::min<std::chrono::nanoseconds>(time, std::chrono::hours(24 * 36525));
+}
+[[nodiscard]] constexpr RetryConfig bounded(RetryConfig backoff) noexcept {
+  backoff.initial = bounded(backoff.initial);
+  backoff.maximum = bounded(backoff.maximum);
+  return backoff;
+}
 // Error(invalid_argument) that begins with `where`.
 void check_backoff(const RetryConfig& backoff, const std::string& where);
 // The same, of all settings of a task.

@@ -5,7 +5,7 @@
 //   chaostest [--jobs N] [--seed S] [--planted]
 //
 // The last line counts, as in
-// `chaostest: jobs=500 tasks=15000 lost=0 double=0 hung=0 spans_missing=0 planted=6 caught=6`. Exit code 0 if nothing
+// `chaostest: jobs=500 tasks=15000 lost=0 double=0 hung=0 spans_missing=0 planted=7 caught=7`. Exit code 0 if nothing
 // deviates and every fault was found, else 1; every deviation is said on standard error.
 #include <signal.h>
 #include <spawn.h>
@@ -445,6 +445,7 @@ constexpr Plan kPlans[] = {
     {store::Fault::other_span, " spans_missing="},
     {store::Fault::lost_task, " hung="},
     {store::Fault::early_close, " lost="},
+    {store::Fault::double_countdown, " lost="},
 };
 static_assert(std::size(kPlans) == std::size(store::kFaultNames));
 

@@ -1,5 +1,6 @@
 #include "chaos/judge.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <set>
@@ -34,8 +35,10 @@ void Judge::deviates(std::uint64_t& count, const std::string& what) {
 
 void Judge::judge(Client& client, const Submitted& jobs, const std::vector<Entry>& account,
                   const std::vector<ReadSpan>& spans) {
-  for (const Entry& entry : account) {
+  for (std::size_t at = 0; at < account.size(); ++at) {
+    const Entry& entry = account[at];
     const std::pair key{entry.task, entry.attempt};
+    entry.kind == Entry::began ? began_at_.emplace(entry.task, at) : computed_at_.emplace(key, at);
     const std::string name = "attempt " + std::to_string(entry.attempt) + " of task " + std::to_string(entry.task);
     if (entry.kind == Entry::began) {
       ++verdict_->executions;
@@ -132,6 +135,33 @@ void Judge::judge_job(Client& client, const std::string& id, std::uint64_t seed)
   }
   for (const auto& [path, node] : expected) {
     if (node.computed && !seen.contains(path)) deviates(verdict_->lost, "job " + id + " has no task " + path);
+  }
+  judge_order(id, expected, tasks);
+}
+
+// The account is in the order in which things happened: what counts of a subtree was computed before anything that
+// depends on it began.
+void Judge::judge_order(const std::string& id, const std::map<std::string, Expected>& expected,
+                        const std::vector<TaskInfo>& tasks) {
+  std::map<std::string, std::size_t> last;  // by path: of the whole subtree
+  for (const TaskInfo& task : tasks) {
+    if (!is_computed(task.state)) continue;
+    const auto done = computed_at_.find({number(task.id), task.attempts});
+    if (done == computed_at_.end()) continue;
+    for (std::string path = task.display;; path.resize(path.rfind('.'))) {
+      last[path] = std::max(last[path], done->second);
+      if (path.find('.') == std::string::npos) break;
+    }
+  }
+  for (const TaskInfo& task : tasks) {
+    const auto began = began_at_.find(number(task.id));
+    const auto node = expected.find(task.display);
+    if (began == began_at_.end() || node == expected.end()) continue;
+    for (const std::string& path : node->second.after) {
+      if (!last.contains(path) || last.at(path) < began->second) continue;
+      deviates(verdict_->lost, "task " + task.id + " (" + task.display + " of job " + id + ") began before " + path +
+                                   " was done, on which it depends");
+    }
   }
 }
 

@@ -102,8 +102,14 @@ void Node::execute(Context& context) {
 }
 
 void expect(const Node& node, bool computed, std::map<std::string, Expected>& into) {
-  into[node.path] = {node.seed, computed && node.doom != Node::fails};
-  for (const Child& child : children(node)) expect(child.node, computed && node.doom == Node::none, into);
+  into[node.path].seed = node.seed;
+  into[node.path].computed = computed && node.doom != Node::fails;
+  for (const Child& child : children(node)) {
+    expect(child.node, computed && node.doom == Node::none, into);
+    for (const std::size_t earlier : child.after) {
+      into[child.node.path].after.push_back(node.path + "." + std::to_string(earlier));
+    }
+  }
 }
 
 }  // namespace waymark::chaos

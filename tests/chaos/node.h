@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "chaos/account.h"
 #include "waymark/waymark.h"
@@ -34,6 +35,7 @@ struct Node {
 struct Expected {
   std::uint64_t seed = 0;
   bool computed = true;  // false: it may be, within an optional subtree in which something fails
+  std::vector<std::string> after = {};  // paths of those whose whole subtrees come first
 };
 // By path: all nodes below and including this one.
 void expect(const Node& node, bool computed, std::map<std::string, Expected>& into);

@@ -49,7 +49,8 @@ TEST_F(AutomationsCommandTest, ListsThem) {
   const auto json = nlohmann::json::parse(automations({"list", "--json"}).output);
   ASSERT_EQ(json.at("automations").size(), 2u);
   EXPECT_EQ(json["automations"][0]["missed"], "all");
-  EXPECT_EQ(json["automations"][0]["last"], nullptr);
+  EXPECT_EQ(json["automations"][0]["last_ns"], nullptr);
+  EXPECT_GT(json["automations"][0]["next_ns"], json["automations"][0]["created_ns"]);
   EXPECT_EQ(json["automations"][1]["pattern"], "*.tif");
 }
 

@@ -183,7 +183,13 @@ TEST_F(JobsCommandTest, CancelsAJob) {
   const std::string id = submit();
   EXPECT_EQ(waymark({"jobs", "cancel", id}).output, id + " canceled\n");
   EXPECT_EQ(waymark({"jobs", "wait", id}).exit_code, 4);
-  EXPECT_EQ(json({"jobs", "wait", id}).at("state"), "canceled");
+  const Json waited = json({"jobs", "wait", id});
+  ASSERT_EQ(waited.size(), 1u) << "an array, of however many";
+  EXPECT_EQ(waited[0].at("state"), "canceled");
+  const std::string other = submit();
+  EXPECT_THAT(json({"jobs", "cancel", id, other}), SizeIs(2));
+  EXPECT_THAT(json({"jobs", "retry", id}), SizeIs(1));
+  EXPECT_EQ(json({"jobs", "retry", other})[0].at("tasks"), 1);
 }
 
 TEST_F(JobsCommandTest, WaitsForAJobThatAnotherProcessRuns) {
@@ -270,6 +276,22 @@ TEST_F(JobsCommandTest, RefusesAStoreThatIsNoneOrNewerOrAnotherPrograms) {
   execute("CREATE TABLE photo(id INTEGER)");
   expect_refusal({"jobs", "list"}, "another program's database");
   expect_refusal({"jobs", "submit", "Tile"}, "another program's database");
+}
+
+TEST_F(JobsCommandTest, LooksAtAStoreThatIsLockedAndSaysThatItCannotBeChanged) {
+  const std::string id = submit();
+  sqlite3* other = nullptr;
+  ASSERT_EQ(sqlite3_open(store.c_str(), &other), SQLITE_OK);
+  ASSERT_EQ(sqlite3_exec(other, "BEGIN IMMEDIATE", nullptr, nullptr, nullptr), SQLITE_OK);
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"jobs", "list"}, {"jobs", "show", id}, {"runners"}, {"why", "1"}, {"top"}}) {
+    const CommandResult looked = waymark(arguments);
+    EXPECT_EQ(looked.exit_code, 0) << looked.output;
+  }
+  const CommandResult canceled = waymark({"jobs", "cancel", id});
+  EXPECT_EQ(canceled.exit_code, 1) << "it is no wrong use";
+  EXPECT_THAT(canceled.output, HasSubstr("another program has kept it locked"));
+  sqlite3_close(other);
 }
 
 TEST_F(JobsCommandTest, ChecksAStoreAndTellsWhatIsWrong) {
@@ -378,6 +400,37 @@ TEST_F(JobsCommandTest, PrintsTheRecordsOfAJobThatAStateDirectoryKeeps) {
   const CommandResult one = waymark({"jobs", "logs", id, "--task", task, "--json"});
   EXPECT_EQ(Json::parse(one.output).at("body"), "mosaic done");
   EXPECT_EQ(Json::parse(one.output).at("service"), "tiles");
+
+  // A job in its caller's trace, beside what the caller itself logs.
+  {
+    Config config;
+    config.resource = Resource("tiles");
+    config.state_directory = state;
+    DestinationConfig d;
+    d.name = "backend";
+    d.signal = Signal::logs;
+    d.output = Output::callback;
+    d.deliver = [](Signal, std::string_view) { return DeliveryResult{}; };
+    config.destinations.push_back(d);
+    d.signal = Signal::traces;
+    config.destinations.push_back(d);
+    Telemetry telemetry(config);
+    Client client({.name = "test", .store = store, .telemetry = &telemetry});
+    std::stop_source stop;
+    Runner runner = client.runner<ProcessScene, Tile, Mosaic>({.concurrency = 1});
+    std::thread running([&] { runner.run_forever(stop.get_token()); });
+    {
+      auto span = telemetry.tracer("caller").span("request");
+      telemetry.logger("caller").info("of the caller");
+      id = client.jobs().run("called", Mosaic{}).id;
+    }
+    stop.request_stop();
+    running.join();
+    telemetry.shutdown(std::chrono::seconds(30));
+  }
+  const CommandResult called = waymark({"jobs", "logs", id, "--state-dir", state});
+  EXPECT_THAT(called.output, HasSubstr("mosaic done"));
+  EXPECT_THAT(called.output, ::testing::Not(HasSubstr("of the caller")));
 
   const CommandResult none = waymark({"jobs", "logs", submit(), "--state-dir", state});
   EXPECT_EQ(none.exit_code, 1);

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <filesystem>
+#include <fstream>
 #include <future>
 #include <latch>
 #include <mutex>
@@ -14,6 +15,8 @@
 #include <thread>
 #include <vector>
 
+#include "executor.h"
+#include "job_cache.h"
 #include "runner/workflow.h"
 #include "signals.h"
 
@@ -63,10 +66,11 @@ void wait_for_stop(Context& context) {
 // ------ cancel and retry
 
 TEST_F(JobsTest, CancelReachesARunningTaskThroughItsStopToken) {
-  std::binary_semaphore runs(0);
+  std::binary_semaphore runs(0), canceled(0);
   const auto endless = scripted([&](Context& context) {
     runs.release();
     wait_for_stop(context);
+    canceled.acquire();
     throw Stopped();
   });
   const Job job = client_.jobs().submit("job", scripted([&](Context& context) {
@@ -78,6 +82,7 @@ TEST_F(JobsTest, CancelReachesARunningTaskThroughItsStopToken) {
   // From another process, as far as the store can tell.
   Client other(options());
   EXPECT_EQ(other.jobs().cancel(job.id).state, JobState::running);
+  canceled.release();
   run.join();
   EXPECT_EQ(client_.jobs().find(job.id).state, JobState::canceled);
   EXPECT_THAT(states(job.id), ElementsAre(TaskState::computed, TaskState::canceled, TaskState::skipped));
@@ -271,9 +276,48 @@ TEST_F(JobsTest, HoldsALimitOverSeveralRunners) {
 TEST_F(JobsTest, HoldsARateAndGoesOnByItself) {
   client_.limit({.task = "Scripted", .rate = 5, .per = 100ms});
   std::atomic<int> done{0};
-  client_.jobs().submit("job", std::vector<Scripted>(12, scripted([&](Context&) { ++done; })));
+  const Job job = client_.jobs().submit("job", std::vector<Scripted>(12, scripted([&](Context&) { ++done; })));
   runner().run_all();
-  EXPECT_EQ(done, 12) << "five at once, and the others as the rate allows";
+  EXPECT_EQ(done, 12);
+  // Five at once, and the others as the rate allows.
+  Timestamp first = Timestamp::max(), last = Timestamp::min();
+  for (const TaskInfo& task : client_.jobs().tasks(job.id)) {
+    first = std::min(first, task.started_at);
+    last = std::max(last, task.started_at);
+  }
+  EXPECT_GE(last - first, 139ms) << "12 starts of which 5 are free, at 20 ms each";
+}
+
+TEST_F(JobsTest, TakesDurationsThatNeverEndForWhatTheyAre) {
+  constexpr auto kForever = std::chrono::nanoseconds::max();
+  const Job later = client_.jobs().submit("later", Empty{}, {.delay = kForever});
+  EXPECT_EQ(states(later.id)[0], TaskState::scheduled);
+  client_.jobs().cancel(later.id);
+  std::atomic<bool> asked{false};
+  const Job job = client_.jobs().submit("job", scripted([&](Context& context) {
+                                          std::condition_variable_any stopped;
+                                          std::mutex mutex;
+                                          std::unique_lock lock(mutex);
+                                          asked = stopped.wait_for(lock, context.stop_token(), 50ms,
+                                                                   [&] { return context.stop_token().stop_requested(); });
+                                        }),
+                                        {.timeout = kForever});
+  RunnerOptions o = quick();
+  o.timeout_grace = kForever;
+  runner(o).run_all();
+  EXPECT_FALSE(asked);
+  EXPECT_EQ(client_.jobs().find(job.id).state, JobState::completed);
+  const Job again = client_.jobs().submit(
+      "again", scripted([](Context&) { throw Unlucky("once"); }),
+      {.max_retries = 1, .backoff = RetryConfig{.initial = kForever, .maximum = kForever, .jitter = 0}});
+  std::stop_source stop;
+  Runner r = runner();
+  std::thread run([&] { r.run_forever({.stop = stop.get_token(), .grace = kForever}); });
+  wait_until([&] { return client_.jobs().tasks(again.id)[0].failures > 0; });
+  stop.request_stop();
+  run.join();
+  EXPECT_EQ(states(again.id)[0], TaskState::scheduled);
+  EXPECT_GT(client_.jobs().tasks(again.id)[0].due_at, detail::system_time() + 24h * 365);
 }
 
 TEST_F(JobsTest, TakesNothingFromAPausedClusterUntilItIsResumed) {
@@ -488,6 +532,19 @@ TEST_F(JobsTest, CachesBytesInADirectoryAndRecordsItWhereAsked) {
 
 // ------ upkeep
 
+TEST(JobCacheTest, IsRemovedInSmallParts) {
+  const testing::TemporaryDirectory directory;
+  std::filesystem::create_directories(directory.path() + "/job/group");
+  for (int i = 0; i < 5; ++i) std::ofstream(directory.path() + "/job/group/key" + std::to_string(i)) << "bytes";
+  int parts = 1;
+  for (; !detail::remove_cache(directory.path(), "job", {}) && parts < 100; ++parts) {
+  }
+  EXPECT_GT(parts, 5) << "time was over each time, and each time something went";
+  EXPECT_LT(parts, 100);
+  EXPECT_FALSE(std::filesystem::exists(directory.path() + "/job"));
+  EXPECT_TRUE(detail::remove_cache(directory.path(), "none", {}));
+}
+
 TEST_F(JobsTest, RemovesFinishedJobsByItself) {
   ClientOptions o = options();
   o.cache_directory = directory_.path() + "/cache";
@@ -542,6 +599,49 @@ TEST_F(JobsTest, GivesBackWhatDoesNotStopWithinTheGrace) {
   EXPECT_EQ(client_.jobs().tasks(three.id)[0].state, TaskState::ready);
   release.set_value();
   while (r.hanging_threads() > 0) std::this_thread::yield();
+}
+
+TEST_F(JobsTest, GivesBackWhatATaskThrowsBecauseItWasAskedToStop) {
+  std::latch runs(1);
+  const Job job = client_.jobs().submit("job", scripted([&](Context& context) {
+                                          runs.count_down();
+                                          wait_for_stop(context);
+                                          throw Unlucky("the transfer was interrupted");
+                                        }));
+  std::stop_source stop;
+  Runner r = runner();
+  std::thread run([&] { r.run_forever(stop.get_token()); });
+  runs.wait();
+  stop.request_stop();
+  run.join();
+  EXPECT_THAT(states(job.id), ElementsAre(TaskState::ready));
+  EXPECT_EQ(client_.jobs().tasks(job.id)[0].failures, 0u);
+  EXPECT_THAT(logs(), Contains(::testing::Field(
+                          &ReadLog::body,
+                          ::testing::ResultOf([](const AnyValue& body) { return to_text(body); },
+                                              HasSubstr("was asked to stop, and threw: the transfer was interrupted")))));
+}
+
+TEST_F(JobsTest, ACanceledJobLosesNoOptionalSubtreeByWhatItsTasksThrowThen) {
+  std::latch runs(1);
+  std::atomic<int> executions{0};
+  const auto optional = scripted([&](Context& context) {
+    if (++executions > 1) return;
+    runs.count_down();
+    wait_for_stop(context);
+    throw Unlucky("interrupted");
+  });
+  const Job job = client_.jobs().submit(
+      "job", scripted([&](Context& context) { context.submit_subtask(optional, {.optional = true}); }));
+  std::thread run([&] { runner().run_all(); });
+  runs.wait();
+  client_.jobs().cancel(job.id);
+  run.join();
+  EXPECT_EQ(client_.jobs().find(job.id).state, JobState::canceled);
+  EXPECT_EQ(client_.jobs().retry(job.id), 1u);
+  runner().run_all();
+  EXPECT_EQ(executions, 2);
+  EXPECT_THAT(states(job.id), ElementsAre(TaskState::completed, TaskState::completed));
 }
 
 TEST_F(JobsTest, StopsForASignalWhenAsked) {

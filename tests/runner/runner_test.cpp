@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -540,17 +541,25 @@ TEST_F(RunnerTest, WaitsForAJobAsLongAsItIsTold) {
 }
 
 TEST_F(RunnerTest, RunsALayeredJobOfAllToAllDependencies) {
-  std::atomic<int> done{0};
-  const auto unit = scripted([&](Context&) { ++done; });
+  std::array<std::atomic<int>, 10> done{};
+  std::atomic<int> early{0};
+  std::vector<Scripted> units;
+  for (std::size_t layer = 0; layer < done.size(); ++layer) {
+    units.push_back(scripted([&, layer](Context&) {
+      if (layer > 0 && done[layer - 1] < 40) ++early;
+      ++done[layer];
+    }));
+  }
   const Job job = client_.jobs().submit("layers", scripted([&](Context& context) {
                                           FutureTasks before;
-                                          for (int layer = 0; layer < 10; ++layer) {
+                                          for (const Scripted& unit : units) {
                                             before = context.submit_subtasks(std::vector<Scripted>(40, unit),
                                                                              {.depends_on = before});
                                           }
                                         }));
-  runner().run_all();
-  EXPECT_EQ(done, 400);
+  runner(quick(4)).run_all();
+  for (const auto& layer : done) EXPECT_EQ(layer, 40);
+  EXPECT_EQ(early, 0) << "none before all of the layer before it";
   EXPECT_EQ(client_.jobs().find(job.id).state, JobState::completed);
 }
 

@@ -4,21 +4,28 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <pthread.h>
 #include <sqlite3.h>
 #include <stdarg.h>
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <filesystem>
 #include <fstream>
 #include <future>
+#include <latch>
 #include <mutex>
 #include <semaphore>
+#include <stop_token>
 #include <string>
+#include <string_view>
 #include <thread>
 
+#include "executor.h"
+#include "runner/engines.h"
 #include "runner/workflow.h"
 #include "store/database.h"
 #include "store/sqlite.h"
@@ -244,6 +251,176 @@ TEST_F(StoreFaultsTest, KeepsATasksResultWhileTheFileIsAway) {
   run.join();
   EXPECT_EQ(executions, 1);
   EXPECT_EQ(client_.jobs().find(job.id).state, JobState::completed);
+}
+
+TEST_F(StoreFaultsTest, EndsTheWaitForAJobWhoseStoreIsGone) {
+  const Job job = client_.jobs().submit("job", Empty{});
+  std::promise<void> waits;
+  auto ended = std::async(std::launch::async, [&] {
+    waits.set_value();
+    return message_of([&] { (void)client_.jobs().wait(job.id); });
+  });
+  waits.get_future().wait();
+  const std::string away = path() + ".away";
+  std::filesystem::rename(path(), away);
+  const bool in_time = ended.wait_for(60s) == std::future_status::ready;
+  EXPECT_TRUE(in_time) << "in a file that nobody writes to nothing changes";
+  if (!in_time) {
+    std::filesystem::rename(away, path());
+    client_.jobs().cancel(job.id);
+  }
+  if (in_time) {
+    EXPECT_THAT(ended.get(), HasSubstr("was removed while it was open"));
+  }
+}
+
+TEST_F(StoreFaultsTest, IsLookedAtWhileAnotherProgramKeepsItLocked) {
+  const Job job = client_.jobs().submit("job", Empty{});
+  store::Database other(path());
+  other.execute("BEGIN IMMEDIATE");
+  const auto store = store::open_sqlite({.path = path(), .clock = {}, .patience = 20ms});
+  EXPECT_TRUE(store->find(job.id));
+  other.execute("ROLLBACK");
+}
+
+TEST_F(StoreFaultsTest, WaitsNoLongerOnceItIsHurried) {
+  const auto store = store::open_sqlite({.path = path(), .clock = {}, .patience = 1h});
+  store::Database other(path());
+  other.execute("BEGIN IMMEDIATE");
+  auto refused = std::async(std::launch::async, [&] { return message_of([&] { store->submit(new_job("refused")); }); });
+  const auto hurry = store->hurry();
+  const bool in_time = refused.wait_for(60s) == std::future_status::ready;
+  EXPECT_TRUE(in_time);
+  other.execute("ROLLBACK");
+  if (in_time) {
+    EXPECT_THAT(refused.get(), HasSubstr("another program has kept it locked"));
+  }
+}
+
+// ------ several runners
+
+// As after a machine that slept, or a store that was locked for longer than a lease.
+TEST_F(StoreFaultsTest, AStallOfAllRunnersMakesNoneTakeTheTasksOfTheLiving) {
+  testing::TestClock clock;
+  ClientOptions o = options();
+  o.time.now = [&] { return clock.now(); };
+  Client one(o), two(o);
+  std::latch runs(2);
+  std::promise<void> release;
+  std::shared_future<void> released = release.get_future().share();
+  const auto body = scripted([&, released](Context&) {
+    runs.count_down();
+    released.wait();
+  });
+  const Job a = one.jobs().submit("a", body), b = one.jobs().submit("b", body);
+  RunnerOptions leased = quick(1);
+  leased.lease = 2s;
+  std::thread first([&] { one.runner<Scripted>(leased).run_all(); });
+  std::thread second([&] { two.runner<Scripted>(leased).run_all(); });
+  runs.wait();
+  // One that really is dead, to see when they have looked for such.
+  const auto store = open_store(o.store, o.time.now);
+  store->join({.runner = "dead", .name = {}, .host = {}, .tasks = {}, .lease = 2s});
+  clock.advance(60s);
+  while (std::ranges::any_of(store->workers(), [](const WorkerInfo& w) { return w.runner == "dead"; })) {
+    std::this_thread::yield();
+  }
+  for (const Job& job : {a, b}) {
+    const TaskInfo task = one.jobs().tasks(job.id)[0];
+    EXPECT_EQ(task.state, TaskState::running);
+    EXPECT_EQ(task.lost, 0u);
+  }
+  release.set_value();
+  first.join();
+  second.join();
+  for (const Job& job : {a, b}) {
+    EXPECT_EQ(one.jobs().tasks(job.id)[0].attempts, 1u);
+    EXPECT_EQ(one.jobs().find(job.id).state, JobState::completed);
+  }
+}
+
+// ------ the end
+
+TEST_F(StoreFaultsTest, EndsInTimeWhateverHoldsItsAutomations) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool held = false, open = false, told = false;
+  ClientOptions o = options();
+  // What hangs is the clock that automations look at, for want of a network disk.
+  o.time.now = [&] {
+    char name[16] = {};
+    pthread_getname_np(pthread_self(), name, sizeof name);
+    if (std::string_view(name) == "wm-automation") {
+      std::unique_lock lock(mutex);
+      held = true;
+      changed.notify_all();
+      changed.wait(lock, [&] { return open; });
+    }
+    return detail::system_time();
+  };
+  Client client(o);
+  client.automations().cron("hourly", "0 * * * *", Empty{});
+  std::latch runs(1);
+  client.jobs().submit("job", scripted([&](Context& context) {
+                         runs.count_down();
+                         std::condition_variable_any stopped;
+                         std::unique_lock lock(mutex);
+                         (void)stopped.wait_for(lock, context.stop_token(), 60s, [] { return false; });
+                         told = context.stop_token().stop_requested();
+                       }));
+  std::stop_source stop;
+  Runner r = client.runner<Scripted, Empty>(quick());
+  auto ended = std::async(std::launch::async, [&] { return r.run_forever({.stop = stop.get_token(), .grace = 200ms}); });
+  runs.wait();
+  {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return held; });
+  }
+  stop.request_stop();
+  EXPECT_EQ(ended.wait_for(60s), std::future_status::ready) << "it waits for what hangs";
+  {
+    const std::scoped_lock lock(mutex);
+    EXPECT_TRUE(told) << "before anything else was waited for";
+    open = true;
+  }
+  changed.notify_all();
+  EXPECT_EQ(ended.get(), StopReason::requested);
+  while (r.hanging_threads() > 0) std::this_thread::yield();
+}
+
+TEST_F(StoreFaultsTest, TellsItsTasksOfTheEndWhileTheStoreIsLocked) {
+  store::Database other(path());
+  std::mutex mutex;
+  std::latch runs(2);
+  std::atomic<bool> told{false};
+  std::promise<void> locked;
+  std::shared_future<void> is_locked = locked.get_future().share();
+  client_.jobs().submit("told", scripted([&](Context& context) {
+                          runs.count_down();
+                          std::condition_variable_any stopped;
+                          std::unique_lock lock(mutex);
+                          told = !stopped.wait_for(lock, context.stop_token(), 60s, [] { return false; }) &&
+                                 context.stop_token().stop_requested();
+                        }));
+  client_.jobs().submit("done", scripted([&, is_locked](Context&) {
+                          runs.count_down();
+                          is_locked.wait();
+                        }));
+  RunnerOptions patient = quick(2);
+  patient.lease = 24h;
+  std::stop_source stop;
+  Runner r = runner(patient);
+  auto ended = std::async(std::launch::async, [&] {
+    return message_of([&] { r.run_forever({.stop = stop.get_token(), .grace = 10s}); });
+  });
+  runs.wait();
+  other.execute("BEGIN IMMEDIATE");
+  locked.set_value();
+  stop.request_stop();
+  EXPECT_EQ(ended.wait_for(60s), std::future_status::ready);
+  EXPECT_TRUE(told);
+  other.execute("ROLLBACK");
+  EXPECT_THAT(ended.get(), HasSubstr("another program has kept it locked"));
 }
 
 }  // namespace

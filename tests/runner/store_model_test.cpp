@@ -35,7 +35,7 @@ struct ModelTask {
   std::uint32_t lost = 0;
   bool lost_for_good = false;  // skipped, or stopped, by an optional failure
   bool cut = false;            // an optional one: it or something below failed
-  Timestamp due = {};
+  Timestamp due = {};          // it starts no earlier
   int worker = -1;
 };
 
@@ -44,6 +44,7 @@ struct ModelJob {
   JobState state = JobState::submitted;
   bool failing = false;
   bool canceling = false;
+  bool started = false;
 };
 
 // The rules, as docs/runner.md has them, without a thought for what they cost.
@@ -141,9 +142,8 @@ class Model {
       ModelTask& t = tasks[i];
       if (t.state == TaskState::waiting &&
           std::all_of(t.after.begin(), t.after.end(), [&](int d) { return closed(d) && (whole(d) || at(d).cut); })) {
-        t.state = TaskState::ready;
+        t.state = t.due > now ? TaskState::scheduled : TaskState::ready;
       }
-      (void)now;
     }
     for (std::size_t i = tasks.size(); i-- > 0;) {
       const int task = static_cast<int>(i);
@@ -165,7 +165,7 @@ class Model {
                                             : JobState::completed;
     }
   }
-  std::uint64_t retry(int number) {
+  std::uint64_t retry(int number, Timestamp now) {
     ModelJob& job = jobs[static_cast<std::size_t>(number)];
     if (job.state != JobState::failed && job.state != JobState::canceled) return 0;
     std::uint64_t again = 0;
@@ -173,10 +173,11 @@ class Model {
       if (t.job != number || t.lost_for_good) continue;
       if (t.state != TaskState::failed && t.state != TaskState::skipped && t.state != TaskState::canceled) continue;
       t.state = TaskState::waiting;
+      if (t.failures > 0 || t.due <= now) t.due = {};
       t.failures = t.lost = 0;
       ++again;
     }
-    job.state = JobState::running;
+    job.state = job.started ? JobState::running : JobState::submitted;
     job.failing = job.canceling = false;
     return again;
   }
@@ -241,12 +242,17 @@ TEST_P(StoreModelTest, DoesWhatTheModelDoesWhateverTheOrder) {
         task.max_retries = static_cast<std::uint32_t>(below(2));
         task.priority = static_cast<int>(below(3));
         ModelTask m{.job = job, .parent = parent, .max_retries = task.max_retries, .priority = task.priority};
-        if (chance(25)) {
-          m.optional = true;
-          task.settings = std::make_shared<const TaskSettings>(TaskSettings{.optional = true});
+        TaskSettings settings;
+        m.optional = settings.optional = chance(25);
+        if (chance(20)) {
+          settings.delay = std::chrono::seconds(1 + below(4));
+          if (chance(50)) settings.not_before = clock.now() + std::chrono::seconds(below(20));
+          m.due = std::max(clock.now() + settings.delay, settings.not_before);
+          m.state = TaskState::scheduled;
         }
-        if (i > 0 && chance(35)) {
-          // On one earlier task and those that are in a group with it already.
+        if (m.optional || m.due != Timestamp{}) task.settings = std::make_shared<const TaskSettings>(settings);
+        // On one or more earlier tasks, and those that are in a group with them already.
+        for (int sets = i > 0 && chance(35) ? 1 + static_cast<int>(below(3)) : 0; sets > 0; --sets) {
           const std::size_t on = below(i);
           if (group_of[on] < 0) {
             group_of[on] = static_cast<int>(batch.group_sizes.size());
@@ -261,7 +267,8 @@ TEST_P(StoreModelTest, DoesWhatTheModelDoesWhateverTheOrder) {
           for (std::size_t k = 0; k < i; ++k) {
             if (group_of[k] == group_of[on]) m.after.insert(first + static_cast<int>(k));
           }
-          task.after = {static_cast<std::uint32_t>(group_of[on])};
+          const auto group = static_cast<std::uint32_t>(group_of[on]);
+          if (std::find(task.after.begin(), task.after.end(), group) == task.after.end()) task.after.push_back(group);
           task.dependencies = static_cast<std::uint32_t>(m.after.size());
           m.state = TaskState::waiting;
         }
@@ -317,6 +324,7 @@ TEST_P(StoreModelTest, DoesWhatTheModelDoesWhateverTheOrder) {
           EXPECT_EQ(e.claimed[i].failures, t.failures);
           ModelJob& job = model.jobs[static_cast<std::size_t>(t.job)];
           if (job.state == JobState::submitted) job.state = JobState::running;
+          job.started = true;
         }
       } else if (what < 75) {
         if (running.empty()) continue;
@@ -357,11 +365,11 @@ TEST_P(StoreModelTest, DoesWhatTheModelDoesWhateverTheOrder) {
           ++taken["release"];
           f.result = TaskResult::released;
           f.started = chance(50);
+          t.attempt -= f.started ? 0 : 1;
           if (stopping) {
             model.stopped(task);
           } else {
             t.state = TaskState::ready;
-            t.attempt -= f.started ? 0 : 1;
           }
         }
         const std::vector<Finish> finishes = {f};
@@ -381,7 +389,7 @@ TEST_P(StoreModelTest, DoesWhatTheModelDoesWhateverTheOrder) {
         if (model.jobs.empty()) continue;
         ++taken["retry"];
         const std::size_t job = below(model.jobs.size());
-        EXPECT_EQ(store->retry(model.jobs[job].id), model.retry(static_cast<int>(job)));
+        EXPECT_EQ(store->retry(model.jobs[job].id), model.retry(static_cast<int>(job), clock.now()));
       } else if (what < 89) {
         ++taken["pause"];
         model.paused = !model.paused && chance(30);

@@ -470,6 +470,21 @@ TEST_P(StoreTest, TakesTheTasksOfARunnerWhoseLeaseEnded) {
   EXPECT_EQ(state_of(j), JobState::completed);
 }
 
+TEST_P(StoreTest, TakesTheTasksOfTheDeadAlsoWhereTheClockWasSetBack) {
+  store_->submit(job("scene"));
+  const WorkerId dead = join(*store_, "dead");
+  const ClaimedTask task = claim_one(dead);
+  clock_.advance(-1h);
+  const WorkerId worker = join(*store_, "alive");
+  EXPECT_EQ(store_->sweep(worker, 3).tasks, 0u) << "it may live";
+  clock_.advance(9s);
+  EXPECT_EQ(store_->sweep(worker, 3).tasks, 0u);
+  ASSERT_TRUE(store_->renew(worker));
+  clock_.advance(2s);
+  EXPECT_EQ(store_->sweep(worker, 3).tasks, 1u) << "a lease after the clock was set back";
+  EXPECT_EQ(claim_one(worker).task, task.task);
+}
+
 TEST_P(StoreTest, FailsATaskThatWasLostTooOften) {
   const Job j = store_->submit(job("scene", 5));
   const WorkerId alive = join(*store_, "alive", {});
@@ -571,6 +586,19 @@ TEST_P(StoreTest, GivesTheHigherPriorityFirstAndThenTheOlder) {
   std::vector<std::string> order;
   for (const ClaimedTask& task : claim(join(*store_)).claimed) order.push_back(task.job->name);
   EXPECT_THAT(order, ElementsAre("1", "4", "0", "2", "3"));
+}
+
+TEST_P(StoreTest, ForgetsTheProgressOfAnAttemptThatWasGivenBack) {
+  const Job j = store_->submit(job("scene"));
+  const WorkerId worker = join(*store_);
+  Finish back = computed(claim_one(worker));
+  back.result = TaskResult::released;
+  const std::vector<ProgressReport> progress = {
+      {.task = back.task, .attempt = back.attempt, .label = "tiles", .done = 3, .total = 5}};
+  (void)store_->exchange({.worker = worker, .progress = progress});
+  EXPECT_THAT(store_->find(j.id)->progress, SizeIs(1));
+  send(worker, {back}, 0);
+  EXPECT_THAT(store_->find(j.id)->progress, IsEmpty());
 }
 
 TEST_P(StoreTest, SumsProgressOverTasksAndForgetsFailedAttempts) {
@@ -796,6 +824,106 @@ TEST_P(StoreTest, RunsSubtasksThatAStoppedJobHadNotStarted) {
   EXPECT_THAT(send(worker, {computed(e.claimed[0])}).closed, SizeIs(2));
   EXPECT_EQ(state_of(j), JobState::completed);
   EXPECT_EQ(state_of(j, root.task), TaskState::completed);
+}
+
+TEST_P(StoreTest, ARetryStartsNothingBeforeItsTime) {
+  NewJob later = job("later");
+  later.roots.tasks[0].settings = std::make_shared<const TaskSettings>(TaskSettings{.not_before = clock_.now() + 1h});
+  const Job j = store_->submit(later);
+  const WorkerId worker = join(*store_);
+  store_->cancel(j.id);
+  EXPECT_EQ(store_->retry(j.id), 1u);
+  const Exchanged early = claim(worker);
+  EXPECT_THAT(early.claimed, IsEmpty());
+  EXPECT_EQ(early.due, 1h);
+  EXPECT_EQ(store_->tasks(j.id)[0].state, TaskState::scheduled);
+  clock_.advance(1h);
+  const ClaimedTask root = claim_one(worker);
+  // Of two subtasks one fails; the other was to start later, and so it does.
+  NewTask delayed = child(NewTask::kNoGroup, {0});
+  delayed.settings = std::make_shared<const TaskSettings>(TaskSettings{.delay = 5h});
+  ASSERT_TRUE(store_->renew(worker));
+  const Exchanged e = send(worker, {computed(root, {{child(0), delayed, child()}, {1}})});
+  ASSERT_THAT(e.claimed, SizeIs(2));
+  send(worker, {computed(e.claimed[0]), failed(e.claimed[1])});
+  EXPECT_EQ(state_of(j), JobState::failed);
+  EXPECT_EQ(store_->retry(j.id), 2u);
+  EXPECT_EQ(claim_one(worker).task, e.claimed[1].task);
+  EXPECT_EQ(claim(worker).due, 5h);
+  EXPECT_THAT(claim(worker).claimed, IsEmpty());
+}
+
+TEST_P(StoreTest, ARetryForgetsTheWaitBeforeTheNextAttempt) {
+  const Job j = store_->submit(job("scene"));
+  const WorkerId worker = join(*store_);
+  send(worker, {failed(claim_one(worker), 1h)}, 0);
+  store_->cancel(j.id);
+  EXPECT_EQ(store_->retry(j.id), 1u);
+  EXPECT_EQ(claim_one(worker).attempt, 2u);
+}
+
+TEST_P(StoreTest, AJobThatWasRetriedBeforeItEverRanHasItsStart) {
+  const Job j = store_->submit(job("scene"));
+  const WorkerId worker = join(*store_);
+  store_->cancel(j.id);
+  EXPECT_EQ(store_->retry(j.id), 1u);
+  EXPECT_EQ(state_of(j), JobState::submitted) << "nothing of it has started";
+  clock_.advance(1s);
+  const Timestamp started = clock_.now();
+  const ClaimedTask root = claim_one(worker);
+  EXPECT_EQ(state_of(j), JobState::running);
+  EXPECT_EQ(store_->find(j.id)->started_at, started);
+  send(worker, {failed(root)});
+  EXPECT_EQ(store_->retry(j.id), 1u);
+  EXPECT_EQ(state_of(j), JobState::running);
+  clock_.advance(1s);
+  (void)claim_one(worker);
+  EXPECT_EQ(store_->find(j.id)->started_at, started);
+}
+
+TEST_P(StoreTest, CountsNoAttemptThatNobodyBeganWhereItsJobIsStopped) {
+  const NewJob submitted = job("scene");
+  const Job j = store_->submit(submitted);
+  const WorkerId worker = join(*store_, "one"), other = join(*store_, "two");
+  const ClaimedTask root = claim_one(worker);
+  const Exchanged mine = send(worker, {computed(root, {{child(), child(), child()}, {}})}, 1);
+  ASSERT_THAT(mine.claimed, SizeIs(1));
+  const ClaimedTask others = claim_one(other);
+  const ClaimedTask left = claim_one(other);
+  store_->cancel(j.id);
+  Finish back = computed(mine.claimed[0]);
+  back.result = TaskResult::released;
+  back.started = false;
+  EXPECT_THAT(send(worker, {back}, 0).accepted, ElementsAre(true));
+  // A runner that died before it began with them.
+  (void)store_->release(worker, "two", {}, 3);
+  EXPECT_EQ(state_of(j), JobState::canceled);
+  for (const std::int64_t id : {mine.claimed[0].task, others.task, left.task}) {
+    for (const TaskInfo& task : store_->tasks(j.id)) {
+      if (task.id != std::to_string(id)) continue;
+      EXPECT_EQ(task.state, TaskState::canceled);
+      EXPECT_EQ(task.attempts, 0u);
+      EXPECT_EQ(task.started_at, Timestamp{});
+      EXPECT_EQ(task.ended_at, Timestamp{});
+    }
+  }
+  EXPECT_EQ(store_->retry(j.id), 3u);
+  for (const ClaimedTask& task : claim(worker).claimed) {
+    EXPECT_EQ(task.attempt, 1u);
+    EXPECT_FALSE(task.previous_attempt.valid()) << "there is no such span";
+  }
+}
+
+TEST_P(StoreTest, RecordsAJobOfNoTasks) {
+  NewJob none = job("none");
+  none.roots.tasks.clear();
+  const Job j = store_->submit(none);
+  EXPECT_EQ(j.state, JobState::completed);
+  EXPECT_EQ(state_of(j), JobState::completed);
+  const Released left = store_->sweep(join(*store_), 3);
+  ASSERT_THAT(left.spans, SizeIs(1)) << "a runner records its span";
+  EXPECT_EQ(left.spans[0].span, none.span.span_id);
+  EXPECT_EQ(left.spans[0].outcome, TaskState::completed);
 }
 
 // ------ optional subtrees
@@ -1060,6 +1188,59 @@ TEST_P(StoreTest, LimitsHowManyTasksStartInAPeriod) {
   clock_.advance(100s);
   const WorkerId fresh = join(*store_);
   EXPECT_THAT(claim(fresh).claimed, SizeIs(2)) << "what was not used is not saved beyond one period";
+}
+
+TEST_P(StoreTest, ARateGoesOnWhenTheClockWasSetBack) {
+  store_->limit({.task = "Root", .rate = 1, .per = 10s});
+  for (int i = 0; i < 3; ++i) store_->submit(job("scene"));
+  const WorkerId worker = join(*store_);
+  (void)claim_one(worker);
+  clock_.advance(-1h);
+  const Exchanged held = claim(worker);
+  EXPECT_THAT(held.claimed, IsEmpty());
+  ASSERT_TRUE(held.due);
+  EXPECT_LE(*held.due, 11s);
+  clock_.advance(11s);
+  EXPECT_THAT(claim(worker).claimed, SizeIs(1)) << "not only when the clock has caught up";
+}
+
+TEST_P(StoreTest, WaitsWhereEveryOneOfVeryManyKeysIsAtItsLimit) {
+  store_->limit({.key = "*", .rate = 1, .per = 1min});
+  NewJob many = job("many");
+  many.roots.tasks.clear();
+  for (int i = 0; i < 1200; ++i) {
+    NewTask task;
+    task.name = kRoot;
+    task.settings = std::make_shared<const TaskSettings>(TaskSettings{.limit_key = "key" + std::to_string(i / 2)});
+    many.roots.tasks.push_back(std::move(task));
+  }
+  store_->submit(many);
+  const auto other = open();
+  const WorkerId worker = join(*store_), others = join(*other);
+  std::size_t claimed = 0;
+  Exchanged last;
+  for (int look = 0; look < 20; ++look) {
+    last = claim(worker, 1000);
+    claimed += last.claimed.size();
+    if (look == 0) clock_.advance(5s);  // so that the first keys are free again first
+  }
+  EXPECT_EQ(claimed, 600u);
+  EXPECT_THAT(last.claimed, IsEmpty());
+  ASSERT_TRUE(last.due);
+  EXPECT_GT(*last.due, 50s) << "until a key is free";
+  EXPECT_LE(*last.due, 55s + 1us);
+  // One more key: others have changed something, so all are looked at again.
+  NewJob more = job("more");
+  more.roots.tasks[0].settings = std::make_shared<const TaskSettings>(TaskSettings{.limit_key = "key3a"});
+  other->submit(more);
+  std::size_t found = 0;
+  for (int look = 0; look < 20 && found == 0; ++look) found = claim(worker, 1000).claimed.size();
+  EXPECT_EQ(found, 1u);
+  clock_.advance(55s);
+  ASSERT_TRUE(store_->renew(worker));
+  for (int look = 0; look < 20; ++look) found += claim(worker, 1000).claimed.size();
+  EXPECT_GT(found, 200u) << "those that are free again";
+  (void)others;
 }
 
 TEST_P(StoreTest, RefusesALimitWithoutAPeriod) {

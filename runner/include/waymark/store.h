@@ -376,6 +376,10 @@ class Store {
   // Calls `changed` from any thread when others may have made work or finished a job, until what it returned is gone.
   // Now and then for nothing. `changed` is quick, and calls nothing of the store.
   [[nodiscard]] virtual std::shared_ptr<void> watch(std::function<void()> changed) = 0;
+
+  // Until what it returned is gone, calls wait for other programs no longer than half a second: this one is to end. It
+  // lasts no longer than the store.
+  [[nodiscard]] virtual std::shared_ptr<void> hurry() = 0;
 };
 
 // See ClientOptions::store. `clock` is an embedded store's time; none: the system's.

@@ -10,6 +10,7 @@
 #include "cli/command.h"
 #include "cli/commands.h"
 #include "cli/display_text.h"
+#include "cli/job_text.h"
 #include "instrumentation.h"
 #include "waymark/client.h"
 #include "waymark/error.h"
@@ -37,13 +38,12 @@ std::string occasion(const Automation& a) {
 }
 
 Json as_json(const Automation& a) {
-  const auto time = [](Timestamp t) { return t == Timestamp{} ? Json() : Json(time_text(t)); };
   Json one{{"name", a.name}, {"kind", kind_word(a.kind)}};
   if (a.kind == AutomationKind::cron) {
     one["schedule"] = a.schedule;
     one["time_zone"] = a.time_zone;
     one["missed"] = missed_word(a.missed);
-    one["next"] = time(a.next_at);
+    one["next_ns"] = time_json(a.next_at);
   } else {
     one["directory"] = a.directory;
     one["pattern"] = a.pattern;
@@ -54,8 +54,8 @@ Json as_json(const Automation& a) {
   one["max_retries"] = a.max_retries;
   one["priority"] = a.priority;
   one["paused"] = a.paused;
-  one["created"] = time(a.created_at);
-  one["last"] = time(a.last_fired_at);
+  one["created_ns"] = time_json(a.created_at);
+  one["last_ns"] = time_json(a.last_fired_at);
   one["last_job"] = a.last_job.empty() ? Json() : Json(a.last_job);
   one["jobs"] = a.jobs;
   return one;

@@ -77,20 +77,21 @@ void add_store(CLI::App& command, std::string& place) {
 }
 
 std::unique_ptr<Client> open_client(const std::string& place, bool make, const std::string& cluster) {
+  StoreVersion version;
   try {
-    const StoreVersion version = store_version(place);
-    if (version.found == 0 && !make) {
-      throw WrongUse("store " + printable(version.place) + ": there is none; --store names another");
-    }
-    if (version.found > version.known) {
-      throw WrongUse("store " + printable(version.place) + ": its schema has version " + std::to_string(version.found) +
-                     ", this program knows up to " + std::to_string(version.known) +
-                     ": use a newer program, or another store");
-    }
-    return std::make_unique<Client>(ClientOptions{.name = "waymark", .store = place, .cluster = cluster});
+    version = store_version(place);
   } catch (const Error& error) {
     throw WrongUse(error.what());
   }
+  if (version.found == 0 && !make) {
+    throw WrongUse("store " + printable(version.place) + ": there is none; --store names another");
+  }
+  if (version.found > version.known) {
+    throw WrongUse("store " + printable(version.place) + ": its schema has version " + std::to_string(version.found) +
+                   ", this program knows up to " + std::to_string(version.known) +
+                   ": use a newer program, or another store");
+  }
+  return std::make_unique<Client>(ClientOptions{.name = "waymark", .store = place, .cluster = cluster});
 }
 
 Job find_job(Client& client, const std::string& id) {

@@ -51,7 +51,8 @@ void add_output(CLI::App& command, Output& output);
 [[nodiscard]] int terminal_width();  // of the terminal, else of COLUMNS, else 100
 
 void add_store(CLI::App& command, std::string& place);
-// WrongUse where there is no store (`make`: it is made), or one of a newer program.
+// WrongUse where there is no store (`make`: it is made), one of a newer program, or something else; Error where it can't
+// be used now.
 [[nodiscard]] std::unique_ptr<Client> open_client(const std::string& place, bool make = false,
                                                   const std::string& cluster = "default");
 // By its id, or characters that only its id begins with.

@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <iterator>
 #include <system_error>
+#include <utility>
 
 #include "cli/command.h"
 #include "cli/display_text.h"
+#include "job_records.h"
 
 namespace waymark::cli {
 namespace {
@@ -44,13 +47,13 @@ std::vector<std::string> state_directories(const std::string& named) {
 }
 
 std::vector<ReadLog> job_logs(const Job& job, const std::vector<std::string>& directories) {
-  std::vector<ReadLog> logs;
+  ReadTelemetry all;
   for (const std::string& directory : directories) {
-    for (ReadLog& log : read_state_directory(directory).logs) {
-      const std::string_view id = find_string(log.attributes, "workflow.job.id");
-      if (id.empty() ? log.trace_id == job.trace_id && job.trace_id.valid() : id == job.id) logs.push_back(std::move(log));
-    }
+    ReadTelemetry one = read_state_directory(directory);
+    std::ranges::move(one.spans, std::back_inserter(all.spans));
+    std::ranges::move(one.logs, std::back_inserter(all.logs));
   }
+  std::vector<ReadLog> logs = detail::records_of(std::move(all), job).logs;
   std::ranges::stable_sort(logs, {}, [](const ReadLog& log) { return log.time == Timestamp{} ? log.observed : log.time; });
   return logs;
 }

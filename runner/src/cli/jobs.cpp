@@ -255,7 +255,7 @@ int told(const Some& a, const std::vector<Job>& jobs) {
   }
   Json all = Json::array();
   for (const Job& job : jobs) all.push_back(job_json(job));
-  return print(write_json(jobs.size() == 1 ? all[0] : all));
+  return print(write_json(all));
 }
 
 std::vector<Job> find_all(Client& client, const Some& a) {
@@ -301,7 +301,7 @@ int retry(const Some& a) {
                           ": only what failed or was canceled can be retried", kNotDone);
     }
   }
-  const int printed = a.output.json ? print(write_json(all.size() == 1 ? all[0] : all)) : print(text);
+  const int printed = a.output.json ? print(write_json(all)) : print(text);
   return printed != kDone ? printed : code;
 }
 

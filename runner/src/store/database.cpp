@@ -129,6 +129,7 @@ void Database::execute(const char* sql) {
 }
 
 std::int64_t Database::changes() const noexcept { return sqlite3_changes64(handle_); }
+std::int64_t Database::total_changes() const noexcept { return sqlite3_total_changes64(handle_); }
 std::int64_t Database::last_id() const noexcept { return sqlite3_last_insert_rowid(handle_); }
 
 void Database::fail(int code, const char* doing) const {
@@ -152,7 +153,9 @@ int Database::on_busy(void* self, int tries) noexcept {
   auto& database = *static_cast<Database*>(self);
   const auto now = std::chrono::steady_clock::now();
   if (tries == 0) database.busy_since_ = now;
-  if (now - database.busy_since_ > database.patience_) return 0;
+  constexpr auto kHurriedPatience = std::chrono::milliseconds(500);
+  const bool hurried = database.hurried_ && *database.hurried_ > 0;
+  if (now - database.busy_since_ > (hurried ? std::min(kHurriedPatience, database.patience_) : database.patience_)) return 0;
   const long microseconds = tries < 10 ? 50 : tries < 50 ? 500 : 5000;
   const timespec wait{0, microseconds * 1000};
   nanosleep(&wait, nullptr);

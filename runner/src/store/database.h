@@ -5,6 +5,7 @@
 // Failure: Error(store). A Transaction that is not committed is rolled back.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -106,8 +107,12 @@ class Database {
   Database(const Database&) = delete;
   Database& operator=(const Database&) = delete;
 
+  // While this is more than 0, it is less patient.
+  void hurry_by(const std::atomic<int>& hurried) noexcept { hurried_ = &hurried; }
+
   void execute(const char* sql);
   [[nodiscard]] std::int64_t changes() const noexcept;  // rows of the last statement
+  [[nodiscard]] std::int64_t total_changes() const noexcept;
   [[nodiscard]] std::int64_t last_id() const noexcept;
   // Error(store) where its path leads to another file now, or to none: what is written from then on would be lost.
   void check_present() const;
@@ -124,6 +129,7 @@ class Database {
   dev_t device_ = 0;
   ino_t inode_ = 0;
   std::chrono::milliseconds patience_;
+  const std::atomic<int>* hurried_ = nullptr;
   std::chrono::steady_clock::time_point busy_since_;
   Statement begin_;  // prepared at the first transaction
   Statement commit_;

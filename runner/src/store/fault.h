@@ -25,9 +25,11 @@ enum class Fault : std::uint8_t {
   other_span,    // an enclosing span that is sent again has another id
   lost_task,     // the tasks of a dead runner are not given back
   early_close,   // a task's subtree is closed one subtask too early
+  double_countdown,  // what depends on a group is told twice that it is done
 };
 inline constexpr const char* kFaultNames[] = {"no_fence",   "no_countdown", "early_outbox",
-                                              "other_span", "lost_task",    "early_close"};
+                                              "other_span", "lost_task",    "early_close",
+                                              "double_countdown"};
 
 #ifdef WAYMARK_FAULTS
 

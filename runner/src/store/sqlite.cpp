@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
@@ -21,6 +22,7 @@
 #include "store/fault.h"
 #include "store/schema.h"
 #include "store/wake.h"
+#include "task_batch.h"
 #include "waymark/error.h"
 
 namespace waymark::store {
@@ -96,6 +98,14 @@ class Connection {
     }
     return it->second;
   }
+  // Another number whenever this or another connection has changed something.
+  std::int64_t change() {
+    Statement& s = sql("PRAGMA data_version");
+    s.bind().step();
+    const std::int64_t others = s.integer(0);
+    s.reset();
+    return (others << 32) + database.total_changes();
+  }
   Database database;
 
  private:
@@ -134,7 +144,14 @@ struct Worker {
   std::vector<TaskName> tasks;
   std::int64_t newest_kind = -1;  // when `kinds` was made
   std::vector<std::pair<std::int64_t, std::uint32_t>> kinds;  // of tasks it takes, with the index of its own
-  std::unordered_map<std::int64_t, std::string> next_key;  // of a kind: where the last look at its keys ended
+  // Of a kind's keys, of which a claim does not look at all where there are very many.
+  struct Keys {
+    std::string from;           // where the last look ended
+    int rounds = 0;             // whole ones, or their beginning, in which none let a task start
+    std::int64_t change = 0;    // of the store, at that time
+    Ns due = INT64_MAX;         // when a rate allows the next, as far as was seen in those
+  };
+  std::unordered_map<std::int64_t, Keys> keys;
 };
 
 // A limit as claims see it.
@@ -194,7 +211,10 @@ class SqliteStore final : public Store {
         writer_(options.path, options.patience, Database::Missing::create),
         rows_(writer_.database),
         reader_((migrate(), options.path), options.patience),
-        wake_(options.path, [this, path = options.path] { return data_version(path); }) {}
+        wake_(options.path, [this, path = options.path] { return data_version(path); }) {
+    writer_.database.hurry_by(hurried_);
+    reader_.database.hurry_by(hurried_);
+  }
 
   Job submit(const NewJob& job) override;
   std::optional<Job> find(std::string_view id) override;
@@ -235,6 +255,10 @@ class SqliteStore final : public Store {
   std::optional<TaskWait> wait_of(std::string_view task) override;
   Activity activity(std::chrono::nanoseconds period) override;
   std::uint64_t vacuum() override;
+  std::shared_ptr<void> hurry() override {
+    ++hurried_;
+    return {this, [this](void*) { --hurried_; }};
+  }
   std::shared_ptr<void> watch(std::function<void()> changed) override { return wake_.watch(std::move(changed)); }
 
  private:
@@ -246,6 +270,7 @@ class SqliteStore final : public Store {
   }
   Statement& sql(const char* text) { return writer_.sql(text); }
   void migrate();
+  int schema_version();
   std::int64_t data_version(const std::string& path) noexcept;
 
   std::int64_t cluster_number(const std::string& name);
@@ -277,6 +302,7 @@ class SqliteStore final : public Store {
   void finish_all(WorkerId worker, std::span<const Finish> finishes, bool together, Ns now, Ends& ends,
                   std::vector<bool>& accepted);
   static void count_computed(const Held& held, Ns end, Ends& ends);
+  void forget_attempt(std::int64_t task);
   void fail_job(std::int64_t job, std::int64_t task, std::string_view error_type, std::string_view error, Ends& ends);
   void failed_for_good(const Held& held, std::int64_t task, std::string_view error_type, std::string_view error,
                        Ends& ends);
@@ -323,12 +349,14 @@ class SqliteStore final : public Store {
       clusters_.clear();
       claimed_.clear();
       begun_job_ = 0;
+      for (auto& [id, worker] : workers_) worker.newest_kind = -1;  // another may get the number of a kind of ours
       throw;
     }
   }
 
   std::function<Timestamp()> clock_;
   std::chrono::milliseconds patience_;
+  std::atomic<int> hurried_{0};
 
   std::mutex writing_;
   Connection writer_;
@@ -357,40 +385,43 @@ class SqliteStore final : public Store {
 // Steps that another process takes meanwhile are waited for, and then not taken again.
 void SqliteStore::migrate() {
   Database& database = writer_.database;
-  Transaction transaction(database);
-  Statement exists(database, "SELECT count(*) FROM sqlite_master WHERE name = 'schema_version'");
-  exists.step();
-  const bool is_new = exists.integer(0) == 0;
-  exists.reset();
-  std::int64_t found = 0;
-  if (!is_new) {
-    Statement version(database, "SELECT max(version) FROM schema_version");
-    version.step();
-    found = version.integer(0);
-    version.reset();
-  }
+  const int found = schema_version();
   if (found > kSchemaVersion) {
     throw Error(ErrorCode::store, "store " + database.path() + ": its schema has version " + std::to_string(found) +
                                       ", this program knows up to " + std::to_string(kSchemaVersion) +
                                       ": use a newer program, or another store");
   }
-  for (std::int64_t step = found; step < kSchemaVersion; ++step) {
+  if (found == kSchemaVersion) return;  // whoever only looks need not wait for the lock
+  Transaction transaction(database);
+  for (int step = schema_version(); step < kSchemaVersion; ++step) {
     database.execute(kSchemaSteps[step]);
     Statement(database, "INSERT INTO schema_version VALUES (?, ?)").run(step + 1, now());
   }
   transaction.commit();
 }
 
+// 0: there is none.
+int SqliteStore::schema_version() {
+  Database& database = writer_.database;
+  Statement exists(database, "SELECT count(*) FROM sqlite_master WHERE name = 'schema_version'");
+  exists.step();
+  if (exists.integer(0) == 0) return 0;
+  Statement version(database, "SELECT max(version) FROM schema_version");
+  version.step();
+  return static_cast<int>(version.integer(0));
+}
+
 std::int64_t SqliteStore::data_version(const std::string& path) noexcept {
   try {
     if (!version_reader_) version_reader_ = std::make_unique<Connection>(path, patience_);
+    version_reader_->database.check_present();
     Statement& s = version_reader_->sql("PRAGMA data_version");
     s.bind();
     const std::int64_t version = s.step() ? s.integer(0) : 0;
     s.reset();
     return version;
   } catch (const Error&) {
-    return 0;  // writers will say what is wrong with the file
+    return 0;  // whoever is told that it has changed will see what is wrong with the file
   }
 }
 
@@ -476,7 +507,9 @@ Ns SqliteStore::insert_job(const NewJob& job) {
          {.parent = root, .cluster = cluster, .parent_span = number(job.span.span_id), .created = submitted},
          submitted);
   if (job.roots.tasks.empty()) {
-    sql("UPDATE job SET state = 2, finished_at = submitted_at WHERE id = ?").run(root.job);
+    Ends ends;
+    std::vector<EnclosingSpan> closed;  // it stays in the outbox, for a runner
+    finish_job(root.job, 0, submitted, ends, closed);
   }
   return submitted;
 }
@@ -485,7 +518,8 @@ Job SqliteStore::submit(const NewJob& job) {
   const std::scoped_lock lock(writing_);
   Job result;
   std::string existing;
-  transact([&] {
+  const auto once = [&] {
+    existing.clear();
     if (!job.key.empty()) {
       Statement& known = sql("SELECT uid FROM job WHERE idempotency_key = ?");
       if (known.bind(job.key).step()) existing = known.text(0);
@@ -504,8 +538,13 @@ Job SqliteStore::submit(const NewJob& job) {
     result.submitted_at = timestamp(submitted);
     result.trace_id = job.span.trace_id;
     result.tasks = job.roots.tasks.size();
-  });
-  if (!existing.empty()) return find(existing).value();
+  };
+  for (;;) {
+    transact(once);
+    if (existing.empty()) break;
+    if (std::optional<Job> found = find(existing)) return *std::move(found);
+    // It was removed meanwhile, and its key with it.
+  }
   wake_.notify();
   return result;
 }
@@ -745,11 +784,18 @@ void SqliteStore::finish_all(WorkerId worker, std::span<const Finish> finishes, 
   }
 }
 
+// One that nobody began: there is no span of it.
+void SqliteStore::forget_attempt(std::int64_t task) {
+  sql("UPDATE task SET attempt = attempt - 1, span = prev_span, (started_at, ended_at) = (SELECT started_at, ended_at "
+      "FROM attempt a WHERE a.task = task.id AND a.n = task.attempt - 1) WHERE id = ?")
+      .run(task);
+}
+
 bool SqliteStore::finish(WorkerId worker, const Finish& f, Ns now, Ends& ends) {
   if (!holds(worker, f)) return false;
   const Held& held = held_.at(f.task);
   const Position position{held.job, held.parent, held.group, held.depth};
-  const Ns end = ns(f.end);
+  const Ns end = f.started ? ns(f.end) : 0;
   const auto written = [&] { return writer_.database.changes() > 0; };
   // A finish whose commit had worked although it was reported as failed is there already.
   const auto applied_before = [&] {
@@ -812,9 +858,12 @@ bool SqliteStore::finish(WorkerId worker, const Finish& f, Ns now, Ends& ends) {
   if (f.result == TaskResult::released && !stopping) {
     sql("UPDATE task SET state = 1, ready_at = ?1, attempt = attempt - ?2, span = iif(?2, prev_span, span), "
         "closed_at = max(closed_at, ?3) WHERE id = ?4 AND worker = ?5 AND attempt = ?6 AND state = 2")
-        .run(now, f.started ? 0 : 1, f.started ? end : Ns{0}, f.task, worker, f.attempt);
+        .run(now, f.started ? 0 : 1, end, f.task, worker, f.attempt);
     if (!written()) return false;
-    if (f.started) log_attempt(AttemptEnd::released);
+    if (f.started) {
+      log_attempt(AttemptEnd::released);
+      sql("DELETE FROM progress WHERE job = ? AND task = ?").run(held.job, f.task);
+    }
     ++ends.made_ready;
     ends.tell = true;
     return true;
@@ -841,12 +890,17 @@ bool SqliteStore::finish(WorkerId worker, const Finish& f, Ns now, Ends& ends) {
            attempt_failed, end, text_or_null(f.error_type), text_or_null(f.error), f.task, worker, f.attempt,
            !failed && skipped_by ? std::optional(skipped_by) : std::nullopt);
   if (!written()) return applied_before();
-  log_attempt(attempt_failed ? AttemptEnd::failed : AttemptEnd::released);
+  if (f.started) {
+    log_attempt(attempt_failed ? AttemptEnd::failed : AttemptEnd::released);
+  } else {
+    forget_attempt(f.task);
+  }
   auto& job = ends.jobs[held.job];
   ++job.done;
   job.end = std::max(job.end, end);
   const bool own_boundary = held.boundary == f.task && (failed || skipped_by != 0);
-  subtree_ended(position, end, held.span, own_boundary ? 0 : failed ? kFailedWithin : kSkippedWithin, ends);
+  subtree_ended(position, end, f.started ? held.span : 0, own_boundary ? 0 : failed ? kFailedWithin : kSkippedWithin,
+                ends);
   if (failed) failed_for_good(held, f.task, f.error_type, f.error, ends);
   return true;
 }
@@ -917,12 +971,14 @@ void SqliteStore::settle(WorkerId worker, Ns now, Ends& ends, std::vector<Enclos
     const Ns end = s.integer(2);
     s.reset();
     if (!is_closed || planted(Fault::no_countdown)) continue;
-    sql("UPDATE task SET deps_left = deps_left - 1, dep_span = iif(?1 >= ifnull(dep_end, 0), ?2, dep_span), "
-        "dep_end = max(ifnull(dep_end, 0), ?1), ready_at = ?3, "
-        "state = iif(state = 0 AND deps_left = 1, iif(run_at > ?3, 9, 1), state) "
-        "WHERE id IN (SELECT task FROM dep WHERE grp = ?4)")
-        .run(end, span, now, id);
-    ends.made_ready += static_cast<std::uint64_t>(writer_.database.changes());
+    for (int times = planted(Fault::double_countdown) ? 2 : 1; times > 0; --times) {
+      sql("UPDATE task SET deps_left = deps_left - 1, dep_span = iif(?1 >= ifnull(dep_end, 0), ?2, dep_span), "
+          "dep_end = max(ifnull(dep_end, 0), ?1), ready_at = ?3, "
+          "state = iif(state = 0 AND deps_left = 1, iif(run_at > ?3, 9, 1), state) "
+          "WHERE id IN (SELECT task FROM dep WHERE grp = ?4)")
+          .run(end, span, now, id);
+      ends.made_ready += static_cast<std::uint64_t>(writer_.database.changes());
+    }
   }
   ends.groups.clear();
 
@@ -1278,7 +1334,8 @@ class Allowances {
     return true;
   }
   // Keeps what was taken, and says when a rate allows the next.
-  void write(Exchanged& result) {
+  std::optional<std::chrono::nanoseconds> write() {
+    std::optional<std::chrono::nanoseconds> due;
     for (const auto& [name, b] : buckets_) {
       const Limit& limit = b.limiter->limit;
       if (limit.rate == 0) continue;
@@ -1289,8 +1346,9 @@ class Allowances {
       if (b.tokens >= 1) continue;
       const auto wait = std::chrono::nanoseconds(
           1 + static_cast<Ns>((1 - b.tokens) * static_cast<double>(limit.per.count()) / limit.rate));
-      result.due = result.due ? std::min(*result.due, wait) : wait;
+      due = due ? std::min(*due, wait) : wait;
     }
+    return due;
   }
 
  private:
@@ -1298,7 +1356,7 @@ class Allowances {
     const Limiter* limiter = nullptr;
     std::uint64_t running = 0;
     double tokens = 0;
-    bool taken = false;
+    bool taken = false;  // to be written
   };
   struct Running {
     std::string task;
@@ -1328,7 +1386,9 @@ class Allowances {
       b.tokens = limiter.limit.rate;  // full, where nothing is known
       Statement& s = store_->sql("SELECT tokens, at FROM bucket WHERE limiter = ? AND key = ?");
       if (s.bind(limiter.id, name).step()) {
-        const double since = static_cast<double>(std::max<Ns>(0, now_ - s.integer(1)));
+        const Ns passed = now_ - s.integer(1);
+        b.taken = passed < 0;  // the clock was set back: it goes on from now
+        const double since = static_cast<double>(std::max<Ns>(0, passed));
         const double refilled = since * limiter.limit.rate / static_cast<double>(limiter.limit.per.count());
         b.tokens = std::min<double>(limiter.limit.rate, s.real(0) + refilled);
       }
@@ -1374,6 +1434,8 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
   std::vector<std::string> keys = {{}};
   std::vector<Candidate> found;
   Allowances allowances(*this, now);
+  const std::int64_t change = keyed_kinds_.empty() ? 0 : writer_.change();
+  std::vector<Worker::Keys*> looked_at;
   for (const auto& [kind_id, type] : worker.kinds) {
     const std::size_t most = std::min(exchange.want, allowances.left(kind_id, {}));
     if (most > 0) {
@@ -1384,7 +1446,13 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
     }
     if (!keyed_kinds_.contains(kind_id)) continue;
     // The keys of this kind, in turn; not all of very many at once.
-    std::string& from = worker.next_key[kind_id];
+    Worker::Keys& turn = worker.keys[kind_id];
+    looked_at.push_back(&turn);
+    if (turn.change != change || turn.due <= now) {
+      turn.rounds = 0;
+      turn.due = INT64_MAX;
+    }
+    std::string& from = turn.from;
     std::string after = from;
     bool wrapped = from.empty();
     std::size_t looked = 0;
@@ -1396,16 +1464,19 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
       std::string key(more ? next.text(0) : std::string_view());
       next.reset();
       if (!more && !wrapped) {
+        ++turn.rounds;
         wrapped = true;
         after.clear();
         continue;
       }
       if (!more || (wrapped && !from.empty() && key > from)) {
+        turn.rounds = 2;
         from.clear();
         break;
       }
       const std::size_t allowed = std::min(exchange.want, allowances.left(kind_id, key));
       if (allowed > 0) {
+        turn.rounds = 0;
         keys.push_back(key);
         const auto index = static_cast<std::uint32_t>(keys.size() - 1);
         Statement& s = sql(kClaimKeyed);
@@ -1414,12 +1485,9 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
         }
       }
       after = std::move(key);
-      if (++looked >= kKeysAtOnce && found.size() < enough) {
-        result.due = kLookAgain;
-        from = after;
-        break;
-      }
-      if (looked >= kKeysAtOnce) {
+      if (++looked >= kKeysAtOnce) {
+        // Once all were seen to be at their limit, there is nothing to be found before something changes.
+        if (found.size() < enough && turn.rounds < 2) result.due = kLookAgain;
         from = after;
         break;
       }
@@ -1434,7 +1502,12 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
       if (allowed.size() < exchange.want && allowances.take(c.kind, keys[c.key])) allowed.push_back(c);
     }
     found = std::move(allowed);
-    allowances.write(result);
+    std::optional<std::chrono::nanoseconds> due = allowances.write();
+    for (Worker::Keys* turn : looked_at) {
+      if (due) turn->due = std::min(turn->due, now + due->count());
+      if (turn->due != INT64_MAX) due = std::chrono::nanoseconds(turn->due - now);
+    }
+    if (due) result.due = result.due ? std::min(*result.due, *due) : *due;
   }
   const std::size_t n = std::min(found.size(), exchange.want);
   found.resize(n);
@@ -1486,9 +1559,10 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
                                                    .span = row->first,
                                                    .boundary = s.integer(16) ? candidate.id : s.integer(15),
                                                    .limited = allowances.limits(candidate.kind, keys[candidate.key])});
-      if (depth == 0 && task.attempt == 1 && task.job->number != begun_job_) {
+      if (depth == 0 && task.job->number != begun_job_) {
         begun_job_ = task.job->number;
-        sql("UPDATE job SET state = 1, started_at = ? WHERE id = ? AND state = 0").run(now, begun_job_);
+        sql("UPDATE job SET state = 1, started_at = ifnull(started_at, ?) WHERE id = ? AND (state = 0 OR started_at IS NULL)")
+            .run(now, begun_job_);
       }
     }
     if (lowest == highest) {  // SQLite copies the pages that a statement for several rows changes
@@ -1502,6 +1576,10 @@ void SqliteStore::claim(const Exchange& exchange, Worker& worker, Ns now, Exchan
         .run(exchange.worker, now, lowest, highest);
   });
 
+  if (!looked_at.empty()) {
+    const std::int64_t changed = writer_.change();
+    for (Worker::Keys* turn : looked_at) turn->change = changed;
+  }
   next_due(now, result);
 }
 
@@ -1541,12 +1619,14 @@ void SqliteStore::lose(WorkerId worker, const std::unordered_map<std::int64_t, L
     bool charged = true;
     bool started = true;
     Ns ended = end;
+    std::int64_t span = task.span;
     if (known) {
       if (const auto it = known->find(task.id); it != known->end()) {
         charged = it->second.charged;
         ended = ns(it->second.end);
       } else if (job_record(task.job)->span.sampled()) {
         started = charged = false;  // it was waiting for a thread: a started one would have had a span
+        ended = span = 0;
       }
     }
     const std::int64_t skipped_by = cut_by(task.boundary);
@@ -1575,6 +1655,7 @@ void SqliteStore::lose(WorkerId worker, const std::unordered_map<std::int64_t, L
                              : TaskState::ready),
              charged, now, ended, failed ? std::optional("runner_lost") : std::nullopt, text_or_null(message), task.id,
              stopping && skipped_by ? std::optional(skipped_by) : std::nullopt);
+    if (!started) forget_attempt(task.id);
     if (!failed && !stopping) {
       sql("DELETE FROM progress WHERE job = ? AND task = ?").run(task.job, task.id);
       ++ends.made_ready;
@@ -1585,7 +1666,7 @@ void SqliteStore::lose(WorkerId worker, const std::unordered_map<std::int64_t, L
     ++job.done;
     job.end = std::max(job.end, ended);
     const bool own_boundary = task.boundary == task.id && (failed || skipped_by != 0);
-    subtree_ended({task.job, task.parent, task.group, task.depth}, ended, task.span,
+    subtree_ended({task.job, task.parent, task.group, task.depth}, ended, span,
                   own_boundary ? 0 : failed ? kFailedWithin : kSkippedWithin, ends);
     if (failed) {
       ++released.failed;
@@ -1633,8 +1714,8 @@ Released SqliteStore::sweep(WorkerId by, std::uint32_t max_lost) {
   const std::scoped_lock lock(writing_);
   Released released;
   Statement& any =
-      sql("SELECT EXISTS(SELECT 1 FROM worker WHERE lease_until < ?) OR EXISTS(SELECT 1 FROM span_outbox "
-          "WHERE worker IS NULL OR worker NOT IN (SELECT id FROM worker))");
+      sql("SELECT EXISTS(SELECT 1 FROM worker WHERE lease_until < ?1 OR lease_until > ?1 + lease) OR "
+          "EXISTS(SELECT 1 FROM span_outbox WHERE worker IS NULL OR worker NOT IN (SELECT id FROM worker))");
   any.bind(now()).step();
   const bool needed = any.integer(0) != 0;
   any.reset();
@@ -1643,6 +1724,8 @@ Released SqliteStore::sweep(WorkerId by, std::uint32_t max_lost) {
   transact([&] {
     released = {};
     const Ns t = now();
+    // Given before the clock was set back: of one who died then, it would not end for as long.
+    sql("UPDATE worker SET lease_until = ?1 + lease WHERE lease_until > ?1 + lease").run(t);
     std::vector<std::pair<WorkerId, Ns>> dead;
     Statement& list = sql("SELECT id, lease_until FROM worker WHERE lease_until < ?");
     for (list.bind(t); list.step();) dead.emplace_back(list.integer(0), list.integer(1));
@@ -1746,6 +1829,7 @@ void SqliteStore::read_progress(std::int64_t number, Job& job) {
 
 std::optional<Job> SqliteStore::find(std::string_view id) {
   const std::scoped_lock lock(reading_);
+  reader_.database.check_present();  // in one that was removed nothing ever changes
   Statement& s = reader_.sql(WAYMARK_JOB_COLUMNS "WHERE j.uid = ?");
   if (!s.bind(id).step()) return std::nullopt;
   const std::int64_t number = s.integer(0);
@@ -2050,8 +2134,9 @@ std::uint64_t SqliteStore::retry(std::string_view id) {
     const SpanId first = context ? context->span_id : SpanId::random();
 
     // What is to run again waits for everything, until it is known for what.
-    sql("UPDATE task SET state = 0, failures = 0, lost = 0, worker = NULL, error_type = NULL, error = NULL, run_at = NULL, "
-        "created_at = ?1, ready_at = NULL, deps_left = 0, closed_at = max(closed_at, ?1) "
+    sql("UPDATE task SET state = 0, failures = 0, lost = 0, worker = NULL, error_type = NULL, error = NULL, "
+        // Its delay stays; the wait before a next attempt does not.
+        "run_at = iif(failures = 0 AND run_at > ?1, run_at, NULL), created_at = ?1, ready_at = NULL, deps_left = 0, closed_at = max(closed_at, ?1) "
         "WHERE job = ?2 AND state IN (5, 7, 8) AND skipped_by IS NULL")
         .run(t, job);
     again = static_cast<std::uint64_t>(writer_.database.changes());
@@ -2088,27 +2173,29 @@ std::uint64_t SqliteStore::retry(std::string_view id) {
       sql("UPDATE task SET deps_left = deps_left + 1 WHERE +state = 0 AND id IN (SELECT task FROM dep WHERE grp = ?)")
           .run(group);
     }
-    sql("UPDATE task SET state = 1, ready_at = ? WHERE job = ? AND state = 0 AND deps_left = 0").run(t, job);
+    sql("UPDATE task SET state = iif(run_at > ?1, 9, 1), ready_at = iif(run_at > ?1, NULL, ?1) "
+        "WHERE job = ?2 AND state = 0 AND deps_left = 0")
+        .run(t, job);
 
     // New enclosing spans; a first one keeps its children.
     const std::int64_t root_span = number(SpanId::random());
     sql("UPDATE task SET parent_span = ? WHERE job = ? AND parent IS NULL AND "
-        "(state IN (0, 1) OR (state = 3 AND open_children > 0))")
+        "(state IN (0, 1, 9) OR (state = 3 AND open_children > 0))")
         .run(root_span, job);
     for (const std::int64_t task : open) {
       const std::int64_t span = number(SpanId::random());
       sql("UPDATE task SET subtasks_span = ? WHERE id = ?").run(span, task);
       sql("UPDATE task SET parent_span = ? WHERE job = ? AND parent = ? AND "
-          "(state IN (0, 1) OR (state = 3 AND open_children > 0))")
+          "(state IN (0, 1, 9) OR (state = 3 AND open_children > 0))")
           .run(span, job, task);
     }
     if (context) context->span_id = span_id(root_span);
     const std::string traceparent = context ? to_traceparent(*context) : std::string();
-    sql("UPDATE job SET state = 1, stopping = 0, finished_at = NULL, error_type = NULL, error = NULL, failed_task = NULL, "
+    sql("UPDATE job SET state = iif(started_at IS NULL, 0, 1), stopping = 0, finished_at = NULL, error_type = NULL, error = NULL, failed_task = NULL, "
         "tasks_done = tasks_done - ?1, retries = retries + 1, opened_at = ?2, ended_at = max(ended_at, ?2), "
         "first_span = ifnull(first_span, ?3), traceparent = ?4, parent_span = NULL, "
         "open_roots = (SELECT count(*) FROM task WHERE job = ?5 AND parent IS NULL AND "
-        "(state IN (0, 1) OR (state = 3 AND open_children > 0))) WHERE id = ?5")
+        "(state IN (0, 1, 9) OR (state = 3 AND open_children > 0))) WHERE id = ?5")
         .run(again, t, number(first), traceparent, job);
     jobs_.erase(job);
   });
@@ -2142,7 +2229,7 @@ void SqliteStore::limit(const Limit& l) {
     } else {
       sql("INSERT INTO limiter(task, key, max_running, rate, per) VALUES (?1, ?2, ?3, ?4, ?5) "
           "ON CONFLICT(task, key) DO UPDATE SET max_running = ?3, rate = ?4, per = ?5")
-          .run(l.task, l.key, l.max_running, l.rate, l.per.count());
+          .run(l.task, l.key, l.max_running, l.rate, detail::bounded(l.per).count());
     }
     sql("UPDATE setting SET version = version + 1").run();
   });
