@@ -73,6 +73,7 @@ inline constexpr std::string_view kCacheSize = "workflow.cache.size";        // 
 struct Metric {
   std::string_view name;
   std::string_view unit;
+  std::string_view attributes;  // the keys of each of its points
   std::string_view description;
 };
 inline constexpr std::string_view kTaskIdentifier = "task_identifier";
@@ -80,23 +81,35 @@ inline constexpr std::string_view kTaskVersion = "task_version";
 inline constexpr std::string_view kState = "state";
 inline constexpr std::string_view kStoreOperation = "workflow.store.operation";
 // As in Tilebox's Go client.
-inline constexpr Metric kTasksExecuted{"task.executed.count", "1", "Attempts begun"};
-inline constexpr Metric kTasksComputed{"task.computed.count", "1", "Attempts that computed their task"};
-inline constexpr Metric kTasksFailed{"task.failed.count", "1", "Attempts that failed, tried again or not"};
-inline constexpr Metric kTaskInputSize{"task.input.size", "By", "Size of an attempt's input"};
-inline constexpr Metric kTaskDuration{"task.execution.duration", "s", "How long an attempt took, by what became of it"};
+inline constexpr Metric kTasksExecuted{"task.executed.count", "1", "task_identifier task_version workflow.cluster",
+                                       "Attempts begun"};
+inline constexpr Metric kTasksComputed{"task.computed.count", "1", "task_identifier task_version workflow.cluster",
+                                       "Attempts that computed their task"};
+inline constexpr Metric kTasksFailed{"task.failed.count", "1", "task_identifier task_version workflow.cluster",
+                                     "Attempts that failed, tried again or not"};
+inline constexpr Metric kTaskInputSize{"task.input.size", "By", "task_identifier task_version workflow.cluster",
+                                       "Size of an attempt's input"};
+inline constexpr Metric kTaskDuration{"task.execution.duration", "s", "task_identifier task_version workflow.cluster state",
+                                      "How long an attempt took, by what became of it"};
 // Our own.
-inline constexpr Metric kTasksRetried{"workflow.task.retried.count", "1", "Attempts that failed and are tried again"};
-inline constexpr Metric kTaskQueueWait{"workflow.task.queue_wait.duration", "s", "From ready to claimed"};
-inline constexpr Metric kTasksActive{"workflow.task.active", "{task}", "Tasks that this runner executes now"};
-inline constexpr Metric kTasksStored{"workflow.task.count", "{task}",
+inline constexpr Metric kTasksRetried{"workflow.task.retried.count", "1", "task_identifier task_version workflow.cluster",
+                                      "Attempts that failed and are tried again"};
+inline constexpr Metric kTaskQueueWait{"workflow.task.queue_wait.duration", "s", "task_identifier task_version workflow.cluster",
+                                       "From ready to claimed"};
+inline constexpr Metric kTasksActive{"workflow.task.active", "{task}", "workflow.cluster",
+                                     "Tasks that this runner executes now"};
+inline constexpr Metric kTasksStored{"workflow.task.count", "{task}", "task_identifier task_version workflow.cluster state",
                                      "Tasks in the store that are not over: ready, running, waiting (for others) or scheduled"};
-inline constexpr Metric kTasksRecovered{"workflow.task.recovered.count", "1",
+inline constexpr Metric kTasksRecovered{"workflow.task.recovered.count", "1", "workflow.cluster state",
                                         "Tasks taken from runners that are gone: run again, or failed for being lost too often"};
-inline constexpr Metric kJobDuration{"workflow.job.duration", "s", "From a job's submission to its end, by its outcome"};
-inline constexpr Metric kLeaseCount{"workflow.lease.renewal.count", "1", "Renewals of the lease: renewed, lost, or unreachable"};
-inline constexpr Metric kIdleTime{"workflow.runner.idle.time", "s", "Time that task threads have waited for tasks, summed"};
-inline constexpr Metric kStoreDuration{"workflow.store.operation.duration", "s", "Calls of the store, by operation"};
+inline constexpr Metric kJobDuration{"workflow.job.duration", "s", "workflow.cluster state",
+                                     "From a job's submission to its end, by its outcome"};
+inline constexpr Metric kLeaseCount{"workflow.lease.renewal.count", "1", "workflow.cluster state",
+                                    "Renewals of the lease: renewed, lost, or unreachable"};
+inline constexpr Metric kIdleTime{"workflow.runner.idle.time", "s", "workflow.cluster",
+                                  "Time that task threads have waited for tasks, summed"};
+inline constexpr Metric kStoreDuration{"workflow.store.operation.duration", "s", "workflow.store.operation",
+                                       "Calls of the store, by operation"};
 }  // namespace names
 
 // Which automation submitted a job, and why.

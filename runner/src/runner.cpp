@@ -160,9 +160,9 @@ bool RunnerLoop::execute_tasks(std::uint32_t number) {
   std::unique_lock lock(mutex_);
   for (;;) {
     if (running_threads_ && queue_.empty()) {
-      const auto idle_since = Clock::now();
+      instrumentation_.metrics().idle_begins();
       wake_tasks_.wait(lock, [&] { return !running_threads_ || !queue_.empty(); });
-      instrumentation_.metrics().idle(Clock::now() - idle_since);
+      instrumentation_.metrics().idle_ends();
     }
     if (!running_threads_) break;
     std::shared_ptr<Attempt> attempt = std::move(queue_.front());

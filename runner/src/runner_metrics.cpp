@@ -1,8 +1,11 @@
 #include "runner_metrics.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <span>
+#include <tuple>
 
 #include "instrumentation.h"
 
@@ -21,7 +24,6 @@ constexpr std::array<std::string_view, 5> kOutcomes{"computed", "retried", "fail
 RunnerMetrics::RunnerMetrics(Telemetry& telemetry, const std::string& cluster)
     : cluster_(cluster),
       meter_(telemetry.meter(names::kRunnerScope)),
-      active_(meter_.up_down_counter(names::kTasksActive.name, options(names::kTasksActive)).bind({{names::kCluster, cluster_}})),
       idle_(meter_.counter<double>(names::kIdleTime.name, options(names::kIdleTime)).bind({{names::kCluster, cluster_}})),
       job_duration_(meter_.histogram(names::kJobDuration.name, options(names::kJobDuration))),
       store_duration_(meter_.histogram(names::kStoreDuration.name, options(names::kStoreDuration))),
@@ -55,15 +57,37 @@ void RunnerMetrics::know(const std::vector<TaskName>& names) {
 }
 
 void RunnerMetrics::watch(std::shared_ptr<Store> store) {
+  // A child of fork collects too: the store's connection, and what is executed, are its parent's.
+  const auto ours = [parent = getpid()] { return getpid() == parent; };
+  // What was told once and is no more is told as zero, which nobody could tell from a runner that has ended; those beyond this
+  // many, once.
+  constexpr std::size_t kRemembered = 1000;
+  using Key = std::tuple<TaskState, std::string, std::string, std::string>;
+  const auto told = std::make_shared<std::map<Key, std::uint64_t>>();
   const auto gauge = meter_.observable_gauge<std::int64_t>(names::kTasksStored.name, options(names::kTasksStored));
-  queue_ = gauge.add_callback([store = std::move(store)](const Observer<std::int64_t>& observer) {
-    for (const TaskCount& count : store->counts()) {
-      observer.observe(static_cast<std::int64_t>(count.tasks), {{names::kState, task_state_name(count.state)},
-                                                                {names::kCluster, count.cluster},
-                                                                {names::kTaskIdentifier, count.name.name},
-                                                                {names::kTaskVersion, count.name.version}});
+  stored_ = gauge.add_callback([this, ours, told, store = std::move(store)](const Observer<std::int64_t>& observer) {
+    if (!ours()) return;
+    tell_idle(0);
+    for (auto& [key, tasks] : *told) tasks = 0;
+    for (const TaskCount& count : store->counts()) (*told)[{count.state, count.cluster, count.name.name, count.name.version}] = count.tasks;
+    for (const auto& [key, tasks] : *told) {
+      const auto& [state, cluster, name, version] = key;
+      observer.observe(static_cast<std::int64_t>(tasks), {{names::kState, task_state_name(state)},
+                                                          {names::kCluster, cluster},
+                                                          {names::kTaskIdentifier, name},
+                                                          {names::kTaskVersion, version}});
     }
+    if (told->size() > kRemembered) std::erase_if(*told, [](const auto& entry) { return entry.second == 0; });
   });
+  const auto active = meter_.observable_up_down_counter<std::int64_t>(names::kTasksActive.name, options(names::kTasksActive));
+  active_ = active.add_callback([this, ours](const Observer<std::int64_t>& observer) {
+    if (ours()) observer.observe(now_->executing.load(), {{names::kCluster, cluster_}});
+  });
+}
+
+void RunnerMetrics::unwatch() noexcept {
+  stored_.remove();
+  active_.remove();
 }
 
 const RunnerMetrics::OfTask* RunnerMetrics::of(const TaskName& name) const {
@@ -72,7 +96,7 @@ const RunnerMetrics::OfTask* RunnerMetrics::of(const TaskName& name) const {
 }
 
 void RunnerMetrics::begin(const TaskName& name, std::size_t input_bytes, std::chrono::nanoseconds queue_wait) const {
-  active_.add(1);
+  ++now_->executing;
   const OfTask* const task = of(name);
   if (task == nullptr) return;
   task->executed.add(1);
@@ -95,7 +119,15 @@ void RunnerMetrics::job_ended(const EnclosingSpan& job) const {
                        {{names::kState, task_state_name(job.outcome)}, {names::kCluster, cluster_}});
 }
 
-void RunnerMetrics::idle(std::chrono::nanoseconds time) const { idle_.add(seconds(time)); }
+void RunnerMetrics::tell_idle(int change) const {
+  const std::scoped_lock lock(now_->mutex);
+  const auto now = std::chrono::steady_clock::now();
+  if (now_->waiting > 0) idle_.add(now_->waiting * seconds(now - now_->idle_told));
+  now_->idle_told = now;
+  now_->waiting += change;
+}
+void RunnerMetrics::idle_begins() const { tell_idle(1); }
+void RunnerMetrics::idle_ends() const { tell_idle(-1); }
 
 void RunnerMetrics::lease(Lease what) const {
   static constexpr std::array<std::string_view, 3> words{"renewed", "lost", "unreachable"};

@@ -162,9 +162,15 @@ class DocumentsTest(unittest.TestCase):
         self.assert_shown(rows("docs/runner.md", "## What holds, and by what"))
 
     def test_the_runners_metrics_are_the_tables(self):
-        known = re.findall(r'inline constexpr Metric \w+\{"([^"]+)", "([^"]+)"', read("runner/src/instrumentation.h"))
-        self.assertGreater(len(known), 10)
-        documented = [(code(row[0])[0], code(row[1])[0]) for row in rows("docs/metrics.md", "## The runner's")]
+        table = re.findall(r'inline constexpr Metric \w+\{"([^"]+)", "([^"]+)", "([^"]+)"', read("runner/src/instrumentation.h"))
+        self.assertGreater(len(table), 10)
+        known = [(name, unit, sorted(keys.split())) for name, unit, keys in table]
+        documented = []
+        for row in rows("docs/metrics.md", "## The runner's"):
+            of_type = ["task_identifier", "task_version"] if "type of task" in row[2] else []
+            # Behind a colon stand the values of the key before it.
+            keys = [key for key in re.findall(r"`([^`]+)`", re.sub(r"(`[^`]+`): .*", r"\1", row[2]))]
+            documented.append((code(row[0])[0], code(row[1])[0], sorted(of_type + keys)))
         self.assertEqual(sorted(documented), sorted(known))
 
     def test_every_thread_is_documented(self):

@@ -2,13 +2,22 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <atomic>
+#include <iterator>
 #include <map>
+#include <optional>
 #include <set>
+#include <sstream>
 #include <string>
+#include <thread>
 
 #include "instrumentation.h"
 #include "runner/temporary_directory.h"
+#include "support/sanitized.h"
 #include "waymark/testing.h"
 #include "waymark/waymark.h"
 
@@ -38,10 +47,25 @@ struct Work {
     context.submit_subtask(FailsTwice{}, {.depends_on = done, .max_retries = 5});
   }
 };
+// Until it is let go.
+std::atomic<int> holding{0};
+struct Held {
+  void execute(Context&) {
+    holding = 1;
+    holding.notify_all();
+    holding.wait(1);
+  }
+};
 // Nobody here knows it.
 struct Elsewhere {
   void execute(Context&) {}
 };
+
+// What any runner's first minute tells of; the others have tests of their own.
+constexpr names::Metric kTold[] = {names::kTasksExecuted,  names::kTasksComputed, names::kTasksFailed,  names::kTaskInputSize,
+                                   names::kTaskDuration,   names::kTasksRetried,  names::kTaskQueueWait, names::kTasksActive,
+                                   names::kTasksStored,    names::kJobDuration,   names::kLeaseCount,    names::kIdleTime,
+                                   names::kStoreDuration};
 
 class RunnerMetricsTest : public ::testing::Test {
  protected:
@@ -109,11 +133,23 @@ TEST_F(RunnerMetricsTest, CountsWhatItsSpansSay) {
   tries = 0;
   client_.jobs().submit("good", Work{});
   client_.jobs().submit("bad", Hopeless{});
-  client_.runner<Work, Steady, FailsTwice, Hopeless>(
-             {.concurrency = 2, .lease = 30s, .backoff = {.initial = 1ms, .maximum = 2ms, .multiplier = 1}})
-      .run_all();
+  client_.jobs().submit("never", Elsewhere{});
+  auto runner = client_.runner<Work, Steady, FailsTwice, Hopeless>(
+      {.concurrency = 2, .lease = 30s, .backoff = {.initial = 1ms, .maximum = 2ms, .multiplier = 1}});
+  runner.run_all();
   const auto all = collected();
   const auto spans = memory_.spans();
+  for (const names::Metric& metric : kTold) {
+    std::istringstream words{std::string(metric.attributes)};
+    const std::set<std::string> keys{std::istream_iterator<std::string>(words), {}};
+    const auto its_points = points(all, metric.name);
+    EXPECT_FALSE(its_points.empty()) << metric.name;
+    for (const ReadPoint& point : its_points) {
+      std::set<std::string> told;
+      for (const auto& [key, value] : point.attributes) told.insert(key);
+      EXPECT_EQ(told, keys) << metric.name;
+    }
+  }
 
   // Work, three of Steady, three attempts at FailsTwice, one at Hopeless.
   EXPECT_EQ(sum(points(all, "task.executed.count")), 8);
@@ -129,6 +165,7 @@ TEST_F(RunnerMetricsTest, CountsWhatItsSpansSay) {
   EXPECT_EQ(count(points(all, "task.execution.duration", {{"state", "computed"}})), 5u);
   EXPECT_EQ(count(points(all, "task.execution.duration", {{"state", "retried"}})), 2u);
   EXPECT_EQ(count(points(all, "task.execution.duration", {{"state", "failed"}})), 1u);
+  EXPECT_EQ(points(all, "workflow.task.active").size(), 1u);
   EXPECT_EQ(sum(points(all, "workflow.task.active")), 0);
   EXPECT_EQ(count(points(all, "workflow.job.duration", {{"state", "completed"}})), 1u);
   EXPECT_EQ(count(points(all, "workflow.job.duration", {{"state", "failed"}})), 1u);
@@ -154,6 +191,72 @@ TEST_F(RunnerMetricsTest, TellsWhatIsInTheStore) {
   EXPECT_EQ(all.at("workflow.task.count").kind, ReadMetric::Kind::gauge);
   EXPECT_EQ(sum(points(all, "workflow.task.count", {{"state", "ready"}, {"task_identifier", "Elsewhere"}, {"workflow.cluster", "west"}})), 2);
   EXPECT_EQ(sum(points(all, "workflow.task.count", {{"state", "ready"}})), 3);
+  // What is there no longer is zero, which is another thing than a runner that says nothing.
+  tries = 0;
+  client_.runner<Work, Steady, FailsTwice, Elsewhere>({.backoff = {.initial = 1ms, .maximum = 2ms, .multiplier = 1}}).run_all();
+  const auto drained = collected();
+  const auto ready = points(drained, "workflow.task.count", {{"state", "ready"}, {"task_identifier", "Elsewhere"}});
+  ASSERT_EQ(ready.size(), 1u);
+  EXPECT_EQ(sum(ready), 0);
+  EXPECT_EQ(sum(points(drained, "workflow.task.count")), 0);
+}
+
+// What lasts for hours is told while it lasts, and what began before anybody counted is not counted below zero at its end.
+TEST_F(RunnerMetricsTest, WhatRunsAndWhatWaitsAreToldWhileTheyDo) {
+  holding = 0;
+  testing::MemoryDestination late;
+  Telemetry telemetry(testing::memory_config(late));
+  Client client({.name = "late", .store = directory_.path() + "/late.db", .telemetry = &telemetry});
+  client.jobs().submit("held", Held{});
+  auto runner = client.runner<Held>({.concurrency = 2});
+  std::thread running([&] { runner.run_all(); });
+  holding.wait(0);
+  telemetry.add(late.destination(Signal::metrics));
+  const auto told = [&](std::string_view name) -> std::optional<AnyValue> {
+    late.clear();
+    EXPECT_TRUE(telemetry.force_flush(60s));
+    std::optional<AnyValue> value;
+    for (const ReadMetric& metric : late.metrics()) {
+      if (metric.name != name || metric.points.empty()) continue;
+      const auto& number = metric.points[0].value;
+      value = std::holds_alternative<double>(number) ? AnyValue{std::get<double>(number)} : AnyValue{std::get<std::int64_t>(number)};
+    }
+    return value;
+  };
+  EXPECT_EQ(told("workflow.task.active"), AnyValue{std::int64_t{1}});
+  // The other thread waits, or will in a moment.
+  const auto end = std::chrono::steady_clock::now() + 60s;
+  bool waited = false;
+  while (!waited && std::chrono::steady_clock::now() < end) {
+    const auto idle = told("workflow.runner.idle.time");
+    waited = idle && std::get<double>(idle->value) > 0;
+  }
+  EXPECT_TRUE(waited);
+  holding = 2;
+  holding.notify_all();
+  running.join();
+  EXPECT_EQ(told("workflow.task.active"), AnyValue{std::int64_t{0}});
+}
+
+TEST_F(RunnerMetricsTest, AChildOfForkDoesNotAskItsParentsStore) {
+  SKIP_IF_NO_FORK_BESIDE_THREADS();
+  const auto runner = client_.runner<Elsewhere>({});
+  client_.jobs().submit("one", Elsewhere{});
+  EXPECT_EQ(sum(points(collected(), "workflow.task.count")), 1);
+  memory_.clear();
+  const pid_t child = fork();
+  if (child == 0) {
+    telemetry_.meter(names::kRunnerScope).counter("mine").add(1);
+    if (!telemetry_.force_flush(60s)) _exit(1);
+    const auto metrics = memory_.metrics();
+    const auto named = [&](std::string_view name) { return std::ranges::any_of(metrics, [&](const auto& m) { return m.name == name; }); };
+    if (!named("mine")) _exit(2);
+    _exit(named("workflow.task.count") || named("workflow.task.active") ? 3 : 0);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
 TEST_F(RunnerMetricsTest, HasTheNamesOfTilebox) {

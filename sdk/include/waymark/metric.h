@@ -70,7 +70,7 @@ struct View {
   std::optional<std::vector<std::string>> attribute_keys = {};  // only these are kept; exemplars still tell the others
   std::vector<std::string> excluded_keys = {};                  // these are not
   Aggregation aggregation = Aggregation::standard;
-  std::vector<double> boundaries = {};    // of explicit_histogram; empty: the instrument's advice, else OpenTelemetry's
+  std::vector<double> boundaries = {};    // explicit ones, also with `standard`; empty: with that the advice, else OpenTelemetry's
   std::uint32_t max_buckets = 160;        // of exponential_histogram, 2 to 1024
   std::int32_t max_scale = 20;            // of exponential_histogram, -10 to 20
   std::size_t cardinality_limit = 0;      // 0: the Telemetry's
