@@ -38,7 +38,11 @@ void Judge::judge(Client& client, const Submitted& jobs, const std::vector<Entry
   for (std::size_t at = 0; at < account.size(); ++at) {
     const Entry& entry = account[at];
     const std::pair key{entry.task, entry.attempt};
-    entry.kind == Entry::began ? began_at_.emplace(entry.task, at) : computed_at_.emplace(key, at);
+    if (entry.kind == Entry::began) {
+      began_at_.emplace(entry.task, at);
+    } else {
+      computed_at_.emplace(key, at);
+    }
     const std::string name = "attempt " + std::to_string(entry.attempt) + " of task " + std::to_string(entry.task);
     if (entry.kind == Entry::began) {
       ++verdict_->executions;

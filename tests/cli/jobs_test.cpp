@@ -7,8 +7,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <stdexcept>
@@ -363,6 +365,39 @@ TEST_F(JobsCommandTest, SaysWhyNothingHappens) {
   const Json why = json({"why", "3"});
   EXPECT_EQ(why.at("job"), id);
   EXPECT_EQ(why.at("state"), "waiting");
+
+  Client client({.name = "test", .store = store});
+  const auto task_of = [&](const Job& job) { return client.jobs().tasks(job.id).at(0).id; };
+  const std::string limited = task_of(client.jobs().submit("limited", Tile{}));
+  EXPECT_THAT(waymark({"why", limited}).output, HasSubstr("is ready, but there is a limit: 1 starts in 1h"));
+  const Job later = client.jobs().submit("later", Mosaic{}, {.delay = std::chrono::hours(100)});
+  EXPECT_THAT(waymark({"why", task_of(later)}).output, HasSubstr("is to start in "));
+  client.jobs().cancel(later.id);
+  EXPECT_THAT(waymark({"why", task_of(later)}).output, HasSubstr("was skipped: something else failed before it started"));
+  execute("UPDATE worker SET lease_until = 1");
+  EXPECT_THAT(waymark({"why", "2"}).output, HasSubstr("(process 4242 on host), which gave no sign of life for too long\n"));
+  EXPECT_THAT(waymark({"runners"}).output, HasSubstr("silent"));
+}
+
+TEST_F(JobsCommandTest, WaitsForAllOfSeveralJobs) {
+  const std::string good = submit(), broken = submit(R"({"broken":1})");
+  run();
+  const CommandResult waited = waymark({"jobs", "wait", good, broken});
+  EXPECT_EQ(waited.exit_code, 3) << "that of the first that is not completed";
+  EXPECT_THAT(waited.output, AllOf(StartsWith(good + " completed\n" + broken + " failed"), HasSubstr("hiccuped")));
+}
+
+TEST_F(JobsCommandTest, FollowsAJobLineByLineUntilItIsFinished) {
+  const std::string id = submit();
+  std::string output;
+  std::thread follows([&] { output = waymark({"jobs", "show", id, "--follow", "--json"}).output; });
+  run();
+  follows.join();
+  std::stringstream lines(output);
+  Json last;
+  for (std::string line; std::getline(lines, line);) last = Json::parse(line);
+  EXPECT_EQ(last.at("id"), id);
+  EXPECT_EQ(last.at("state"), "completed");
 }
 
 TEST_F(JobsCommandTest, PrintsTheRecordsOfAJobThatAStateDirectoryKeeps) {
@@ -517,6 +552,65 @@ TEST_F(JobsCommandTest, IsLiveInATerminalAndGivesItBack) {
   terminal.signal(SIGTERM);
   terminal.expect("\x1b[?1049l");
   EXPECT_EQ(terminal.end(), 0);
+}
+
+// A terminal that draws, to see what stands on the screen.
+class Tmux {
+ public:
+  explicit Tmux(const std::string& directory) : socket_(directory + "/tmux") {}
+  ~Tmux() { run({"kill-server"}); }
+  Tmux(const Tmux&) = delete;
+  Tmux& operator=(const Tmux&) = delete;
+  CommandResult run(std::vector<std::string> arguments) const {
+    arguments.insert(arguments.begin(), {"tmux", "-S", socket_, "-f", "/dev/null"});
+    return waymark::testing::run_command(arguments, "env -u TMUX -u NO_COLOR LC_ALL=C.UTF-8 TERM=xterm-256color");
+  }
+  // The lines of the screen, once they are as they should be.
+  std::vector<std::string> wait_for(const std::function<bool(const std::string&)>& is_so) const {
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    std::string screen;
+    do {
+      screen = run({"capture-pane", "-p"}).output;
+    } while (!is_so(screen) && std::chrono::steady_clock::now() < limit);
+    EXPECT_TRUE(is_so(screen)) << screen;
+    std::vector<std::string> lines;
+    std::stringstream text(screen);
+    for (std::string line; std::getline(text, line);) lines.push_back(line);
+    return lines;
+  }
+
+ private:
+  std::string socket_;
+};
+
+TEST_F(JobsCommandTest, TopStaysInPlaceOnAScreenOfAnySize) {
+  if (waymark::testing::run_command({"tmux", "-V"}).exit_code != 0) GTEST_SKIP() << "tmux is not installed";
+  const auto shows = [](const std::string& text) {
+    return [text](const std::string& screen) { return screen.find(text) != std::string::npos; };
+  };
+  submit();
+  const Tmux tmux(directory.string());
+  const CommandResult started =
+      tmux.run({"new-session", "-d", "-x", "120", "-y", "20", WAYMARK_COMMAND, "top", "--interval", "100ms", "--store", store});
+  ASSERT_EQ(started.exit_code, 0) << started.output;
+  tmux.run({"set-option", "remain-on-exit", "on"});
+  EXPECT_THAT(tmux.wait_for(shows("ProcessScene"))[0], StartsWith("waymark top  " + store.substr(0, 20)));
+  submit();
+  std::vector<std::string> lines = tmux.wait_for(shows("2 open jobs"));
+  EXPECT_THAT(lines[0], StartsWith("waymark top"));
+  EXPECT_EQ(std::ranges::count_if(lines, [](const std::string& l) { return l.starts_with("waymark top"); }), 1)
+      << "a frame stands where the one before it stood";
+  // Too narrow and too low for all of it: cut, and nothing is pushed off above.
+  tmux.run({"resize-window", "-x", "30", "-y", "4"});
+  lines = tmux.wait_for([](const std::string& screen) {
+    return screen.starts_with("waymark top") && screen.find("\nthroughput") != std::string::npos &&
+           screen.find("runners") == std::string::npos && screen.find("\nfailures") != std::string::npos;
+  });
+  EXPECT_EQ(lines.size(), 4u);
+  tmux.run({"resize-window", "-x", "120", "-y", "20"});
+  (void)tmux.wait_for(shows("runners     0 alive"));
+  tmux.run({"send-keys", "q"});
+  (void)tmux.wait_for(shows("Pane is dead (status 0"));
 }
 
 TEST_F(JobsCommandTest, ColorsStatesOnATerminalOnly) {

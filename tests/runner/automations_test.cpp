@@ -370,6 +370,17 @@ TEST_F(AutomationClientTest, NamesItsTriggerInTheTrace) {
   expect_enclosing(spans(), 2);
 }
 
+TEST_F(AutomationClientTest, GoesByTheStoresClock) {
+  ClientOptions o = options();
+  o.store = directory_.path() + "/past.db";
+  o.time.now = [] { return TestClock().now() - 24h * 3650; };
+  Client client(o);
+  client.automations().cron("hourly", "0 * * * *", Empty{});
+  const std::vector<Job> jobs = client.automations().run("hourly");
+  ASSERT_THAT(jobs, SizeIs(1));
+  EXPECT_EQ(jobs[0].submitted_at, o.time.now());
+}
+
 TEST_F(AutomationClientTest, ServesFilesAsTheyComeWhileItRuns) {
   const std::string in = directory_.path() + "/in";
   fs::create_directory(in);

@@ -41,11 +41,12 @@ Screen::Screen() {
     raw.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO);
     tcsetattr(STDIN_FILENO, TCSANOW, &raw);
   }
-  std::cout << "\x1b[?1049h\x1b[?25l" << std::flush;
+  // Lines that are too long end at the edge: wrapped, they would push the first ones off the screen.
+  std::cout << "\x1b[?1049h\x1b[?25l\x1b[?7l" << std::flush;
 }
 
 Screen::~Screen() {
-  std::cout << "\x1b[?25h\x1b[?1049l" << std::flush;
+  std::cout << "\x1b[?7h\x1b[?25h\x1b[?1049l" << std::flush;
   if (keys_) tcsetattr(STDIN_FILENO, TCSANOW, &before_);
   for (const int signal : kSignals) std::signal(signal, SIG_DFL);
   pthread_sigmask(SIG_SETMASK, &mask_before_, nullptr);
