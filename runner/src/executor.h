@@ -86,6 +86,7 @@ class Attempt {
   bool abandon(bool for_timeout);
   // Where a worker process executes it, that is killed instead, and the thread comes back. False: there is none.
   bool kill_process(bool for_timeout);
+  [[nodiscard]] bool killed() const noexcept { return killed_ != Kill::none; }
   // Of a worker process whose runner is gone: says so in the span, which stays open.
   void orphan() noexcept;
   [[nodiscard]] bool abandoned() const noexcept { return abandoned_.has_value(); }

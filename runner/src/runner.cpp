@@ -260,17 +260,18 @@ bool RunnerLoop::abandon(Attempt* attempt, bool for_timeout) {
 
 void RunnerLoop::abandon_all() {
   std::vector<Attempt*> attempts;
-  for (const auto& [attempt, active] : active_) attempts.push_back(attempt);
-  bool all = true;
+  for (const auto& [attempt, active] : active_) {
+    if (!attempt->killed()) attempts.push_back(attempt);
+  }
   for (Attempt* attempt : attempts) {
     std::erase_if(timers_, [&](const auto& timer) { return timer.second == attempt; });
-    all &= abandon(attempt, false);
+    (void)abandon(attempt, false);
   }
   if (!attempts.empty()) {
     instrumentation_.logger().warning("tasks did not stop when they were asked to, and were given back",
                                       {{"tasks", attempts.size()}});
   }
-  if (!all) give_up_ = Clock::now() + kLookAgain;
+  if (!active_.empty()) give_up_ = Clock::now() + kLookAgain;
 }
 
 // For a small part of the lease, so that it is never kept waiting.

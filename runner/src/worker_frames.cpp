@@ -350,13 +350,25 @@ void check(const NewTasks& subtasks) {
   }
 }
 
+// What is added to the time of day stays a time, and counts can be added up.
+constexpr std::chrono::nanoseconds kLongestWait = std::chrono::hours(24 * 365 * 100);
+constexpr std::uint64_t kMostCounted = std::uint64_t{1} << 56;
+
 void check(const FromRunner&) {}
 
 void check(const FromWorker& message) {
+  if (const auto* report = std::get_if<ProgressReport>(&message)) {
+    if (report->done > kMostCounted || report->total > kMostCounted) refuse("a count beyond all bounds");
+  }
   const auto* finish = std::get_if<Finish>(&message);
   if (!finish) return;
-  if (finish->retry_after && (finish->result != TaskResult::failed || finish->retry_after->count() < 0)) {
+  if (const auto& wait = finish->retry_after;
+      wait && (finish->result != TaskResult::failed || wait->count() < 0 || *wait > kLongestWait)) {
     refuse("a result that is tried again");
+  }
+  for (const NewTask& task : finish->subtasks.tasks) {
+    if (!task.settings) continue;
+    if (task.settings->delay > kLongestWait || task.settings->timeout > kLongestWait) refuse("a time beyond all bounds");
   }
   if (finish->result != TaskResult::computed && !finish->subtasks.tasks.empty()) refuse("a failure with subtasks");
   check(finish->subtasks);

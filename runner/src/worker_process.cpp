@@ -508,6 +508,7 @@ WorkerProcess::Outcome WorkerProcess::run(WorkerId worker, const ClaimedTask& ta
   {
     const std::scoped_lock lock(mutex_);
     running_ = {task.task, task.attempt};
+    if (doomed_ == running_) ::kill(process_, SIGKILL);
   }
   post(WorkerTask{worker, task});
   Outcome outcome;
@@ -547,8 +548,8 @@ void WorkerProcess::conclude(const WorkerConclude& what) { post(what); }
 
 void WorkerProcess::kill(std::int64_t task, std::uint32_t attempt) {
   const std::scoped_lock lock(mutex_);
-  if (gone_ || running_ != std::pair(task, attempt)) return;
-  ::kill(process_, SIGKILL);
+  doomed_ = {task, attempt};
+  if (!gone_ && running_ == doomed_) ::kill(process_, SIGKILL);
 }
 
 void WorkerProcess::end(std::chrono::nanoseconds flush) {

@@ -68,7 +68,7 @@ class WorkerProcess {
                             const std::atomic<bool>& timed_out,
                             const std::function<void(const ProgressReport&)>& progress);
   void conclude(const WorkerConclude& what);
-  // If it is executing this attempt.
+  // If it is executing this attempt, or is about to.
   void kill(std::int64_t task, std::uint32_t attempt);
   // Lets it deliver what it has recorded for so long, and waits for its end.
   void end(std::chrono::nanoseconds flush);
@@ -90,7 +90,9 @@ class WorkerProcess {
   std::mutex mutex_;
   std::string pending_;  // not yet taken by the channel
   std::size_t sent_ = 0;  // of it
-  std::optional<std::pair<std::int64_t, std::uint32_t>> running_;
+  using AttemptId = std::pair<std::int64_t, std::uint32_t>;
+  std::optional<AttemptId> running_;
+  std::optional<AttemptId> doomed_;
   bool gone_ = false;
 };
 
