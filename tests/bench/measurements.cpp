@@ -2,25 +2,18 @@
 //
 // Usage: bench_measurements [--list] [ROW...]   Attributes are two strings and an integer. A histogram is a duration's, with exemplars on and no span
 // current. A run whose totals are not what was added prints no figure and fails.
-#include <atomic>
 #include <cstdint>
-#include <cstdlib>
-#include <thread>
 
+#include "micro.h"
 #include "row.h"
 #include "waymark/testing.h"
 #include "waymark/waymark.h"
 
 namespace {
 
-using waymark::bench::Clock;
-using waymark::bench::clock_read_ns;
 using waymark::bench::Failed;
-using waymark::bench::ns_between;
+using waymark::bench::micro;
 using waymark::bench::Row;
-
-constexpr int kRepetitions = 10;
-constexpr int kCalls = 2'000'000;
 
 // The sum or count of all that was collected last.
 std::uint64_t collected(waymark::Telemetry& telemetry, waymark::testing::MemoryDestination& memory) {
@@ -34,9 +27,9 @@ std::uint64_t collected(waymark::Telemetry& telemetry, waymark::testing::MemoryD
   return all;
 }
 
-// `threads` threads call work(i) at the same time; the row is the mean of what a call cost each of them.
-template <class Work>
-Row row(const char* name, double limit, int threads, Work&& make) {
+// What a call costs each of `threads` threads that make it at the same time.
+template <class Make>
+Row row(const char* name, double limit, int threads, Make&& make) {
   Row row{name, limit};
   waymark::testing::MemoryDestination memory;
   waymark::Config config;
@@ -44,29 +37,7 @@ Row row(const char* name, double limit, int threads, Work&& make) {
   config.destinations.push_back(memory.destination(waymark::Signal::metrics));
   waymark::Telemetry telemetry(config);
   const auto work = make(telemetry.meter("bench"));
-  for (int r = 0; r < kRepetitions; ++r) {
-    const double read = clock_read_ns();
-    std::atomic<int> ready{0};
-    std::vector<double> ns(static_cast<std::size_t>(threads));
-    const auto run = [&](std::size_t t) {
-      work(0);  // the first sight of the attributes
-      ++ready;
-      while (ready < threads) {
-      }
-      const auto begin = Clock::now();
-      for (int i = 1; i < kCalls; ++i) work(i);
-      ns[t] = ns_between(begin, Clock::now()) / (kCalls - 1);
-    };
-    std::vector<std::thread> others;
-    for (int t = 1; t < threads; ++t) others.emplace_back(run, static_cast<std::size_t>(t));
-    run(0);
-    for (std::thread& thread : others) thread.join();
-    double all = 0;
-    for (const double each : ns) all += each;
-    row.values.push_back(all / threads);
-    row.clock_read_ns.push_back(read);
-  }
-  const std::uint64_t expected = std::uint64_t{kRepetitions} * kCalls * static_cast<std::uint64_t>(threads);
+  const std::uint64_t expected = micro(row, threads, work);
   const std::uint64_t found = collected(telemetry, memory);
   if (found != expected) throw Failed(std::to_string(found) + " were collected of " + std::to_string(expected));
   row.remark = "all counted";

@@ -1,4 +1,5 @@
-// What a span with five attributes costs its caller (design section 7, the first three rows).
+// What a span costs its caller (design section 7): bursts of a million a second, flat out, beside a busy disk, and where
+// nothing is recorded. Five attributes are two strings and three integers.
 //
 // Usage: bench_spans [--list] [ROW...]
 // A limit is in clock reads: the cost of one clock_gettime(CLOCK_REALTIME), measured between the repetitions of the same
@@ -21,55 +22,29 @@
 #include <thread>
 #include <vector>
 
+#include "load.h"
+#include "micro.h"
 #include "row.h"
 #include "waymark/waymark.h"
 
 namespace {
 
+using waymark::bench::bursts;
+using waymark::bench::checked;
 using waymark::bench::Clock;
 using waymark::bench::clock_read_ns;
+using waymark::bench::config;
 using waymark::bench::Failed;
+using waymark::bench::micro;
+using waymark::bench::Milliseconds;
+using waymark::bench::none_lost;
 using waymark::bench::ns_between;
 using waymark::bench::Row;
+using waymark::bench::to;
 
-// The sink, and what it decoded.
-class Sink {
+class Sink : public waymark::bench::Sink {
  public:
-  Sink() {
-    int in[2];
-    int out[2];
-    if (pipe(in) != 0 || pipe(out) != 0) std::abort();
-    pid_ = fork();
-    if (pid_ == 0) {
-      dup2(in[0], 0);
-      dup2(out[1], 1);
-      for (const int fd : {in[0], in[1], out[0], out[1]}) close(fd);
-      execl(WAYMARK_BENCH_SINK, WAYMARK_BENCH_SINK, static_cast<char*>(nullptr));
-      _exit(127);
-    }
-    close(in[0]);
-    close(out[1]);
-    in_ = in[1];
-    out_ = fdopen(out[0], "r");
-    if (out_ == nullptr || std::fscanf(out_, "port %d", &port_) != 1) std::abort();
-  }
-  [[nodiscard]] std::string url() const { return "http://127.0.0.1:" + std::to_string(port_) + "/v1/traces"; }
-  // Ends it. Distinct spans.
-  std::uint64_t finish() {
-    close(in_);
-    unsigned long long distinct = 0;
-    unsigned long long spans = 0;
-    if (std::fscanf(out_, " requests %*u bytes %*u spans %llu distinct %llu", &spans, &distinct) != 2) distinct = 0;
-    std::fclose(out_);
-    waitpid(pid_, nullptr, 0);
-    return distinct;
-  }
-
- private:
-  pid_t pid_ = 0;
-  int in_ = -1;
-  std::FILE* out_ = nullptr;
-  int port_ = 0;
+  Sink() : waymark::bench::Sink(WAYMARK_BENCH_SINK) {}
 };
 
 struct Workload {
@@ -80,56 +55,23 @@ struct Workload {
   }
 };
 
-waymark::Config config(const std::string& state) {
-  waymark::Config c;
-  c.resource = "bench";
-  c.state_directory = state;
-  c.recover_siblings = false;
-  return c;
-}
-
-// The accounts, which have to add up.
-waymark::Counts checked(const waymark::Stats& stats) {
-  const waymark::Counts& c = stats.destinations.at(0).counts;
-  if (c.offered != c.delivered + c.rejected + c.dropped + c.filtered + c.pending) {
-    throw Failed("the accounts do not add up: " + std::to_string(c.offered) + " offered, " + std::to_string(c.delivered) + " delivered, " +
-                 std::to_string(c.rejected) + " rejected, " + std::to_string(c.dropped) + " dropped, " + std::to_string(c.filtered) +
-                 " filtered, " + std::to_string(c.pending) + " pending");
+struct WithEvent : Workload {
+  void operator()(std::int64_t i) const {
+    auto span = tracer.span("read_bands", {{"scene", scene}, {"band", "B02_10m_jp2_"}, {"index", i}, {"width", 10980}, {"offset", 123456789}});
+    span.event("tile read", {{"index", i}});
   }
-  return c;
-}
+};
 
-waymark::Config to(const Sink& sink, const std::string& state) {
-  waymark::Config c = config(state);
-  waymark::DestinationConfig d;
-  d.name = "sink";
-  d.url = sink.url();
-  c.destinations.push_back(d);
-  return c;
-}
+struct WithoutAttributes : Workload {
+  void operator()(std::int64_t) const { auto span = tracer.span("read_bands"); }
+};
 
-// Rows that stand for spans of which none was lost have no figure where some were.
-void none_lost(const Row& row, std::uint64_t recorded, std::uint64_t seen) {
-  if (seen == recorded) return;
-  throw Failed(std::to_string(seen) + " of " + std::to_string(recorded) + " at the sink; the median of " +
-               std::to_string(waymark::bench::median(row.values)) + " " + row.unit + " does not count");
-}
-
-// Sleeps until the next millisecond begins, by a clock of its own.
-class Milliseconds {
- public:
-  Milliseconds() { clock_gettime(CLOCK_MONOTONIC, &next_); }
-  void wait() {
-    next_.tv_nsec += 1'000'000;
-    if (next_.tv_nsec >= 1'000'000'000) {
-      next_.tv_nsec -= 1'000'000'000;
-      ++next_.tv_sec;
-    }
-    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &next_, nullptr);
+struct Nested : Workload {
+  void operator()(std::int64_t i) const { down(i, 5); }
+  void down(std::int64_t i, int depth) const {
+    auto span = tracer.span("read_bands", {{"scene", scene}, {"band", "B02_10m_jp2_"}, {"index", i}, {"width", 10980}, {"offset", 123456789}});
+    if (depth > 1) down(i, depth - 1);
   }
-
- private:
-  timespec next_;
 };
 
 // A process that writes to a file in `directory` as fast as the disk takes it, over and over, and waits for the disk each
@@ -213,36 +155,40 @@ Row beside_a_disk_writer(const std::string& state) {
 }
 
 // Bursts of 1,000 spans a millisecond for ten seconds to a live sink, nothing lost.
-Row bursts(const std::string& state) {
-  Row row{"span.5attr", 5};
+template <class Work>
+Row paced(Row row, const std::string& state, int threads = 1, int spans_a_call = 1) {
   Sink sink;
-  const waymark::Config c = to(sink, state);
   std::uint64_t recorded = 0;
   {
-    waymark::Telemetry telemetry(c);
-    const Workload work{telemetry.tracer("bench")};
-    constexpr int kRepetitions = 10;
-    for (int r = 0; r < kRepetitions; ++r) {
-      const double read = clock_read_ns();
-      Milliseconds paced;
-      double ns = 0;
-      constexpr int kBursts = 1000;
-      for (int b = 0; b < kBursts; ++b) {
-        paced.wait();
-        const auto begin = Clock::now();
-        for (int i = 0; i < 1000; ++i) work(i);
-        ns += ns_between(begin, Clock::now());
-      }
-      recorded += kBursts * 1000;
-      row.values.push_back(ns / (kBursts * 1000.0));
-      row.clock_read_ns.push_back(read);
-    }
+    waymark::Telemetry telemetry(to(sink, state));
+    const Work work{telemetry.tracer("bench")};
+    recorded = bursts(row, threads, spans_a_call, [&](int calls) {
+      for (int i = 0; i < calls; ++i) work(i);
+    });
     telemetry.force_flush(std::chrono::seconds(60));
     static_cast<void>(checked(telemetry.stats()));
     telemetry.shutdown(std::chrono::seconds(10));
   }
   none_lost(row, recorded, sink.finish());
   row.remark = std::to_string(recorded) + " at the sink";
+  return row;
+}
+
+// Spans that are not recorded: nothing may be offered.
+Row not_recorded(Row row, const std::string& state, bool sampled_out) {
+  waymark::Config c = config(state);
+  c.sampler.kind = waymark::SamplerKind::always_off;
+  waymark::DestinationConfig d;
+  d.name = "discard";
+  d.output = waymark::Output::callback;
+  d.deliver = [](waymark::Signal, std::string_view) { return waymark::DeliveryResult{}; };
+  c.destinations.push_back(d);
+  waymark::Telemetry telemetry(c);
+  if (!sampled_out) telemetry.shutdown(std::chrono::seconds(10));
+  const Workload work{telemetry.tracer("bench")};
+  micro(row, 1, work);
+  const waymark::Counts counts = checked(telemetry.stats());
+  if (counts.offered != 0) throw Failed(std::to_string(counts.offered) + " spans were recorded");
   return row;
 }
 
@@ -287,7 +233,13 @@ int main(int argc, char** argv) {
   }
   const std::string state(directory);
   const int status = waymark::bench::run(argc, argv, {
-      {{"span.5attr"}, [&] { return std::vector{bursts(state + "/a")}; }},
+      {{"span.5attr"}, [&] { return std::vector{paced<Workload>({"span.5attr", 5}, state + "/a")}; }},
+      {{"span.5attr.event"}, [&] { return std::vector{paced<WithEvent>({"span.5attr.event", 7}, state + "/e")}; }},
+      {{"span.0attr"}, [&] { return std::vector{paced<WithoutAttributes>({"span.0attr"}, state + "/0")}; }},
+      {{"span.5attr.2threads"}, [&] { return std::vector{paced<Workload>({"span.5attr.2threads"}, state + "/2", 2)}; }},
+      {{"span.nested5"}, [&] { return std::vector{paced<Nested>({"span.nested5"}, state + "/n", 1, 5)}; }},
+      {{"span.disabled"}, [&] { return std::vector{not_recorded({"span.disabled", 0.1}, state + "/o", false)}; }},
+      {{"span.sampled_out"}, [&] { return std::vector{not_recorded({"span.sampled_out", 0.3}, state + "/s", true)}; }},
       {{"span.5attr.flat"}, [&] { return std::vector{flat_out(state + "/b", false)}; }},
       {{"span.5attr.lossless"}, [&] { return std::vector{flat_out(state + "/c", true)}; }},
       {{"span.worst_ms.disk"}, [&] { return std::vector{beside_a_disk_writer(state + "/d")}; }},

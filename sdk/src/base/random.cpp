@@ -47,14 +47,16 @@ std::string random_uuid() {
 TraceId TraceId::random() noexcept {
   static_cast<void>(process_generation());  // a child of fork must not go on with its parent's numbers
   TraceId id;
-  fill_random(id);
+  Randoms random;
+  fill_random(random, id);
   return id;
 }
 
 SpanId SpanId::random() noexcept {
   static_cast<void>(process_generation());
   SpanId id;
-  fill_random(id);
+  Randoms random;
+  fill_random(random, id);
   return id;
 }
 

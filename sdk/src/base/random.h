@@ -19,27 +19,42 @@ extern constinit thread_local std::uint64_t random_key;    // so that two thread
 std::uint64_t seed_random() noexcept;
 }  // namespace detail
 
-// Never returns 0.
-inline std::uint64_t random_u64() noexcept {
-  std::uint64_t state = detail::random_state;
-  if (state == 0) [[unlikely]] state = detail::seed_random();
-  for (;;) {
-    state += 0xa0761d6478bd642fu;
-    const auto product = static_cast<unsigned __int128>(state) * (state ^ detail::random_key);
-    const auto value = static_cast<std::uint64_t>(product >> 64) ^ static_cast<std::uint64_t>(product);
-    detail::random_state = state;
-    if (value != 0 && state != 0) [[likely]] return value;
+// Several at once: the thread's state is loaded and stored once for all.
+class Randoms {
+ public:
+  Randoms() noexcept : state_(detail::random_state) {
+    if (state_ == 0) [[unlikely]] state_ = detail::seed_random();
+    key_ = detail::random_key;
   }
-}
+  ~Randoms() { detail::random_state = state_; }
+  Randoms(const Randoms&) = delete;
+  Randoms& operator=(const Randoms&) = delete;
+  // Never 0.
+  std::uint64_t next() noexcept {
+    for (;;) {
+      state_ += 0xa0761d6478bd642fu;
+      const auto product = static_cast<unsigned __int128>(state_) * (state_ ^ key_);
+      const auto value = static_cast<std::uint64_t>(product >> 64) ^ static_cast<std::uint64_t>(product);
+      if (value != 0 && state_ != 0) [[likely]] return value;
+    }
+  }
+
+ private:
+  std::uint64_t state_;
+  std::uint64_t key_;
+};
+
+// Never returns 0.
+inline std::uint64_t random_u64() noexcept { return Randoms().next(); }
 
 // Inline for the hot path, for callers that have seen process_generation() since the last fork; TraceId::random() and
 // SpanId::random() call these.
-inline void fill_random(TraceId& id) noexcept {
-  const std::uint64_t words[2] = {random_u64(), random_u64()};
+inline void fill_random(Randoms& random, TraceId& id) noexcept {
+  const std::uint64_t words[2] = {random.next(), random.next()};
   std::memcpy(id.bytes.data(), words, sizeof words);
 }
-inline void fill_random(SpanId& id) noexcept {
-  const std::uint64_t word = random_u64();
+inline void fill_random(Randoms& random, SpanId& id) noexcept {
+  const std::uint64_t word = random.next();
   std::memcpy(id.bytes.data(), &word, sizeof word);
 }
 

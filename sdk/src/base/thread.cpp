@@ -23,11 +23,10 @@ constinit thread_local bool own_thread = false;
 namespace detail {
 // Zero at the start, so that it lies in memory that no file backs: the kernel wipes no other.
 constinit ProcessPage process_page{};
+constinit thread_local std::uint32_t known_thread_id = 0;
 }  // namespace detail
 
 namespace {
-
-constinit thread_local std::uint32_t known_thread_id = 0;
 
 // Numbers that were given out, here and in the ancestors.
 constinit std::atomic<std::uint32_t> generations{0};
@@ -41,7 +40,7 @@ constinit std::atomic<int> highest{-1};
 // may have held any lock.
 void enter_child() noexcept {
   own_thread = false;
-  known_thread_id = 0;
+  detail::known_thread_id = 0;
   detail::random_state = 0;
   const int last = highest.exchange(-1, std::memory_order_relaxed);
   for (int word = 0; word * 64 <= last; ++word) {
@@ -93,11 +92,9 @@ void begin_own_thread(const char* name) noexcept {
   lend_signal_stack();
 }
 
-std::uint32_t thread_id() noexcept {
-  if (known_thread_id == 0) {
-    known_thread_id = static_cast<std::uint32_t>(syscall(SYS_gettid));
-    lend_signal_stack();
-  }
+std::uint32_t detail::ask_thread_id() noexcept {
+  known_thread_id = static_cast<std::uint32_t>(syscall(SYS_gettid));
+  lend_signal_stack();
   return known_thread_id;
 }
 

@@ -20,10 +20,9 @@ extern constinit thread_local bool own_thread;
 // limit is then an error that we see, and the program's handlers run on the program's threads.
 void begin_own_thread(const char* name) noexcept;
 
-// The kernel's id of the calling thread.
-[[nodiscard]] std::uint32_t thread_id() noexcept;
-
 namespace detail {
+extern constinit thread_local std::uint32_t known_thread_id;  // 0: not asked for in this process
+[[nodiscard]] std::uint32_t ask_thread_id() noexcept;
 struct alignas(4096) ProcessPage {
   std::atomic<std::uint32_t> generation;  // 0: this process has not been given a number yet
   std::atomic<std::uint32_t> entered;     // 1: a thread rids this process of what it must not inherit; 2: done
@@ -31,6 +30,12 @@ struct alignas(4096) ProcessPage {
 extern constinit ProcessPage process_page;
 [[nodiscard]] std::uint32_t begin_generation() noexcept;
 }  // namespace detail
+
+// The kernel's id of the calling thread.
+[[nodiscard]] inline std::uint32_t thread_id() noexcept {
+  const std::uint32_t known = detail::known_thread_id;
+  return known != 0 ? known : detail::ask_thread_id();
+}
 
 // A number that a process shares with none of its ancestors. For comparing with one that is known: 0, which equals none, in a
 // child of fork in which nothing of ours has run yet. One load.

@@ -130,6 +130,7 @@ std::unique_ptr<Recorder> Recorder::create(const RecorderConfig& config, const s
   }
   for (std::size_t b = block_count; b > lane_blocks; --b) r->pool_.push_back(r->blocks_ + b - 1);
   r->pool_blocks_ = r->pool_.size();
+  r->lane_blocks_ = static_cast<std::uint32_t>(lane_blocks);
 
   RecorderHeader& header = r->header();
   header.version = kLayoutVersion;
@@ -198,8 +199,6 @@ void Recorder::give_back(Lane* lane) noexcept {
   lane->lent = lane->free_blocks != kLaneBlocks;
 }
 
-std::uint32_t Recorder::thread() noexcept { return thread_id(); }
-
 void Recorder::refuse(Signal signal) noexcept {
   Lane& lane = *this->lane();
   if (lane.is_shared) lane.lock.lock();
@@ -239,8 +238,7 @@ void Recorder::release_chain(std::uint32_t first) noexcept {
   }
 }
 
-void Recorder::release(Lane& lane, Block* block) noexcept {
-  block->state.store(static_cast<std::uint32_t>(BlockState::free), std::memory_order_release);
+void Recorder::release_all(Lane& lane, Block* block) noexcept {
   const std::uint32_t index = index_of(block);
   if (block->body.load(std::memory_order_relaxed) != index) [[unlikely]] {
     release_chain(block->body.load(std::memory_order_relaxed));
@@ -248,7 +246,7 @@ void Recorder::release(Lane& lane, Block* block) noexcept {
     release_chain(block->next.load(std::memory_order_relaxed));
   }
   if (block->text_block != kNoBlock) [[unlikely]] release_chain(block->text_block);
-  if (index < lanes_.size() * kLaneBlocks) {
+  if (index < lane_blocks_) {
     lane.blocks[lane.free_blocks++] = block;
     lane.open.store(static_cast<std::uint32_t>(kLaneBlocks) - lane.free_blocks, std::memory_order_relaxed);
     if (!lane.is_shared && lane.free_blocks == kLaneBlocks && lane.shared->thread.load(std::memory_order_relaxed) == 0)
@@ -424,7 +422,7 @@ void Recorder::compact(Block* block) noexcept {
   }
 }
 
-otlp::SpanParts span_parts(const BlockHeader& block, std::uint64_t end_ns) noexcept {
+[[gnu::always_inline]] static inline otlp::SpanParts parts_of(const BlockHeader& block, std::uint64_t end_ns) noexcept {
   otlp::SpanParts parts;
   parts.trace_id = block.trace_id;
   parts.span_id = block.span_id;
@@ -442,8 +440,10 @@ otlp::SpanParts span_parts(const BlockHeader& block, std::uint64_t end_ns) noexc
   return parts;
 }
 
+otlp::SpanParts span_parts(const BlockHeader& block, std::uint64_t end_ns) noexcept { return parts_of(block, end_ns); }
+
 bool Recorder::publish_span(Lane& lane, Block* block, std::uint64_t end_ns) noexcept {
-  otlp::SpanParts parts = span_parts(*block, end_ns);
+  otlp::SpanParts parts = parts_of(*block, end_ns);
   parts.name = text(block->name.load(std::memory_order_relaxed));
   parts.trace_state = text(block->trace_state);
   if (parts.status == static_cast<std::uint8_t>(StatusCode::error)) {

@@ -105,7 +105,19 @@ class Recorder {
   // The same from the pool: for records that move between threads.
   [[nodiscard]] Block* take_pool_record() noexcept;
   // Gives a record's blocks back. The record must be published or refused.
-  void release(Lane& lane, Block* block) noexcept;
+  void release(Lane& lane, Block* block) noexcept {
+    block->state.store(static_cast<std::uint32_t>(BlockState::free), std::memory_order_release);
+    const std::uint32_t index = index_of(block);
+    const bool alone = block->body.load(std::memory_order_relaxed) == index &&
+                       (block->next.load(std::memory_order_relaxed) & block->text_block) == kNoBlock;
+    // Its thread may have ended with this record open: then the lane goes back.
+    if (!alone || index >= lane_blocks_ || lane.shared->thread.load(std::memory_order_relaxed) == 0) [[unlikely]] {
+      release_all(lane, block);
+      return;
+    }
+    lane.blocks[lane.free_blocks++] = block;
+    lane.open.store(static_cast<std::uint32_t>(kLaneBlocks) - lane.free_blocks, std::memory_order_relaxed);
+  }
 
   // Room for `bytes` more of the stream, in one piece; null where the record or the pool is full. commit() makes them count.
   [[nodiscard]] char* reserve(Block* block, std::size_t bytes) noexcept {
@@ -125,6 +137,17 @@ class Recorder {
     if (text.empty()) return 0;
     return place_text(block, text);
   }
+  // The same for what most texts are: short ASCII, and room in the first block. 0: it is not such a one.
+  [[nodiscard]] Text put_small_text(Block* block, std::string_view text) noexcept {
+    const std::size_t size = text.size();
+    const std::size_t used = block->used.load(std::memory_order_relaxed) + block->text_used + size;
+    if (size == 0 || size > kSmallText || used > kBlockPayload) [[unlikely]] return 0;
+    const std::uint32_t text_used = block->text_used + static_cast<std::uint32_t>(size);
+    char* const p = block->payload + kBlockPayload - text_used;
+    if ((otlp::copy_or(p, text.data(), size) & otlp::kHighBits) != 0) [[unlikely]] return 0;
+    block->text_used = text_used;
+    return static_cast<Text>(p - memory_) << 32 | size;
+  }
   [[nodiscard]] std::string_view text(Text t) const noexcept {
     return {memory_ + (t >> 32), static_cast<std::size_t>(t & UINT32_MAX)};
   }
@@ -137,7 +160,7 @@ class Recorder {
   // Counts a record that found no block.
   void refuse(Signal signal) noexcept;
   // The kernel's id of the calling thread.
-  [[nodiscard]] static std::uint32_t thread() noexcept;
+  [[nodiscard]] static std::uint32_t thread() noexcept { return thread_id(); }
 
   // Closes a span: copies it into the lane's ring, finished at `end_ns`. False: refused, and counted.
   bool publish_span(Lane& lane, Block* block, std::uint64_t end_ns) noexcept;
@@ -167,6 +190,7 @@ class Recorder {
     lane.offset += lane.reserved;
     if (lane.offset == lane.ring_bytes) lane.offset = 0;
     if (!planted(Fault::late_length)) lane.shared->head.store(lane.head, std::memory_order_release);
+    fetch_ahead(lane);
     collector_.poke();
   }
 
@@ -197,6 +221,7 @@ class Recorder {
   }
 
  private:
+  static constexpr std::size_t kSmallText = 64;
   Recorder() = default;
   [[nodiscard]] Block* at(std::uint32_t index) const noexcept { return blocks_ + index; }
   Lane* borrow_lane() noexcept;
@@ -218,6 +243,19 @@ class Recorder {
     counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   }
   static void count_refused(Lane& lane, Signal signal) noexcept;
+  // The collector has read what the next record will overwrite: while that record is made, its lines come back to this
+  // processor, to be written.
+  static void fetch_ahead(const Lane& lane) noexcept {
+#if defined(__x86_64__)
+    const char* const next = lane.ring + lane.offset;
+    for (std::size_t line = 0; line < kFetchedAhead; line += 64) {
+      asm volatile("prefetchw %0" : : "m"(next[line + kFetchedAhead]));
+    }
+#else
+    static_cast<void>(lane);
+#endif
+  }
+  static constexpr std::size_t kFetchedAhead = 320;
   // For a record that needs the ring's second half, or its beginning. False: refused, and counted.
   bool make_room(Lane& lane, Signal signal, std::size_t framed, std::size_t need) noexcept;
   // At the end of `home`, which has the room.
@@ -236,6 +274,7 @@ class Recorder {
   [[nodiscard]] Block* take_pool_block() noexcept;
   void give_pool_block(Block* block) noexcept;
   void release_chain(std::uint32_t first) noexcept;
+  void release_all(Lane& lane, Block* block) noexcept;
   [[nodiscard]] bool may_wait() const noexcept;
   bool wait_for_room(Lane& lane, std::uint64_t need, Deadline deadline) noexcept;
 
@@ -250,6 +289,7 @@ class Recorder {
   mutable std::mutex pool_mutex_;
   std::vector<Block*> pool_;
   std::size_t pool_blocks_ = 0;
+  std::uint32_t lane_blocks_ = 0;       // the first so many blocks belong to lanes
   std::atomic<std::size_t> pool_records_{0};
   Wakeup collector_;
   std::atomic<bool> waits_{false};

@@ -32,8 +32,7 @@ struct SpanParts {
   // The body's size without the stream.
   [[nodiscard]] std::size_t size() const noexcept {
     return 18 + 10 + (parent_id ? 10 : 0) + (trace_state.empty() ? 0 : field_size(trace_state.size())) +
-           (name.empty() ? 0 : field_size(name.size())) + 2 + 9 + 9 + counter(dropped_attributes) +
-           counter(dropped_events) + counter(dropped_links) + (status ? field_size(status_size()) : 0) + 6;
+           (name.empty() ? 0 : field_size(name.size())) + 2 + 9 + 9 + (bare() ? 0 : rare_size()) + 6;
   }
   // Fields 1 to 8.
   char* put_head(char* p) const noexcept {
@@ -51,6 +50,19 @@ struct SpanParts {
   }
   // Fields 10, 12, 14, 15, 16.
   char* put_tail(char* p) const noexcept {
+    if (!bare()) [[unlikely]] p = put_rare(p);
+    *p++ = static_cast<char>(0x85);
+    *p++ = 0x01;
+    return put_fixed32(p, flags);
+  }
+
+ private:
+  // Nothing dropped, and no status: most spans.
+  [[nodiscard]] bool bare() const noexcept { return (dropped_attributes | dropped_events | dropped_links | status) == 0; }
+  [[nodiscard]] std::size_t rare_size() const noexcept {
+    return counter(dropped_attributes) + counter(dropped_events) + counter(dropped_links) + (status ? field_size(status_size()) : 0);
+  }
+  char* put_rare(char* p) const noexcept {
     p = put_counter(p, 0x50, dropped_attributes);
     p = put_counter(p, 0x60, dropped_events);
     p = put_counter(p, 0x70, dropped_links);
@@ -61,12 +73,8 @@ struct SpanParts {
       *p++ = 0x18;
       *p++ = static_cast<char>(status);
     }
-    *p++ = static_cast<char>(0x85);
-    *p++ = 0x01;
-    return put_fixed32(p, flags);
+    return p;
   }
-
- private:
   [[nodiscard]] std::size_t status_size() const noexcept {
     return 2 + (status_message.empty() ? 0 : field_size(status_message.size()));
   }

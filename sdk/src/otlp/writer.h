@@ -36,6 +36,10 @@ inline char* put_fixed32(char* p, std::uint32_t v) noexcept {
   std::memcpy(p, &v, 4);
   return p + 4;
 }
+inline char* put_fixed16(char* p, std::uint16_t v) noexcept {
+  std::memcpy(p, &v, 2);
+  return p + 2;
+}
 inline char* put_bytes(char* p, std::string_view text) noexcept {
   if (!text.empty()) std::memcpy(p, text.data(), text.size());
   return p + text.size();
@@ -89,51 +93,97 @@ inline std::uint64_t copy_or(char* to, const char* from, std::size_t n) noexcept
 }
 inline constexpr std::uint64_t kHighBits = 0x8080808080808080u;
 
-// An attribute whose lengths all take one byte, written at once: returns its end, or null where it is not such a one
-// (long, not ASCII, an array, a map), and then what is at `p` means nothing. Needs kSmallAttribute bytes of room.
-inline constexpr std::size_t kSmallAttribute = 128 + 2;
-inline char* put_small_attribute(char* p, char tag, std::string_view key, const Value& value) noexcept {
-  const std::size_t k = key.size();
-  if (k > 48) return nullptr;
-  char* any = p + 4 + k;  // tag, length, 0x0a, key length, key
-  char* end;
-  std::uint64_t bits = copy_or(p + 4, key.data(), k);
-  switch (value.type()) {
-    case Value::Type::string: {
-      const std::size_t n = value.size();
-      if (n > 64) return nullptr;
-      any[1] = static_cast<char>(n + 2);
-      any[2] = 0x0a;
-      any[3] = static_cast<char>(n);
-      bits |= copy_or(any + 4, static_cast<const char*>(value.data()), n);
-      end = any + 4 + n;
-      break;
+// A key's copy: its bytes or-ed together, and a number that tells most keys apart, made of its length and its ends.
+struct CopiedKey {
+  std::uint64_t bits;
+  std::uint64_t hash;
+};
+inline std::uint64_t key_hash(std::uint64_t begin, std::uint64_t end, std::size_t size) noexcept {
+  constexpr std::uint64_t kOdd = 0x9e3779b97f4a7c15u;
+  return ((begin ^ end * kOdd) + size) * kOdd;
+}
+template <bool kCopy>
+inline CopiedKey read_key(char* to, const char* from, std::size_t n) noexcept {
+  const auto copy = [&](std::size_t at, const auto& piece) {
+    if constexpr (kCopy) std::memcpy(to + at, &piece, sizeof piece);
+  };
+  if (n >= 8) {
+    std::uint64_t begin;
+    std::uint64_t end;
+    std::memcpy(&begin, from, 8);
+    std::memcpy(&end, from + n - 8, 8);
+    copy(0, begin);
+    std::uint64_t bits = begin | end;
+    for (std::size_t i = 8; kCopy && i + 8 < n; i += 8) {
+      std::uint64_t word;
+      std::memcpy(&word, from + i, 8);
+      copy(i, word);
+      bits |= word;
     }
-    case Value::Type::int64:
-      any[2] = 0x18;
-      end = put_varint(any + 3, static_cast<std::uint64_t>(value.as_int()));
-      any[1] = static_cast<char>(end - any - 2);
-      break;
-    case Value::Type::boolean:
-      any[1] = 2;
-      any[2] = 0x10;
-      any[3] = static_cast<char>(value.as_int());
-      end = any + 4;
-      break;
-    case Value::Type::float64:
-      any[1] = 9;
-      any[2] = 0x21;
-      end = put_fixed64(any + 3, std::bit_cast<std::uint64_t>(value.as_double()));
-      break;
-    default:
-      return nullptr;
+    copy(n - 8, end);
+    return {bits, key_hash(begin, end, n)};
   }
-  if ((bits & kHighBits) != 0) return nullptr;
-  p[0] = tag;
-  p[1] = static_cast<char>(end - p - 2);
-  p[2] = 0x0a;
-  p[3] = static_cast<char>(k);
-  any[0] = 0x12;
+  if (n >= 4) {
+    std::uint32_t begin;
+    std::uint32_t end;
+    std::memcpy(&begin, from, 4);
+    std::memcpy(&end, from + n - 4, 4);
+    copy(0, begin);
+    copy(n - 4, end);
+    return {begin | end, key_hash(begin, end, n)};
+  }
+  if (n == 0) return {0, 0};
+  const auto first = static_cast<unsigned char>(from[0]);
+  const auto middle = static_cast<unsigned char>(from[n / 2]);
+  const auto last = static_cast<unsigned char>(from[n - 1]);
+  copy(0, first);
+  copy(n / 2, middle);
+  copy(n - 1, last);
+  const std::uint64_t word = first | std::uint64_t{middle} << 8 | std::uint64_t{last} << 16;
+  return {word, key_hash(word, 0, n)};
+}
+inline CopiedKey copy_key(char* to, std::string_view key) noexcept { return read_key<true>(to, key.data(), key.size()); }
+inline std::uint64_t key_hash(std::string_view key) noexcept { return read_key<false>(nullptr, key.data(), key.size()).hash; }
+
+// An attribute whose lengths all take one byte, written at once: returns its end, or null where it is not such a one
+// (long, not ASCII, an array, a map), and then what is at `p` means nothing. Needs kSmallAttribute bytes of room. The key is
+// not empty, has at most kSmallKey bytes, and was copied to p + 4.
+inline constexpr std::size_t kSmallKey = 48;
+inline constexpr std::size_t kSmallAttribute = 128 + 2;
+inline char* put_small_attribute(char* p, char tag, std::size_t k, std::uint64_t key_bits, const Value& value) noexcept {
+  char* const any = p + 4 + k;  // tag, length, 0x0a, key length, key
+  char* end;
+  std::uint64_t bits = key_bits;
+  const Value::Type type = value.type();
+  if (type == Value::Type::string) {
+    const std::size_t n = value.size();
+    if (n > 64) [[unlikely]] return nullptr;
+    put_fixed32(any, 0x000a0012u | static_cast<std::uint32_t>(n + 2) << 8 | static_cast<std::uint32_t>(n) << 24);
+    bits |= copy_or(any + 4, static_cast<const char*>(value.data()), n);
+    end = any + 4 + n;
+  } else if (type == Value::Type::int64) {
+    const auto v = static_cast<std::uint64_t>(value.as_int());
+    if (v < 0x80) {
+      put_fixed32(any, 0x00180212u | static_cast<std::uint32_t>(v) << 24);
+      end = any + 4;
+    } else {
+      end = put_varint(any + 3, v);
+      put_fixed16(any, static_cast<std::uint16_t>(0x0012 | (end - any - 2) << 8));
+      any[2] = 0x18;
+    }
+  } else if (type == Value::Type::float64) {
+    put_fixed16(any, 0x0912);
+    any[2] = 0x21;
+    end = put_fixed64(any + 3, std::bit_cast<std::uint64_t>(value.as_double()));
+  } else if (type == Value::Type::boolean) {
+    put_fixed32(any, 0x00100212u | static_cast<std::uint32_t>(value.as_int()) << 24);
+    end = any + 4;
+  } else {
+    return nullptr;
+  }
+  if ((bits & kHighBits) != 0) [[unlikely]] return nullptr;
+  put_fixed32(p, static_cast<std::uint32_t>(static_cast<unsigned char>(tag)) | static_cast<std::uint32_t>(end - p - 2) << 8 | 0x000a0000u |
+                     static_cast<std::uint32_t>(k) << 24);
   return end;
 }
 

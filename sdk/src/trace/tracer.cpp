@@ -54,33 +54,20 @@ constexpr char kAttributeTag = 0x4a;
 constexpr char kEventTag = 0x5a;
 constexpr char kLinkTag = 0x6a;
 
-// Two bits of 64 for a key: length and the ends of the text tell most keys apart.
+// A bit in each of two words for a key.
 struct KeyBits {
-  std::uint64_t first;
-  std::uint64_t second;
+  unsigned first;
+  unsigned second;
 };
-KeyBits key_bits(std::string_view key) noexcept {
-  std::uint64_t word = 0;
-  const std::size_t n = key.size();
-  if (n >= 8) {
-    std::uint64_t end;
-    std::memcpy(&word, key.data(), 8);
-    std::memcpy(&end, key.data() + n - 8, 8);
-    word ^= end * 0x9e3779b97f4a7c15u;
-  } else if (n >= 4) {
-    std::uint32_t begin;
-    std::uint32_t end;
-    std::memcpy(&begin, key.data(), 4);
-    std::memcpy(&end, key.data() + n - 4, 4);
-    word = static_cast<std::uint64_t>(begin) << 32 | end;
-  } else {
-    for (const char c : key) word = word << 8 | static_cast<unsigned char>(c);
-  }
-  const std::uint64_t mixed = (word + n) * 0x9e3779b97f4a7c15u;
-  return {std::uint64_t{1} << (mixed >> 58), std::uint64_t{1} << (mixed >> 52 & 63)};
+KeyBits key_bits(std::uint64_t hash) noexcept {
+  return {static_cast<unsigned>(hash >> 58), static_cast<unsigned>(hash >> 52 & 63)};
 }
-bool seen(const OpenSpan& span, KeyBits bits) noexcept {
-  return (span.seen_keys[0] & bits.first) != 0 && (span.seen_keys[1] & bits.second) != 0;
+bool seen(const std::uint64_t (&keys)[2], KeyBits bits) noexcept {
+  return (keys[0] >> bits.first & 1) != 0 && (keys[1] >> bits.second & 1) != 0;
+}
+void add_key(std::uint64_t (&keys)[2], KeyBits bits) noexcept {
+  keys[0] |= std::uint64_t{1} << bits.first;
+  keys[1] |= std::uint64_t{1} << bits.second;
 }
 
 // This thread holds a span's lock, and is to say at its end that a span left something out.
@@ -134,7 +121,7 @@ void count_dropped(Recording& r, std::atomic<std::uint32_t>& counter) noexcept {
 // Whether the stream already holds an attribute with this key.
 bool has_key(const journal::Recorder& recorder, const OpenSpan& span, std::string_view key);
 
-// Everything that add_attribute() does not do at once: long values, other types, repeated keys, a new block, limits.
+// Everything that add_attributes() does not do at once: long values, other types, repeated keys, a new block, limits.
 [[gnu::noinline]] void add_any_attribute(OpenSpan& span, std::string_view key, const Value& value) noexcept {
   Recording& r = *span.tracer->recording_of;
   journal::Recorder& recorder = *r.recorder;
@@ -145,9 +132,9 @@ bool has_key(const journal::Recorder& recorder, const OpenSpan& span, std::strin
   }
   std::string scratch;
   key = clean(key, scratch);
-  const KeyBits bits = key_bits(key);
+  const KeyBits bits = key_bits(otlp::key_hash(key));
   bool repeated = false;
-  if (seen(span, bits)) [[unlikely]] repeated = has_key(recorder, span, key);
+  if (seen(span.seen_keys, bits)) [[unlikely]] repeated = has_key(recorder, span, key);
   if (!repeated && block->attributes >= r.span_limits.attribute_count) {
     count_dropped(r, block->dropped_attributes);
     return;
@@ -175,63 +162,42 @@ bool has_key(const journal::Recorder& recorder, const OpenSpan& span, std::strin
       return;
     }
   }
-  span.seen_keys[0] |= bits.first;
-  span.seen_keys[1] |= bits.second;
+  add_key(span.seen_keys, bits);
   if (!repeated) ++block->attributes;
 }
 
-void add_attribute(OpenSpan& span, std::string_view key, const Value& value) noexcept {
-  const Recording& r = *span.tracer->recording_of;
-  Block* const block = span.block;
-  const KeyBits bits = key_bits(key);
-  const std::uint32_t used = block->used.load(std::memory_order_relaxed);
-  if (!seen(span, bits) && r.small_values && !key.empty() && block->attributes < r.span_limits.attribute_count &&
-      block->next.load(std::memory_order_relaxed) == journal::kNoBlock && block->tail == r.recorder->index_of(block) &&
-      used + block->text_used + otlp::kSmallAttribute <= journal::kBlockPayload) [[likely]] {
-    char* const p = block->payload + used;
-    if (char* const end = otlp::put_small_attribute(p, kAttributeTag, key, value)) [[likely]] {
-      const auto after = used + static_cast<std::uint32_t>(end - p);
-      block->used.store(after, std::memory_order_relaxed);
-      block->committed.store(after, std::memory_order_release);
-      span.seen_keys[0] |= bits.first;
-      span.seen_keys[1] |= bits.second;
-      ++block->attributes;
-      return;
-    }
-  }
-  add_any_attribute(span, key, value);
-}
-
-// The same for a list: small values of new keys, while there is room in the first block. What the call wrote counts when it returns.
+// Small values of new keys, while there is room in the first block. What the call wrote counts when it returns.
 void add_attributes(OpenSpan& span, const Attribute* attribute, const Attribute* const end) noexcept {
   const Recording& r = *span.tracer->recording_of;
   Block* const block = span.block;
   const std::uint32_t most = r.small_values ? r.span_limits.attribute_count : 0;
   while (attribute != end) {
-    std::uint32_t used = block->used.load(std::memory_order_relaxed);
-    std::uint32_t count = block->attributes;
     const bool one_block = block->next.load(std::memory_order_relaxed) == journal::kNoBlock &&
                            block->tail == r.recorder->index_of(block);
-    // The writer needs kSmallAttribute bytes, however few it fills.
-    const std::uint32_t room = one_block ? journal::kBlockPayload - block->text_used : 0;
-    std::uint64_t first = span.seen_keys[0];
-    std::uint64_t second = span.seen_keys[1];
-    for (; attribute != end; ++attribute) {
-      if (attribute->key.empty() || count >= most || used + otlp::kSmallAttribute > room) [[unlikely]] break;
-      const KeyBits bits = key_bits(attribute->key);
-      if ((first & bits.first) != 0 && (second & bits.second) != 0) [[unlikely]] break;
-      char* const p = block->payload + used;
-      char* const behind = otlp::put_small_attribute(p, kAttributeTag, attribute->key, attribute->value);
+    const std::uint32_t count = block->attributes;
+    // As many as the limit allows, from places where the writer, which needs kSmallAttribute bytes however few it fills, may start.
+    const std::size_t left = count < most && one_block ? most - count : 0;
+    const Attribute* const begin = attribute;
+    const Attribute* const stop = static_cast<std::size_t>(end - begin) <= left ? end : begin + left;
+    char* p = block->payload + block->used.load(std::memory_order_relaxed);
+    const char* const last = block->payload + journal::kBlockPayload - otlp::kSmallAttribute - block->text_used;
+    std::uint64_t keys[2] = {span.seen_keys[0], span.seen_keys[1]};
+    for (; attribute != stop; ++attribute) {
+      const std::size_t size = attribute->key.size();
+      if (size - 1 >= otlp::kSmallKey || p > last) [[unlikely]] break;
+      const otlp::CopiedKey key = otlp::copy_key(p + 4, attribute->key);
+      const KeyBits bits = key_bits(key.hash);
+      if (seen(keys, bits)) [[unlikely]] break;
+      char* const behind = otlp::put_small_attribute(p, kAttributeTag, size, key.bits, attribute->value);
       if (behind == nullptr) [[unlikely]] break;
-      used += static_cast<std::uint32_t>(behind - p);
-      first |= bits.first;
-      second |= bits.second;
-      ++count;
+      p = behind;
+      add_key(keys, bits);
     }
-    span.seen_keys[0] = first;
-    span.seen_keys[1] = second;
-    block->attributes = count;
-    if (one_block) {
+    if (attribute != begin) [[likely]] {
+      span.seen_keys[0] = keys[0];
+      span.seen_keys[1] = keys[1];
+      block->attributes = count + static_cast<std::uint32_t>(attribute - begin);
+      const auto used = static_cast<std::uint32_t>(p - block->payload);
       block->used.store(used, std::memory_order_relaxed);
       block->committed.store(used, std::memory_order_release);
     }
@@ -372,6 +338,27 @@ void add_link(OpenSpan& span, const SpanContext& context, Attributes attributes)
   ++block->links;
 }
 
+[[gnu::noinline]] journal::Text put_name(journal::Recorder& recorder, Block* block, std::string_view name) noexcept {
+  std::string scratch;
+  return recorder.put_text(block, clean(name, scratch));
+}
+
+[[gnu::noinline]] void put_trace_state(journal::Recorder& recorder, Block* block, const TraceState& state) noexcept {
+  if (state.header().size() <= journal::kMaximumTextBytes) block->trace_state = recorder.put_text(block, state.header());
+}
+
+// std::uncaught_exceptions(), without a call into the C++ library twice a span: the number stands where the platform's C++
+// ABI says (Itanium C++ ABI, 2.2.2).
+int uncaught_exceptions() noexcept {
+  struct Globals {
+    void* caught;
+    unsigned uncaught;
+  };
+  static constinit thread_local const Globals* globals = nullptr;
+  if (globals == nullptr) [[unlikely]] globals = reinterpret_cast<const Globals*>(abi::__cxa_get_globals());
+  return static_cast<int>(globals->uncaught);
+}
+
 // Ids, sampling, a block with the fixed fields. `detached` spans come from the pool.
 void open_span(OpenSpan& span, TracerState* tracer, std::string_view name, Attributes attributes,
                const SpanOptions* options, bool detached) noexcept {
@@ -391,6 +378,11 @@ void open_span(OpenSpan& span, TracerState* tracer, std::string_view name, Attri
   }
   if ((options != nullptr && options->root) || (parent != nullptr && !parent->valid())) parent = nullptr;
   SpanContext& context = span.active.span;
+  {
+    Randoms random;
+    fill_random(random, context.span_id);
+    if (parent == nullptr) fill_random(random, context.trace_id);
+  }
   if (parent != nullptr) {
     context.trace_id = parent->trace_id;
     context.flags = parent->flags & SpanContext::kRandom;
@@ -399,14 +391,9 @@ void open_span(OpenSpan& span, TracerState* tracer, std::string_view name, Attri
     context.trace_id = options->trace_id;
     context.flags = SpanContext::kRandom;
   } else {
-    fill_random(context.trace_id);
     context.flags = SpanContext::kRandom;
   }
-  if (options != nullptr && options->span_id.valid()) {
-    context.span_id = options->span_id;
-  } else {
-    fill_random(context.span_id);
-  }
+  if (options != nullptr && options->span_id.valid()) context.span_id = options->span_id;
   if (baggage != nullptr && !baggage->empty()) span.active.baggage = *baggage;
   const bool record = options != nullptr && options->sampled ? *options->sampled : sampled(r, parent, context.trace_id);
   if (!record || !ours) return;
@@ -442,10 +429,11 @@ void open_span(OpenSpan& span, TracerState* tracer, std::string_view name, Attri
   block->events = 0;
   block->links = 0;
   block->compact_at = journal::kBlockPayload / 2;
-  std::string scratch;
-  block->name.store(recorder.put_text(block, clean(name, scratch)), std::memory_order_relaxed);
-  block->trace_state =
-      context.trace_state.header().size() <= journal::kMaximumTextBytes ? recorder.put_text(block, context.trace_state.header()) : 0;
+  journal::Text text = recorder.put_small_text(block, name);
+  if (text == 0) [[unlikely]] text = put_name(recorder, block, name);
+  block->name.store(text, std::memory_order_relaxed);
+  block->trace_state = 0;
+  if (!context.trace_state.empty()) [[unlikely]] put_trace_state(recorder, block, context.trace_state);
   block->start_ns = options != nullptr && options->start != Timestamp{} ? to_ns(options->start) : r.clock->now();
   block->state.store(static_cast<std::uint32_t>(journal::BlockState::open), std::memory_order_release);
   span.block = block;
@@ -508,15 +496,8 @@ std::string current_exception_type() {
 // ---- handles
 
 SpanHandle& SpanHandle::set(std::string_view key, Value value) noexcept {
-  detail::OpenSpan* const span = open();
-  if (!detail::live(span)) return *this;
-  if (!span->detached) [[likely]] {
-    detail::add_attribute(*span, key, value);
-  } else {
-    const detail::SpanLock lock(*span);
-    if (detail::live(span)) detail::add_attribute(*span, key, value);
-  }
-  return *this;
+  const Attribute attribute(key, value);
+  return set(std::span(&attribute, 1));
 }
 
 SpanHandle& SpanHandle::set(Attributes attributes) noexcept {
@@ -629,7 +610,7 @@ Span::Span(detail::TracerState* tracer, std::string_view name, Attributes attrib
 
 void Span::enter() noexcept {
   active_ = &state_.active;
-  exceptions_ = std::uncaught_exceptions();
+  exceptions_ = detail::uncaught_exceptions();
   state_.active.previous = detail::current;
   detail::current = &state_.active;
 }
@@ -646,7 +627,7 @@ void Span::end(Timestamp time) noexcept {
 
 void Span::finish() noexcept {
   if (state_.block != nullptr) {
-    if (std::uncaught_exceptions() > exceptions_) [[unlikely]] {
+    if (detail::uncaught_exceptions() > exceptions_) [[unlikely]] {
       // The scope is left by an exception, whose type is known only once somebody catches it.
       status(StatusCode::error, "the scope was left by an exception");
     }
