@@ -10,7 +10,9 @@ import os
 import sys
 import time
 
-from programs import BUILD, Directory, Failed, Program, Run, Sink, clock_read_ns, main, row
+sys.dont_write_bytecode = True  # the source tree stays as it is
+
+from programs import BUILD, Directory, Failed, Program, Run, Sink, clock_read_ns, main, row  # noqa: E402
 
 WAYMARK = os.path.join(BUILD, "peer_waymark")
 SPANS = 1_000_000

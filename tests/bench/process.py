@@ -15,7 +15,9 @@ import sys
 import tempfile
 import time
 
-from programs import BUILD, ROOT, Directory, Failed, Program, Sink, main, row
+sys.dont_write_bytecode = True  # the source tree stays as it is
+
+from programs import BUILD, ROOT, Directory, Failed, Program, Sink, main, row  # noqa: E402
 
 ONE_SPAN = os.path.join(BUILD, "one_span")
 NOTHING = os.path.join(BUILD, "nothing")
