@@ -449,6 +449,7 @@ TEST_P(StoreTest, TakesTheTasksOfARunnerWhoseLeaseEnded) {
   clock_.advance(5s);
   ASSERT_TRUE(store_->renew(alive));
   clock_.advance(6s);
+  EXPECT_EQ(store_->sweep(dead, 3).tasks, 0u) << "whoever sweeps lives";
   const Released released = store_->sweep(alive, 3);
   EXPECT_EQ(released.tasks, 1u);
   EXPECT_EQ(store_->renew(dead), std::nullopt);
