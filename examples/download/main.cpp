@@ -2,6 +2,7 @@
 // now is tried again, with a growing wait.
 //
 //   download URL... [--out DIR]      http:// and file://; DIR (default: out/download) gets report.json, traces and logs
+//            [--isolate]             tasks run in worker processes: one that crashes is tried again, and the program goes on
 //
 // A run that was interrupted goes on where it was when the same command is given again: the job's key is its URLs.
 #include <waymark/waymark.h>
@@ -20,19 +21,22 @@ using namespace std::chrono_literals;
 int main(int argc, char** argv) try {
   std::vector<std::string> urls;
   std::filesystem::path out = "out/download";
+  auto isolation = waymark::Isolation::none;
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
     if (argument == "--out" && i + 1 < argc) {
       out = argv[++i];
+    } else if (argument == "--isolate") {
+      isolation = waymark::Isolation::process;
     } else if (argument.find("://") != std::string_view::npos) {
       urls.emplace_back(argument);
     } else {
-      std::cerr << "usage: download URL... [--out DIR]\n";
+      std::cerr << "usage: download URL... [--out DIR] [--isolate]\n";
       return argument == "--help" ? 0 : 2;
     }
   }
   if (urls.empty()) {
-    std::cerr << "usage: download URL... [--out DIR]\n";
+    std::cerr << "usage: download URL... [--out DIR] [--isolate]\n";
     return 2;
   }
   out = std::filesystem::absolute(out);
@@ -50,7 +54,7 @@ int main(int argc, char** argv) try {
   waymark::Job job = client.jobs().submit("download", Pipeline{urls, (out / "report.json").string()}, {.key = key});
   client
       .runner<Pipeline, Download, Measure, Report>(
-          {.backoff = {.initial = 50ms, .maximum = 30s, .multiplier = 2}})
+          {.backoff = {.initial = 50ms, .maximum = 30s, .multiplier = 2}, .isolation = isolation})
       .run_all();
 
   job = client.jobs().find(job.id);

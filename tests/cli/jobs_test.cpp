@@ -19,6 +19,7 @@
 #include <thread>
 #include <vector>
 
+#include "runner/processes/program.h"
 #include "store/schema.h"
 #include "support/command.h"
 #include "support/terminal.h"
@@ -122,6 +123,18 @@ class JobsCommandTest : public ::testing::Test {
   fs::path directory;
   std::string store;
 };
+
+TEST_F(JobsCommandTest, ListFollowsWhatBecomesOfJobs) {
+  const std::string first = submit();
+  testing::Program list(WAYMARK_COMMAND, {"jobs", "list", "--follow", "--store", store});
+  EXPECT_EQ(list.line(), "job " + first + " scene S2A_1: submitted");
+  const std::string second = submit(R"({"broken": 1})");
+  EXPECT_EQ(list.line(), "job " + second + " scene S2A_1: submitted");
+  run();
+  EXPECT_EQ(list.line("job " + first + " scene S2A_1: completed"), "job " + first + " scene S2A_1: completed");
+  EXPECT_THAT(list.line("job " + second + " scene S2A_1: failed"), HasSubstr("the file server hiccuped"));
+  EXPECT_EQ(waymark({"jobs", "list", "--follow", "--after", "1"}).exit_code, 2);
+}
 
 TEST_F(JobsCommandTest, SubmitsAJobAndShowsWhatBecameOfIt) {
   const std::string id = submit();

@@ -7,8 +7,10 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <ranges>
 #include <set>
 #include <sstream>
+#include <utility>
 
 #include "cli/command.h"
 #include "cli/commands.h"
@@ -75,15 +77,81 @@ int submit(const Submit& a) {
   return code != kDone || !a.wait ? code : end_code(job);
 }
 
+// Waits for changes of the store, from any process.
+class Changes {
+ public:
+  explicit Changes(Store& store)
+      : watch_(store.watch([this] {
+          const std::scoped_lock lock(mutex_);
+          changed_ = true;
+          told_.notify_one();
+        })) {}
+  // At most so long, since what is followed may not be in the store.
+  void wait(std::chrono::nanoseconds most) {
+    std::unique_lock lock(mutex_);
+    told_.wait_for(lock, most, [&] { return changed_; });
+    changed_ = false;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable told_;
+  bool changed_ = false;
+  std::shared_ptr<void> watch_;
+};
+
 // ------ list
 
 struct List {
   std::string store, name, cluster, since, cursor;
   std::vector<std::string> states;
   std::size_t limit = 50;
-  bool all = false;
+  bool all = false, follow = false;
   Output output;
 };
+
+std::string job_table(const JobPage& page, const List& a, Timestamp now) {
+  std::vector<std::vector<Cell>> rows;
+  for (const Job& job : page.jobs) {
+    rows.push_back({{job.id},
+                    state_cell(job.state),
+                    {std::to_string(job.tasks_done) + "/" + std::to_string(job.tasks)},
+                    {ago(job.submitted_at, now)},
+                    {duration_text(job.started_at, job.finished_at, now)},
+                    {printable(job.name)},
+                    {error_text(job.error_type, job.error), "31"}});
+  }
+  return draw_table({{"job"}, {"state"}, {"tasks", true}, {"submitted", true}, {"time", true}, {"name"}, {"error"}}, rows,
+                    a.output.color(), 0, is_terminal() ? terminal_width() : 0);
+}
+
+// Until somebody leaves it: the table in place on a terminal, else a line for each state that a job gets to.
+int follow(Client& client, const List& a, const JobFilter& filter) {
+  if (is_terminal() && !a.output.json) {
+    Screen screen;
+    do {
+      screen.show(job_table(client.jobs().query(filter), a, wall_clock()));
+    } while (screen.wait(500ms));
+    return kDone;
+  }
+  Changes changes(client.store());
+  std::map<std::string, std::string> seen;
+  for (;; changes.wait(10s)) {
+    const JobPage page = client.jobs().query(filter);
+    std::string text;
+    for (const Job& job : page.jobs | std::views::reverse) {
+      const Cell state = state_cell(job.state);
+      const std::string error = job.finished() ? error_text(job.error_type, job.error) : "";
+      const std::string line = a.output.json ? write_json(job_json(job), true)
+                                             : "job " + job.id + " " + printable(job.name) + ": " +
+                                                   (a.output.color() ? paint(state.color, state.text) : state.text) +
+                                                   (error.empty() ? "" : ", " + error) + "\n";
+      if (std::exchange(seen[job.id], line) != line) text += line;
+    }
+    if (text.empty()) continue;
+    if (const int code = print(text); code != kDone) return code;
+  }
+}
 
 int list(const List& a) {
   JobFilter filter{.name = a.name, .cluster = a.cluster, .limit = a.all ? 10'000 : a.limit, .cursor = a.cursor};
@@ -91,6 +159,7 @@ int list(const List& a) {
   const Timestamp now = wall_clock();
   if (!a.since.empty()) filter.submitted_after = now - parse_duration(a.since, "--since");
   const auto client = open_client(a.store);
+  if (a.follow) return follow(*client, a, filter);
   JobPage page = client->jobs().query(filter);
   while (a.all && !page.next.empty()) {
     filter.cursor = page.next;
@@ -104,18 +173,7 @@ int list(const List& a) {
     return print(write_json({{"jobs", std::move(jobs)}, {"next", text_json(page.next)}}));
   }
   if (page.jobs.empty()) return print("no jobs\n");
-  std::vector<std::vector<Cell>> rows;
-  for (const Job& job : page.jobs) {
-    rows.push_back({{job.id},
-                    state_cell(job.state),
-                    {std::to_string(job.tasks_done) + "/" + std::to_string(job.tasks)},
-                    {ago(job.submitted_at, now)},
-                    {duration_text(job.started_at, job.finished_at, now)},
-                    {printable(job.name)},
-                    {error_text(job.error_type, job.error), "31"}});
-  }
-  std::string text = draw_table({{"job"}, {"state"}, {"tasks", true}, {"submitted", true}, {"time", true}, {"name"}, {"error"}},
-                                rows, a.output.color(), 0, is_terminal() ? terminal_width() : 0);
+  std::string text = job_table(page, a, now);
   if (!page.next.empty()) text += "there are more: --all, or --after " + page.next + "\n";
   return print(text);
 }
@@ -157,29 +215,6 @@ Json whole_json(Client& client, const Job& job) {
   for (const TaskInfo& task : client.jobs().tasks(job.id)) all["task_list"].push_back(task_json(task));
   return all;
 }
-
-// Waits for changes of the store, from any process.
-class Changes {
- public:
-  explicit Changes(Store& store)
-      : watch_(store.watch([this] {
-          const std::scoped_lock lock(mutex_);
-          changed_ = true;
-          told_.notify_one();
-        })) {}
-  // At most so long, since what is followed may not be in the store.
-  void wait(std::chrono::nanoseconds most) {
-    std::unique_lock lock(mutex_);
-    told_.wait_for(lock, most, [&] { return changed_; });
-    changed_ = false;
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable told_;
-  bool changed_ = false;
-  std::shared_ptr<void> watch_;
-};
 
 // A line for each state that a task, or the job, gets to.
 std::string changes_text(const Job& job, const std::vector<TaskInfo>& tasks, std::map<std::string, std::string>& seen,
@@ -459,6 +494,7 @@ void add_jobs(CLI::App& app, int& exit_code) {
     CLI::App& c = add_command(jobs, "list", "List jobs, the newest first",
                               "Examples:\n"
                               "  waymark jobs list --state failed --since 24h\n"
+                              "  waymark jobs list --follow --state failed\n"
                               "  waymark jobs list --json --all | jq -r '.jobs[].id'\n\n"
                               "Exit codes: 0 done; 2 the command line is wrong");
     c.add_option("--state", a->states, "Only jobs in this state; several: any of them")->type_name("STATE");
@@ -466,8 +502,9 @@ void add_jobs(CLI::App& app, int& exit_code) {
     c.add_option("--cluster", a->cluster, "Only jobs of this cluster")->type_name("NAME");
     c.add_option("--since", a->since, "Only jobs that were submitted in so long a time")->type_name("DURATION");
     c.add_option("--limit", a->limit, "How many; default: 50")->type_name("N")->check(CLI::Range(1, 10'000));
-    c.add_option("--after", a->cursor, "Go on where another list ended")->type_name("CURSOR");
+    auto* after = c.add_option("--after", a->cursor, "Go on where another list ended")->type_name("CURSOR");
     c.add_flag("--all", a->all, "All of them");
+    c.add_flag("--follow,-f", a->follow, "Go on: in place on a terminal, else a line for each change")->excludes(after);
     add_store(c, a->store);
     add_output(c, a->output);
     on_run(c, exit_code, [a] { return list(*a); });

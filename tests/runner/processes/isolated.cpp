@@ -1,7 +1,8 @@
 // A runner whose tasks run in worker processes: isolated STORE STATE TRACES MODE
 //
-// MODE is a word: "all" (until nothing is left to do), "serve" (until a signal), "submit" (a job of its own first, then
-// all), or "astray" (its workers end before they come to the runner). What its tasks do stands in their input (act.h).
+// MODE is a word: "all" (until nothing is left to do), "serve" (until a signal), "blind" (the same, two tasks at a time, and
+// it recovers nothing), "elsewhere" (serves another cluster), "submit" (a job of its own first, then all), or "astray" (its
+// workers end before they come to the runner). What its tasks do stands in their input (act.h).
 // Every start of a task is a line "start PROCESS ATTEMPT" on standard output, and what is recovered, too.
 #include <signal.h>
 #include <sys/resource.h>
@@ -104,6 +105,7 @@ int main(int count, char** arguments) {
   Config config;
   config.resource = Resource("isolated");
   config.state_directory = state;
+  config.recover_siblings = mode != "blind";
   DestinationConfig file;
   file.name = "file";
   file.signal = Signal::traces;
@@ -120,19 +122,22 @@ int main(int count, char** arguments) {
   install_crash_handler();
 
   Act::body() = act;
-  Client client({.name = "isolated", .store = store, .telemetry = &telemetry});
+  Client client({.name = "isolated",
+                 .store = store,
+                 .cluster = mode == "elsewhere" ? "elsewhere" : "default",
+                 .telemetry = &telemetry});
   if (mode == "submit") {
     const Job job = client.jobs().submit("own", Act{"compute", ""});
     say("submitted " + client.jobs().find(job.id).id);
   }
   int code = 0;
   try {
-    Runner runner = client.runner<Act>({.concurrency = 1,
+    Runner runner = client.runner<Act>({.concurrency = mode == "blind" ? 2u : 1u,
                                         .lease = std::chrono::hours(1),
                                         .backoff = {.initial = std::chrono::milliseconds(1)},
                                         .timeout_grace = std::chrono::milliseconds(50),
                                         .isolation = Isolation::process});
-    if (mode == "serve") {
+    if (mode == "serve" || mode == "blind" || mode == "elsewhere") {
       code = exit_code(runner.run_forever({.handle_signals = true, .grace = std::chrono::milliseconds(200)}));
     } else {
       runner.run_all();
