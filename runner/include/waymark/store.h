@@ -351,8 +351,8 @@ class Store {
   // Removes about so many rows of finished jobs whose time is up. A job is gone for everybody from the first of them.
   [[nodiscard]] virtual Pruned prune(const Retention& retention, std::size_t rows) = 0;
 
-  // Takes the tasks of other workers whose lease has ended, each charged with the loss, and the outbox of workers that are
-  // gone.
+  // Takes the tasks of workers whose lease has ended, each charged with the loss, unless that of `by` has, too; and the outbox
+  // of workers that are gone.
   [[nodiscard]] virtual Released sweep(WorkerId by, std::uint32_t max_lost) = 0;
   // The same for a runner that is known to be dead; only the attempts named as charged are.
   [[nodiscard]] virtual Released release(WorkerId by, std::string_view runner, std::span<const LostAttempt> lost,

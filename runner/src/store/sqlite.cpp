@@ -1714,9 +1714,9 @@ Released SqliteStore::sweep(WorkerId by, std::uint32_t max_lost) {
   const std::scoped_lock lock(writing_);
   Released released;
   Statement& any =
-      sql("SELECT EXISTS(SELECT 1 FROM worker WHERE (lease_until < ?1 AND id <> ?2) OR lease_until > ?1 + lease) OR "
+      sql("SELECT EXISTS(SELECT 1 FROM worker WHERE lease_until < ?1 OR lease_until > ?1 + lease) OR "
           "EXISTS(SELECT 1 FROM span_outbox WHERE worker IS NULL OR worker NOT IN (SELECT id FROM worker))");
-  any.bind(now(), by).step();
+  any.bind(now()).step();
   const bool needed = any.integer(0) != 0;
   any.reset();
   if (!needed) return released;
@@ -1727,7 +1727,9 @@ Released SqliteStore::sweep(WorkerId by, std::uint32_t max_lost) {
     // Given before the clock was set back: of one who died then, it would not end for as long.
     sql("UPDATE worker SET lease_until = ?1 + lease WHERE lease_until > ?1 + lease").run(t);
     std::vector<std::pair<WorkerId, Ns>> dead;
-    Statement& list = sql("SELECT id, lease_until FROM worker WHERE lease_until < ? AND id <> ?");
+    // Not by one whose own lease has ended since it was renewed: what has kept it may have kept the others.
+    Statement& list = sql("SELECT id, lease_until FROM worker WHERE lease_until < ?1 AND "
+                          "EXISTS(SELECT 1 FROM worker WHERE id = ?2 AND lease_until >= ?1)");
     for (list.bind(t, by); list.step();) dead.emplace_back(list.integer(0), list.integer(1));
     for (const auto& [worker, until] : dead) lose(worker, nullptr, until, max_lost, t, ends, released);
     settle(by, t, ends, released.spans);
