@@ -1,5 +1,5 @@
 # The commands of the README. What a command does stands in scripts/.
-.PHONY: help demo test crashtest chaostest bench bench-json bench-peers clean
+.PHONY: help demo test crashtest chaostest bench bench-json bench-growth bench-peers clean
 
 help:
 	@echo "make demo                 build a release and process a satellite scene, with its trace"
@@ -10,6 +10,7 @@ help:
 	@echo "make chaostest            four runners that are killed, stopped and lied to about the time, on 500 jobs"
 	@echo "make bench                what everything costs on this machine, in one table; ROWS=\"span.5attr ...\" for some"
 	@echo "make bench-json           the same, one JSON object a line"
+	@echo "make bench-growth         whether a span costs more with more threads, open spans or undelivered telemetry: curves"
 	@echo "make bench-peers          the same work by other SDKs (Go, Python, Rust: from their registries), beside Waymark's"
 	@echo "make clean                remove what was built, and the demo's output"
 
@@ -37,6 +38,10 @@ bench:
 bench-json:
 	@scripts/install-deps test >&2
 	@scripts/bench --json $(ROWS)
+
+bench-growth:
+	@scripts/install-deps bench
+	@scripts/bench-growth $(ROWS)
 
 bench-peers:
 	@scripts/install-deps test

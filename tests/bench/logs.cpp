@@ -58,19 +58,13 @@ template <class Make>
 Row row(Row row, const std::string& state, Make&& make) {
   waymark::Config config = waymark::bench::config(state);
   std::uint64_t counted = 0;
-  waymark::DestinationConfig logs;
-  logs.name = "counts";
-  logs.signal = waymark::Signal::logs;
-  logs.output = waymark::Output::callback;
-  logs.deliver = [&counted](waymark::Signal, std::string_view request) {
+  waymark::DestinationConfig logs = waymark::bench::calling([&counted](waymark::Signal, std::string_view request) {
     counted += count_records(request);
     return waymark::DeliveryResult{};
-  };
+  });
+  logs.signal = waymark::Signal::logs;
   config.destinations.push_back(logs);
-  waymark::DestinationConfig spans = logs;
-  spans.signal = waymark::Signal::traces;
-  spans.deliver = [](waymark::Signal, std::string_view) { return waymark::DeliveryResult{}; };
-  config.destinations.push_back(spans);
+  config.destinations.push_back(waymark::bench::discarding());
   waymark::Telemetry telemetry(config);
   auto call = make(telemetry);
   std::uint64_t recorded = 0;
@@ -91,12 +85,8 @@ Row row(Row row, const std::string& state, Make&& make) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  char directory[] = "/tmp/waymark-bench-XXXXXX";
-  if (mkdtemp(directory) == nullptr) {
-    std::perror("bench_logs: /tmp");
-    return 1;
-  }
-  const std::string state(directory);
+  const waymark::bench::Directory directory("/tmp");
+  const std::string& state = directory.path();
   const auto ours = [](waymark::Telemetry& telemetry) {
     return [logger = telemetry.logger("bench"), scene = std::string("S2A_MSIL1C_20260101T100031_N0500_R02")](int i) {
       logger.info("tile read", {{"scene", scene}, {"band", "B02_10m_jp2_"}, {"index", i}});
@@ -113,12 +103,9 @@ int main(int argc, char** argv) {
     micro(row, 1, [&](std::int64_t i) { logger.log(kPlace, spdlog::level::info, "tile {} read", i); });
     return std::vector{row};
   };
-  const int status = waymark::bench::run(argc, argv, {
+  return waymark::bench::run(argc, argv, {
       {{"log.3attr"}, [&] { return std::vector{row({"log.3attr"}, state + "/l", ours)}; }},
       {{"log.spdlog.3attr"}, [&] { return std::vector{row({"log.spdlog.3attr", 9}, state + "/s", through_spdlog)}; }},
       {{"log.spdlog.alone"}, alone},
   });
-  std::error_code ignored;
-  std::filesystem::remove_all(directory, ignored);
-  return status;
 }

@@ -8,7 +8,6 @@
 // job and each submit.
 #include <signal.h>
 #include <sys/resource.h>
-#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,6 +28,7 @@
 #include <thread>
 #include <vector>
 
+#include "load.h"
 #include "row.h"
 #include "waymark/store.h"
 #include "waymark/waymark.h"
@@ -348,15 +348,9 @@ Row start_latency(const std::string& directory) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::string directory = "/var/tmp/waymark-bench-XXXXXX";
-  if (mkdtemp(directory.data()) == nullptr) {
-    std::perror("bench_runner: /var/tmp");
-    return 1;
-  }
-  constexpr long kTmpfs = 0x01021994;
-  struct statfs file_system {};
-  if (statfs(directory.c_str(), &file_system) != 0 || file_system.f_type == kTmpfs) {
-    std::fprintf(stderr, "bench_runner: %s is not on a disk\n", directory.c_str());
+  const waymark::bench::Directory directory("/var/tmp");
+  if (!directory.on_disk()) {
+    std::fprintf(stderr, "bench_runner: %s is not on a disk\n", directory.path().c_str());
     return 1;
   }
   std::vector<waymark::bench::Measurement> measurements;
@@ -365,10 +359,7 @@ int main(int argc, char** argv) {
            {"runner.sqlite.tasks_per_s.commit_each", commit_each},
            {"runner.sqlite.start_latency_p99_ms", start_latency},
            {"runner.tracing_cost_percent", tracing_cost}}) {
-    measurements.push_back({{name}, [measure = measure, place = directory + "/" + name] { return std::vector{measure(place)}; }});
+    measurements.push_back({{name}, [measure = measure, place = directory.path() + "/" + name] { return std::vector{measure(place)}; }});
   }
-  const int status = waymark::bench::run(argc, argv, measurements);
-  std::error_code ignored;
-  std::filesystem::remove_all(directory, ignored);
-  return status;
+  return waymark::bench::run(argc, argv, measurements);
 }

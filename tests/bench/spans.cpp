@@ -34,25 +34,20 @@ using waymark::bench::checked;
 using waymark::bench::Clock;
 using waymark::bench::clock_read_ns;
 using waymark::bench::config;
+using waymark::bench::Directory;
+using waymark::bench::discarding;
 using waymark::bench::Failed;
 using waymark::bench::micro;
-using waymark::bench::Milliseconds;
 using waymark::bench::none_lost;
 using waymark::bench::ns_between;
 using waymark::bench::Row;
+using waymark::bench::Ticks;
 using waymark::bench::to;
+using waymark::bench::Workload;
 
 class Sink : public waymark::bench::Sink {
  public:
   Sink() : waymark::bench::Sink(WAYMARK_BENCH_SINK) {}
-};
-
-struct Workload {
-  waymark::Tracer tracer;
-  std::string scene = "S2A_MSIL1C_20260101T100031_N0500_R02";  // 36 bytes
-  void operator()(std::int64_t i) const {
-    auto span = tracer.span("read_bands", {{"scene", scene}, {"band", "B02_10m_jp2_"}, {"index", i}, {"width", 10980}, {"offset", 123456789}});
-  }
 };
 
 struct WithEvent : Workload {
@@ -118,7 +113,7 @@ Row beside_a_disk_writer(const std::string& state) {
     constexpr int kBursts = 1000;
     for (int r = 0; r < kRepetitions; ++r) {
       double span_ns = 0;
-      Milliseconds paced;
+      Ticks paced;
       for (int b = 0; b < kBursts; ++b) {
         paced.wait();
         auto last = Clock::now();
@@ -178,11 +173,7 @@ Row paced(Row row, const std::string& state, int threads = 1, int spans_a_call =
 Row not_recorded(Row row, const std::string& state, bool sampled_out) {
   waymark::Config c = config(state);
   c.sampler.kind = waymark::SamplerKind::always_off;
-  waymark::DestinationConfig d;
-  d.name = "discard";
-  d.output = waymark::Output::callback;
-  d.deliver = [](waymark::Signal, std::string_view) { return waymark::DeliveryResult{}; };
-  c.destinations.push_back(d);
+  c.destinations.push_back(discarding());
   waymark::Telemetry telemetry(c);
   if (!sampled_out) telemetry.shutdown(std::chrono::seconds(10));
   const Workload work{telemetry.tracer("bench")};
@@ -195,15 +186,12 @@ Row not_recorded(Row row, const std::string& state, bool sampled_out) {
 Row flat_out(const std::string& state, bool lossless) {
   Row row{lossless ? "span.5attr.lossless" : "span.5attr.flat", lossless ? 9.0 : 6.0};
   waymark::Config c = config(state);
-  waymark::DestinationConfig d;
-  d.name = "discard";
-  d.output = waymark::Output::callback;
-  d.lossy = !lossless;
   std::uint64_t bytes = 0;
-  d.deliver = [&bytes](waymark::Signal, std::string_view request) {
+  waymark::DestinationConfig d = waymark::bench::calling([&bytes](waymark::Signal, std::string_view request) {
     bytes += request.size();
     return waymark::DeliveryResult{};
-  };
+  });
+  d.lossy = !lossless;
   c.destinations.push_back(d);
   waymark::Telemetry telemetry(c);
   const Workload work{telemetry.tracer("bench")};
@@ -226,13 +214,9 @@ Row flat_out(const std::string& state, bool lossless) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  char directory[] = "/tmp/waymark-bench-XXXXXX";
-  if (mkdtemp(directory) == nullptr) {
-    std::perror("bench_spans: /tmp");
-    return 1;
-  }
-  const std::string state(directory);
-  const int status = waymark::bench::run(argc, argv, {
+  const Directory directory("/tmp");
+  const std::string& state = directory.path();
+  return waymark::bench::run(argc, argv, {
       {{"span.5attr"}, [&] { return std::vector{paced<Workload>({"span.5attr", 5}, state + "/a")}; }},
       {{"span.5attr.event"}, [&] { return std::vector{paced<WithEvent>({"span.5attr.event", 7}, state + "/e")}; }},
       {{"span.0attr"}, [&] { return std::vector{paced<WithoutAttributes>({"span.0attr"}, state + "/0")}; }},
@@ -244,7 +228,4 @@ int main(int argc, char** argv) {
       {{"span.5attr.lossless"}, [&] { return std::vector{flat_out(state + "/c", true)}; }},
       {{"span.worst_ms.disk"}, [&] { return std::vector{beside_a_disk_writer(state + "/d")}; }},
   });
-  std::error_code ignored;
-  std::filesystem::remove_all(directory, ignored);
-  return status;
 }
