@@ -24,11 +24,11 @@ namespace waymark::bench {
 using Clock = std::chrono::steady_clock;
 inline double ns_between(Clock::time_point a, Clock::time_point b) { return std::chrono::duration<double, std::nano>(b - a).count(); }
 
-inline double clock_read_ns(clockid_t clock = CLOCK_REALTIME) {
+inline double clock_read_ns() {
   constexpr int kReads = 200'000;
   timespec t;
   const auto begin = Clock::now();
-  for (int i = 0; i < kReads; ++i) clock_gettime(clock, &t);
+  for (int i = 0; i < kReads; ++i) clock_gettime(CLOCK_REALTIME, &t);
   return ns_between(begin, Clock::now()) / kReads;
 }
 
