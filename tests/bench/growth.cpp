@@ -6,7 +6,7 @@
 // in bursts of 100 of each thread, and its cost is what the calling thread had of a processor: with more threads than
 // processors, the time on the wall tells of the others' turns. The last points are far beyond the first, and where the
 // design says that a curve is flat, every point of it may cost at most kFactor times the first one: else it is named, and the
-// program fails. So it does where anything was dropped.
+// program fails. So it does where spans were dropped: of the threads one in a thousand, of the others any.
 #include <sys/statvfs.h>
 #include <time.h>
 
@@ -85,13 +85,12 @@ void measure(Rows& rows, int threads, const Pace& pace, const Work& work) {
   }
 }
 
-// Everything that was recorded is where it should be; the remark says what was.
-std::string none_dropped(const waymark::Stats& stats) {
+// The accounts, as a remark. `share`: so many may have been dropped.
+std::string dropped_at_most(double share, const waymark::Stats& stats) {
   const waymark::Counts counts = checked(stats);
-  if (counts.dropped != 0) {
-    throw Failed(std::to_string(counts.dropped) + " of " + std::to_string(counts.offered) + " spans were dropped");
-  }
-  return std::to_string(counts.offered) + " recorded, none dropped";
+  std::string said = std::to_string(counts.offered) + " recorded, " + std::to_string(counts.dropped) + " dropped";
+  if (static_cast<double>(counts.dropped) > share * static_cast<double>(counts.offered)) throw Failed(said);
+  return said;
 }
 
 // `recorder_bytes` decides how many threads have a lane to themselves: 14 of 16 MiB (the default), 68 of 64 MiB; the others
@@ -102,10 +101,11 @@ std::vector<Row> threads(const std::string& name, int count, std::size_t recorde
   c.destinations.push_back(discarding());
   waymark::Telemetry telemetry(c);
   Rows rows{{name}, {name + ".together"}, {}};
-  // All threads begin at the same time, as seldom as leaves the collector time to empty the lanes that they share.
-  measure(rows, count, {.bursts = 50, .records = kBurst * count, .period = std::chrono::milliseconds(10)}, Workload{telemetry.tracer("bench")});
+  // All threads begin at the same time, as seldom as leaves the collector time to empty the lanes that they share; where it gets
+  // no processor all the same, a lane of 13 threads may fill.
+  measure(rows, count, {.bursts = 25, .records = kBurst * count, .period = std::chrono::milliseconds(20)}, Workload{telemetry.tracer("bench")});
   telemetry.force_flush(std::chrono::seconds(60));
-  rows.cpu.remark = rows.together.remark = none_dropped(telemetry.stats());
+  rows.cpu.remark = rows.together.remark = dropped_at_most(0.001, telemetry.stats());
   return {rows.cpu, rows.together};
 }
 
@@ -134,7 +134,7 @@ std::vector<Row> open_spans(const std::string& name, int count, const std::strin
   if (stats.open_spans != static_cast<std::uint64_t>(count)) {
     throw Failed(std::to_string(stats.open_spans) + " of " + std::to_string(count) + " spans are open; the others found no room");
   }
-  scoped.cpu.remark = detached.cpu.remark = none_dropped(stats);
+  scoped.cpu.remark = detached.cpu.remark = dropped_at_most(0, stats);
   // So many at once would find the ring full.
   constexpr std::size_t kAtOnce = 1000;
   while (!open.empty()) {
@@ -198,7 +198,7 @@ std::vector<Row> journal(const std::string& name, std::uint64_t mib, const Direc
     char remark[128];
     std::snprintf(remark, sizeof remark, "; %.1f to %.1f MiB meanwhile", static_cast<double>(before) / kMiB,
                   static_cast<double>(stats.journal_bytes) / kMiB);
-    rows.cpu.remark = rows.process.remark = none_dropped(stats) + remark;
+    rows.cpu.remark = rows.process.remark = dropped_at_most(0, stats) + remark;
     if (stats.destinations.at(0).counts.delivered != 0 || before < wanted * 9 / 10) throw Failed("the journal does not hold what it should" + rows.cpu.remark);
     telemetry.shutdown(std::chrono::nanoseconds(0));
     found = {rows.cpu, rows.process};
