@@ -154,21 +154,24 @@ inline void none_lost(const Row& row, std::uint64_t recorded, std::uint64_t seen
                " " + row.unit + " does not count");
 }
 
-// Sleeps until the next period begins, by a clock of its own. Copies go on from the same moment.
+// Sleeps until the next period begins, by a clock of its own. Copies go on from the same moment. What was missed while a machine
+// stood still (virtual ones do, for seconds) is not caught up: that would be a burst without an end.
 class Ticks {
  public:
-  explicit Ticks(std::chrono::nanoseconds period = std::chrono::milliseconds(1)) : period_(period) { clock_gettime(CLOCK_MONOTONIC, &next_); }
+  explicit Ticks(std::chrono::nanoseconds period = std::chrono::milliseconds(1)) : period_(period.count()), next_(now()) {}
   void wait() {
-    constexpr long kSecond = 1'000'000'000;
-    next_.tv_nsec += static_cast<long>(period_.count());
-    next_.tv_sec += next_.tv_nsec / kSecond;
-    next_.tv_nsec %= kSecond;
-    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &next_, nullptr);
+    constexpr std::int64_t kCaughtUp = 10;  // periods
+    constexpr std::int64_t kSecond = 1'000'000'000;
+    next_ += period_;
+    if (now() > next_ + kCaughtUp * period_) next_ = now();
+    const timespec until{next_ / kSecond, next_ % kSecond};
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr);
   }
 
  private:
-  std::chrono::nanoseconds period_;
-  timespec next_;
+  static std::int64_t now() { return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count(); }
+  std::int64_t period_;  // nanoseconds, as next_
+  std::int64_t next_;
 };
 
 // How bursts follow one another in a repetition.
