@@ -95,6 +95,10 @@ class Tracee {
       if (!comm.empty()) comm.pop_back();
       threads_.emplace(thread == process_ ? "" : comm, Thread{thread});
     }
+    const std::string maps = read_all("/proc/" + std::to_string(process_) + "/maps");
+    if (const std::size_t name = maps.find("[vdso]"); name != std::string::npos) {
+      std::sscanf(maps.c_str() + maps.rfind('\n', name) + 1, "%llx-%llx", &clock_begin_, &clock_end_);
+    }
     return true;
   }
   // The empty name: the main thread.
@@ -104,9 +108,11 @@ class Tracee {
   // What the thread does next. One that was stopped in a call goes on with that.
   Next next(const std::string& name) {
     const Thread& thread = threads_.at(name);
+    in_clock_ = false;
     if (!thread.moved) return Next::call;
     user_regs_struct registers{};
     ptrace(PTRACE_GETREGS, thread.id, nullptr, &registers);
+    in_clock_ = registers.rip >= clock_begin_ && registers.rip < clock_end_;
     const auto [known, fresh] = is_call_.try_emplace(registers.rip, false);
     if (fresh) known->second = (ptrace(PTRACE_PEEKTEXT, thread.id, registers.rip, nullptr) & 0xffff) == 0x050f;
     if (!known->second) return Next::instruction;
@@ -114,6 +120,9 @@ class Tracee {
     const bool sleeps = registers.rax == SYS_futex && (operation == FUTEX_WAIT || operation == FUTEX_WAIT_BITSET);
     return sleeps ? Next::sleep : Next::call;
   }
+  // Whether that stands in the kernel's code for reading its clock: it writes nothing, and begins anew where it takes longer
+  // than from one of the kernel's ticks to the next.
+  [[nodiscard]] bool in_clock() const noexcept { return in_clock_; }
   // False: the process is dead.
   bool step(const std::string& name) {
     Thread& thread = threads_.at(name);
@@ -145,6 +154,9 @@ class Tracee {
   }
 
   pid_t process_;
+  unsigned long long clock_begin_ = 0;
+  unsigned long long clock_end_ = 0;
+  bool in_clock_ = false;
   std::map<std::string, Thread> threads_;
   std::unordered_map<unsigned long long, bool> is_call_;  // by address
 };
@@ -386,7 +398,7 @@ class Stepper {
     }
     ++result_.steps;
     const char* const where = name.empty() ? "recording" : name.c_str();
-    bool changed = copy_recorder();
+    bool changed = !tracee.in_clock() && copy_recorder();
     bool heard = false;
     // Files change, and messages come, by calls of the system only.
     if (call) {
