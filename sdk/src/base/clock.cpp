@@ -23,10 +23,12 @@ std::uint64_t kernel_ns(clockid_t clock) noexcept {
 #if defined(__x86_64__)
 
 constexpr double kLineNs = 10e6;           // a line's length
-constexpr double kBaselineNs = 20e6;       // a rate is measured over at least this long
+constexpr double kFirstNs = 4e6;           // the first rate is measured over at least this long
+constexpr double kBaselineNs = 20e6;       // and a later one over this
 constexpr double kLongestBaselineNs = 1e10;  // and at most this: the machine may have slept in between
 constexpr double kStepNs = 1e6;            // a kernel's clock that is further off was set, and is followed at once
 constexpr double kPlausible = 1e-3;        // a rate further from the last one is asked for once more before it is believed
+constexpr std::uint64_t kTryTicks = 500'000;  // while no rate is known: reading all clocks takes as long as three reads of one
 constexpr std::uint64_t kReadTicks = 20'000;  // two reads further apart than this were interrupted
 constexpr double kFraction = 4294967296.0;    // 2^32
 
@@ -51,6 +53,7 @@ std::atomic_flag drawing = ATOMIC_FLAG_INIT;  // held by whoever draws; it guard
 std::uint64_t base_ticks = 0;
 std::uint64_t base_raw = 0;  // of the clock that nobody sets: what rates are measured against
 double rate = 0;             // nanoseconds a tick; 0: not known
+std::atomic<std::uint64_t> due{0};  // while no rate is known: where the counter is to be before it is tried again
 double doubted = 0;          // measured once, and too far from `rate`
 
 struct Reading {
@@ -82,7 +85,7 @@ bool measure(const Reading& now) noexcept {
     base_raw = now.raw;
     return rate != 0;
   }
-  if (ns < kBaselineNs) return rate != 0;
+  if (ns < (rate == 0 ? kFirstNs : kBaselineNs)) return rate != 0;
   base_ticks = now.ticks;
   base_raw = now.raw;
   const double measured = ns / ticks;
@@ -98,7 +101,11 @@ bool measure(const Reading& now) noexcept {
 
 // Returns the time to give out for this reading.
 std::uint64_t draw(const Reading& now) noexcept {
-  if (!measure(now)) return now.ns;
+  if (!measure(now)) {
+    due.store(now.ticks + kTryTicks, std::memory_order_relaxed);
+    return now.ns;
+  }
+  due.store(0, std::memory_order_relaxed);
   const std::uint64_t ticks = now.ticks;
   const std::uint64_t ns = now.ns;
   ClockLine& line = clock_line;
@@ -131,7 +138,7 @@ std::uint64_t draw(const Reading& now) noexcept {
 
 std::uint64_t wall_ns_of_kernel() noexcept {
 #if defined(__x86_64__)
-  if (off.load(std::memory_order_relaxed)) return kernel_ns(CLOCK_REALTIME);
+  if (off.load(std::memory_order_relaxed) || __rdtsc() < due.load(std::memory_order_relaxed)) return kernel_ns(CLOCK_REALTIME);
   // Whoever comes while another draws, or in a child of fork where nobody will finish, reads the kernel's clock.
   if (!drawing.test_and_set(std::memory_order_acquire)) {
     if (base_raw == 0 && !counter_is_trusted()) off.store(true, std::memory_order_relaxed);
