@@ -20,6 +20,11 @@ extern constinit thread_local bool own_thread;
 // limit is then an error that we see, and the program's handlers run on the program's threads.
 void begin_own_thread(const char* name) noexcept;
 
+// For a thread of ours that others wait for or lose by, and that never works for long: it is to run within a fraction of a
+// millisecond of being woken, also where as many threads compute as there are processors. Asks the scheduler for short turns
+// (Linux 6.12 and newer grant it to anybody; older ones ignore it). No more of the processor, and no priority.
+void run_in_short_turns() noexcept;
+
 namespace detail {
 extern constinit thread_local std::uint32_t known_thread_id;  // 0: not asked for in this process
 [[nodiscard]] std::uint32_t ask_thread_id() noexcept;

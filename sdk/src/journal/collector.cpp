@@ -12,7 +12,7 @@ namespace {
 
 // How often it looks while there is something to do, and where a lane fills by an eighth meanwhile: so much of it is free
 // that it may be kept waiting for a processor. A lane that is half full wakes it at once.
-constexpr auto kRound = std::chrono::milliseconds(4);
+constexpr auto kRound = std::chrono::milliseconds(2);
 constexpr auto kBusyRound = std::chrono::milliseconds(1);
 constexpr auto kBlockedRound = std::chrono::milliseconds(20);
 // How long it goes on looking after the last record.
@@ -40,6 +40,7 @@ bool Collector::anything() const noexcept {
 
 void Collector::run() {
   begin_own_thread("wm-collector");
+  run_in_short_turns();
   auto last_work = std::chrono::steady_clock::now();
   for (;;) {
     const std::uint64_t asked = asked_.load(std::memory_order_acquire);
