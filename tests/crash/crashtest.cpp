@@ -100,6 +100,7 @@ constexpr Plan kPlans[] = {
     {journal::Fault::early_commit, 0},
     {journal::Fault::early_compact, 2},
     {journal::Fault::early_free, -1},
+    {journal::Fault::early_frame, -1},
     {journal::Fault::early_flip, 0},
     {journal::Fault::early_unlink, -1},
     {journal::Fault::early_cursor, 0},

@@ -455,6 +455,16 @@ TEST_F(UsedSegmentTest, ADamagedFrameIsSaid) {
   EXPECT_EQ(read_all(*last->cursor("sink", Signal::logs, true)).logs, texts(records_ - 3, records_ - 1));
 }
 
+TEST_F(UsedSegmentTest, AFrameWhoseFirstWordIsNotThereYetIsTheEnd) {
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(put(*journal_, records_++));
+  std::string bytes = bytes_of(newest());
+  const std::size_t last = frames_of(bytes).back();
+  bytes.replace(last, sizeof FrameHeader::magic, sizeof FrameHeader::magic, '\0');
+  const auto copy = found_copy(newest(), bytes);
+  EXPECT_EQ(copy->extent().damaged_bytes, 0u) << copy->extent().problem;
+  EXPECT_EQ(read_all(*copy->cursor("sink", Signal::logs, true)).logs, texts(records_ - 3, records_ - 1));
+}
+
 TEST_F(UsedSegmentTest, OneThatGotItsNameAndNothingElseHoldsNothing) {
   const std::string path = newest();
   const std::string old_bytes = bytes_of(path);

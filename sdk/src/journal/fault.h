@@ -25,6 +25,7 @@ enum class Fault : std::uint8_t {
   early_commit,      // a field counts before its bytes are there
   early_compact,     // a span says that no key is repeated before that is so
   early_free,        // ring space is free before the journal has what lay in it
+  early_frame,       // a frame counts before its bytes are there
   early_flip,        // a lane says that it was drained before the journal has it
   early_unlink,      // a segment is removed before its readers have passed it
   early_cursor,      // a batch is acknowledged before it was sent
@@ -35,9 +36,9 @@ enum class Fault : std::uint8_t {
   twice,             // recovery does not look at what the journal has already
 };
 inline constexpr const char* kFaultNames[] = {
-    "late_length",     "early_head",     "early_release",    "early_commit", "early_compact",
-    "early_free",      "early_flip",     "early_unlink",     "early_cursor", "cursor_in_place",
-    "early_recovered", "forgotten_pool", "bare_interrupted", "twice",
+    "late_length",    "early_head",      "early_release",   "early_commit", "early_compact",
+    "early_free",     "early_frame",     "early_flip",      "early_unlink", "early_cursor",
+    "cursor_in_place", "early_recovered", "forgotten_pool", "bare_interrupted", "twice",
 };
 
 #ifdef WAYMARK_FAULTS

@@ -172,8 +172,13 @@ class Journal::FileCursor final : public Cursor {
       }
       frame_segment_ = base;
       frame_ = frame;
-      char* data = buffer_.at_least(header.bytes);
-      bool good = storage.read_at(records - base, data, header.bytes);
+      const char* data = storage.at(records - base, header.bytes);
+      bool good = data != nullptr;
+      if (!good) {
+        char* const buffer = buffer_.at_least(header.bytes);
+        good = storage.read_at(records - base, buffer, header.bytes);
+        data = buffer;
+      }
       if (good && place.verify) good = checksum(data, header.bytes) == header.checksum;
       bool enough = false;
       // Records of the frame that earlier batches have settled.
@@ -463,15 +468,20 @@ void Journal::settle() {
 // Keeps a removed segment's memory for the next one, under a name that is no segment's: what is in it counts no more.
 bool Journal::spared(const SegmentPtr& segment) {
   if (segment->place == Place::state || dead_ || segment.use_count() != 1 || segment->storage.use_count() != 1) return false;
-  Spare spare{segment->storage, {}, segment->place};
-  segment->storage.reset();  // and so everything that its last reader did has happened before
+  Spare spare{std::move(segment->storage), {}, segment->place};  // and so everything that its last reader did has happened before
   const std::scoped_lock lock(mutex_);
-  if (closed_ || spare_.storage) return false;
-  if (!segment->path.empty()) {
-    spare.path = home_.memory + "/spare";
-    if (::rename(segment->path.c_str(), spare.path.c_str()) != 0) return false;
+  return keep_spare(std::move(spare), segment->path);
+}
+
+// With the mutex held. From now on it is written to as memory, where that can be had.
+bool Journal::keep_spare(Spare spare, const std::string& path) {
+  if (closed_ || spares_.size() >= kSpares) return false;
+  if (!path.empty()) {
+    spare.path = home_.memory + "/spare" + std::to_string(next_spare_++);
+    if (::rename(path.c_str(), spare.path.c_str()) != 0) return false;
+    static_cast<void>(spare.storage->map(config_.segment_bytes));
   }
-  spare_ = std::move(spare);
+  spares_.push_back(std::move(spare));
   return true;
 }
 
@@ -521,7 +531,10 @@ bool Journal::write(const Stretch& stretch) {
     if (!make_room()) return false;
     order = places();
     base = end_.load(std::memory_order_relaxed);
-    if (order.front() == spare_.place) spare = std::exchange(spare_, {});
+    if (!spares_.empty() && order.front() == spares_.back().place) {
+      spare = std::move(spares_.back());
+      spares_.pop_back();
+    }
   }
   for (const Place place : order) {
     SegmentPtr fresh = create_segment(directory_of(place), place, base, home_.id,
@@ -830,12 +843,12 @@ void Journal::move_next(std::unique_lock<std::mutex>& lock) {
     to_move_.erase(std::find(to_move_.begin(), to_move_.end(), segment));
     return;
   }
-  const std::shared_ptr<const Storage> from = segment->storage;
+  std::shared_ptr<Storage> from = segment->storage;
   const std::uint64_t bytes = segment->bytes();
   const std::string to = home_.state + "/" + segment_name(segment->base);
   copy_cursors(lock);
   lock.unlock();
-  const std::shared_ptr<const Storage> copy = copy_segment(*from, bytes, to, config_.fsync != Fsync::never);
+  const std::shared_ptr<Storage> copy = copy_segment(*from, bytes, to, config_.fsync != Fsync::never);
   const int error = errno;
   lock.lock();
   if (!copy) {
@@ -849,8 +862,10 @@ void Journal::move_next(std::unique_lock<std::mutex>& lock) {
     to_unlink_.push_back(to);  // taken meanwhile
     return;
   }
-  if (segment->place == Place::memory) to_unlink_.push_back(segment->path);
   segment->storage = copy;
+  if (segment->place == Place::memory && (from.use_count() != 1 || !keep_spare({std::move(from), {}, Place::memory}, segment->path))) {
+    to_unlink_.push_back(segment->path);
+  }
   segment->path = to;
   segment->place = Place::state;
   segment->verify = true;
@@ -1228,7 +1243,10 @@ bool Journal::close() {
     std::unique_lock lock(mutex_);
     if (closed_) return closed_whole_;
     closed_ = true;
-    if (const Spare spare = std::exchange(spare_, {}); !spare.path.empty()) ::unlink(spare.path.c_str());
+    for (const Spare& spare : spares_) {
+      if (!spare.path.empty()) ::unlink(spare.path.c_str());
+    }
+    spares_.clear();
     if (!home_.state.empty() && !dead_) whole = restore(lock);
     const bool synced = config_.fsync != Fsync::never;
     std::uint64_t kept = 0;

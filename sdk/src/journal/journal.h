@@ -241,6 +241,7 @@ class Journal final : public Source {
   // handler may ask for stats()).
   void settle();
   [[nodiscard]] bool spared(const SegmentPtr& segment);
+  bool keep_spare(Spare spare, const std::string& path);
   void note(std::string key, DiagnosticLevel level, std::string message);
 
   Home home_;
@@ -267,7 +268,9 @@ class Journal final : public Source {
   std::string lost_;  // why not all cursors of a dead journal are known; empty: they are
   std::vector<CursorWrite> to_store_;
   std::vector<SegmentPtr> to_remove_;
-  Spare spare_;
+  static constexpr std::size_t kSpares = 2;  // one that is filled while another is moved
+  std::vector<Spare> spares_;
+  std::uint64_t next_spare_ = 0;
   std::vector<Message> to_say_;
   bool closed_ = false;
   bool closed_whole_ = false;            // what close() answered

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "journal/checksum.h"
+#include "journal/fault.h"
 #include "journal/hook.h"
 
 namespace waymark::journal {
@@ -46,7 +47,7 @@ Storage::~Storage() {
   if (memory_ != nullptr) ::munmap(memory_, capacity_);
 }
 
-std::shared_ptr<const Storage> Storage::in_memory(std::size_t bytes) noexcept {
+std::shared_ptr<Storage> Storage::in_memory(std::size_t bytes) noexcept {
   void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return nullptr;
   std::shared_ptr<Storage> storage(new Storage);
@@ -55,21 +56,34 @@ std::shared_ptr<const Storage> Storage::in_memory(std::size_t bytes) noexcept {
   return storage;
 }
 
-bool Storage::read_at(std::uint64_t offset, void* data, std::size_t bytes) const noexcept {
-  if (memory_ == nullptr) return file_.read_at(offset, data, bytes);
-  if (offset > capacity_ || bytes > capacity_ - offset) return false;
-  std::memcpy(data, memory_ + offset, bytes);
+bool Storage::map(std::size_t bytes) noexcept {
+  if (memory_ != nullptr) return true;
+  if (!file_.reserve(bytes)) return false;
+  void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file_.fd(), 0);
+  if (memory == MAP_FAILED) return false;
+  // A child has no use for it, and would keep its memory.
+  ::madvise(memory, bytes, MADV_DONTFORK);
+  memory_ = static_cast<char*>(memory);
+  capacity_ = bytes;
   return true;
 }
 
+bool Storage::read_at(std::uint64_t offset, void* data, std::size_t bytes) const noexcept {
+  if (memory_ == nullptr) return file_.read_at(offset, data, bytes);
+  const char* const from = at(offset, bytes);
+  if (from != nullptr) std::memcpy(data, from, bytes);
+  return from != nullptr;
+}
+
 bool Storage::write_at(std::uint64_t offset, const iovec* pieces, int count) const noexcept {
-  if (memory_ == nullptr) return file_.write_at(offset, pieces, count);
+  if (file_.valid()) return file_.write_at(offset, pieces, count);
   for (int i = 0; i < count; ++i) {
-    if (offset > capacity_ || pieces[i].iov_len > capacity_ - offset) {
+    char* const to = at(offset, pieces[i].iov_len);
+    if (to == nullptr) {
       errno = ENOSPC;
       return false;
     }
-    std::memcpy(memory_ + offset, pieces[i].iov_base, pieces[i].iov_len);
+    std::memcpy(to, pieces[i].iov_base, pieces[i].iov_len);
     offset += pieces[i].iov_len;
   }
   return true;
@@ -95,7 +109,7 @@ SegmentPtr create_segment(const std::string& directory, Place place, std::uint64
   segment->base = base;
   segment->place = place;
   if (place != Place::heap) segment->path = directory + "/" + segment_name(base);
-  if (spare.storage && spare.place == place && (place != Place::heap || spare.storage->size() >= capacity) &&
+  if (spare.storage && spare.place == place && (!spare.storage->is_memory() || spare.storage->size() >= capacity) &&
       (place == Place::heap || ::rename(spare.path.c_str(), segment->path.c_str()) == 0)) {
     segment->storage = std::move(spare.storage);
     segment->used = true;
@@ -142,6 +156,24 @@ bool write_frame(const Storage& storage, std::uint64_t base, std::uint64_t posit
                            {const_cast<void*>(stretch.data), stretch.bytes},
                            {const_cast<FrameHeader*>(&kNoFrame), sizeof kNoFrame}};
   const std::uint64_t offset = position - base;
+  if (storage.is_memory()) {
+    char* const to = storage.at(offset, sizeof header + stretch.bytes);
+    if (to == nullptr) {
+      errno = ENOSPC;
+      return false;
+    }
+    // The process may end between any two stores: the end behind the frame first, and last the word that makes it one.
+    const auto count = [&] { std::atomic_ref(*reinterpret_cast<std::uint32_t*>(to)).store(header.magic, std::memory_order_release); };
+    if (planted(Fault::early_frame)) {
+      std::memcpy(to + sizeof header.magic, reinterpret_cast<const char*>(&header) + sizeof header.magic, sizeof header - sizeof header.magic);
+      count();
+    }
+    if (char* const end = storage.at(offset + sizeof header + stretch.bytes, sizeof kNoFrame)) std::memcpy(end, &kNoFrame, sizeof kNoFrame);
+    std::memcpy(to + sizeof header, stretch.data, stretch.bytes);
+    std::memcpy(to + sizeof header.magic, reinterpret_cast<const char*>(&header) + sizeof header.magic, sizeof header - sizeof header.magic);
+    count();
+    return true;
+  }
   const bool behind = used && offset + sizeof header + stretch.bytes + sizeof kNoFrame <= storage.size();
   if (storage.write_at(offset, pieces, behind ? 3 : 2)) return true;
   // What comes next goes elsewhere, and would be there twice.
@@ -149,16 +181,21 @@ bool write_frame(const Storage& storage, std::uint64_t base, std::uint64_t posit
   return false;
 }
 
-std::shared_ptr<const Storage> copy_segment(const Storage& from, std::uint64_t bytes, const std::string& to, bool synced) {
+std::shared_ptr<Storage> copy_segment(const Storage& from, std::uint64_t bytes, const std::string& to, bool synced) {
   const std::string scratch = to + ".new";
-  auto out = std::make_shared<const Storage>(File::open(scratch, O_RDWR | O_CREAT | O_TRUNC));
+  auto out = std::make_shared<Storage>(File::open(scratch, O_RDWR | O_CREAT | O_TRUNC));
   if (!out->valid()) return nullptr;
-  const std::unique_ptr<char[]> buffer(new char[kCopied]);
+  Buffer buffer;
   bool good = true;
   for (std::uint64_t offset = 0; good && offset < bytes;) {
     const auto piece = static_cast<std::size_t>(std::min<std::uint64_t>(kCopied, bytes - offset));
-    const iovec whole{buffer.get(), piece};
-    good = from.read_at(offset, buffer.get(), piece) && out->write_at(offset, &whole, 1);
+    char* data = from.at(offset, piece);
+    if (data == nullptr) {
+      data = buffer.at_least(kCopied);
+      good = from.read_at(offset, data, piece);
+    }
+    const iovec whole{data, piece};
+    good = good && out->write_at(offset, &whole, 1);
     offset += piece;
   }
   good = good && (!synced || out->sync()) && ::rename(scratch.c_str(), to.c_str()) == 0;
@@ -268,9 +305,9 @@ void scan_segment(FoundSegment& found, std::uint64_t limit, std::map<std::uint16
     FrameHeader header;
     const std::string place = segment.path + ": the frame at byte " + std::to_string(offset);
     const bool read = segment.storage->read_at(offset, &header, sizeof header);
-    // The end where the file was used before; else what it was made longer by, when the machine ended before the bytes were
-    // there.
-    if (read && header.magic == 0 && only_zeros(*segment.storage, offset, segment.used ? offset + sizeof header : size)) break;
+    // The end where the file was used before, though the rest of the next header may stand there already; else what it was made
+    // longer by, when the machine ended before the bytes were there.
+    if (read && header.magic == 0 && (segment.used || only_zeros(*segment.storage, offset, size))) break;
     // A write ends with the process between two pages: what lies on both may be half of it.
     if (read && segment.used && limit == UINT64_MAX && offset / kPage != (offset + sizeof header - 1) / kPage &&
         !is_frame(header, segment.base + offset)) {

@@ -54,11 +54,19 @@ class Storage {
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
   // Memory of the process, which no limit of files and no file system can refuse. Null: there is none left.
-  [[nodiscard]] static std::shared_ptr<const Storage> in_memory(std::size_t bytes) noexcept;
+  [[nodiscard]] static std::shared_ptr<Storage> in_memory(std::size_t bytes) noexcept;
+  // Makes a file of tmpfs memory of the process, too: its room is reserved first, so that no write can fail. It outlives the
+  // process all the same. False: it stays a file.
+  bool map(std::size_t bytes) noexcept;
 
   [[nodiscard]] bool valid() const noexcept { return memory_ != nullptr || file_.valid(); }
   [[nodiscard]] bool read_at(std::uint64_t offset, void* data, std::size_t bytes) const noexcept;
   [[nodiscard]] bool write_at(std::uint64_t offset, const iovec* pieces, int count) const noexcept;
+  // Where the bytes lie, for storage that is memory of the process; null where it is not, or they are not within it.
+  [[nodiscard]] char* at(std::uint64_t offset, std::size_t bytes) const noexcept {
+    return memory_ != nullptr && offset <= capacity_ && bytes <= capacity_ - offset ? memory_ + offset : nullptr;
+  }
+  [[nodiscard]] bool is_memory() const noexcept { return memory_ != nullptr; }
   [[nodiscard]] std::uint64_t size() const noexcept { return memory_ != nullptr ? capacity_ : file_.size(); }
   // Takes half a write back, as far as that is possible.
   void cut(std::uint64_t bytes) const noexcept;
@@ -80,13 +88,13 @@ enum class Place : std::uint8_t {
 struct Segment {
   std::uint64_t base = 0;
   std::atomic<std::uint64_t> end{0};  // position behind the last frame
-  std::shared_ptr<const Storage> storage;
+  std::shared_ptr<Storage> storage;
   std::string path;  // empty: heap
   Place place = Place::state;
   SignalCounts records{};   // in it, by signal
   bool moving = false;      // to be written to the state directory
   bool sealed = false;      // nothing is appended any more
-  bool used = false;        // its storage was another segment's before
+  bool used = false;        // its storage was another segment's before, or will hold half-written frames
   bool verify = false;      // its bytes have been out of our hands
   bool dirty = false;       // written since it was last synced
   bool entry_dirty = false; // its directory entry is newer than the last sync of the directory
@@ -105,7 +113,7 @@ using SegmentPtr = std::shared_ptr<Segment>;
 // The memory of a segment that nobody needs any more, for the next one: the kernel takes longer to find new pages than to
 // copy into old ones.
 struct Spare {
-  std::shared_ptr<const Storage> storage;  // null: none
+  std::shared_ptr<Storage> storage;  // null: none
   std::string path;                        // empty: heap
   Place place = Place::heap;
 };
@@ -120,7 +128,7 @@ struct Spare {
                                bool used);
 // Writes the segment's first `bytes` to a new file in `directory`; `synced`: and on to the disk, name and all. Null: errno
 // says why, and nothing is left.
-[[nodiscard]] std::shared_ptr<const Storage> copy_segment(const Storage& from, std::uint64_t bytes, const std::string& to,
+[[nodiscard]] std::shared_ptr<Storage> copy_segment(const Storage& from, std::uint64_t bytes, const std::string& to,
                                                           bool synced);
 
 // The frame that begins at `frame`, if there is one that ends at `end` at the latest.
