@@ -28,7 +28,7 @@ inline constexpr std::int32_t kMaximumScale = 20;
   if (significand == 0) return (exponent << scale) - 1;
   // The exponent is exact; only the significand's part, in (0, 1), is computed.
   const double fraction = std::log2(std::bit_cast<double>(significand | std::uint64_t{1023} << 52));
-  const auto steps = static_cast<std::int32_t>(std::ldexp(fraction, scale));
+  const auto steps = static_cast<std::int32_t>(fraction * static_cast<double>(std::int32_t{1} << scale));
   const std::int32_t most = (std::int32_t{1} << scale) - 1;
   return (exponent << scale) + (steps < most ? steps : most);
 }
