@@ -548,10 +548,11 @@ std::string Telemetry::Core::Parts::open() {
   recording.diagnostics = &diagnostics;
   recording.clock = &clock;
   recording.sampler = config.sampler;
+  recording.never_roots = config.sampler.kind == SamplerKind::always_off || config.sampler.kind == SamplerKind::parentbased_always_off;
   recording.ratio_threshold = detail::ratio_threshold(config.sampler.ratio);
   recording.span_limits = config.span_limits;
   recording.log_limits = config.log_limits;
-  recording.small_values = config.span_limits.attribute_value_length >= 64;
+  recording.small_values = config.span_limits.attribute_value_length >= otlp::kSmallValue;
   recording.logs_as_span_events.store(config.logs_as_span_events, std::memory_order_relaxed);
   aggregator = std::make_unique<metric::Aggregator>(config.metrics, clock, diagnostics);
   recording.metrics = aggregator.get();

@@ -114,6 +114,34 @@ class Attributes {
 #pragma GCC diagnostic pop
 #endif
 
+namespace detail {
+
+// Gives `take` the list. Where the compiler knows how long it is, as in a call with braces, it gives a copy of it: so the
+// caller's list need not exist, and is made where this call stands, not before the checks in front of it.
+template <class F>
+[[gnu::always_inline]] inline void made_here(Attributes list, F&& take) noexcept {
+  const auto copy = [&]<std::size_t... I>(std::index_sequence<I...>) __attribute__((always_inline)) {
+    const Attribute made[] = {list.begin()[I]...};
+    take(Attributes(std::span<const Attribute>(made)));
+  };
+  const std::size_t size = list.size();
+  if (!__builtin_constant_p(size)) return take(list);
+  switch (size) {
+    case 0: return;
+    case 1: return copy(std::make_index_sequence<1>());
+    case 2: return copy(std::make_index_sequence<2>());
+    case 3: return copy(std::make_index_sequence<3>());
+    case 4: return copy(std::make_index_sequence<4>());
+    case 5: return copy(std::make_index_sequence<5>());
+    case 6: return copy(std::make_index_sequence<6>());
+    case 7: return copy(std::make_index_sequence<7>());
+    case 8: return copy(std::make_index_sequence<8>());
+    default: return take(list);
+  }
+}
+
+}  // namespace detail
+
 inline Value Value::map(Attributes entries) noexcept {
   Value v;
   v.type_ = Type::map;

@@ -33,6 +33,7 @@ struct LogRecord {
 
 namespace detail {
 struct LoggerState;
+struct BoundAttributes;
 struct LoggerSwitch {
   std::atomic<std::uint8_t> minimum{255};  // lowest severity that any destination wants; 255 while nothing records
 };
@@ -64,7 +65,7 @@ class Logger {
 
  private:
   detail::LoggerState* state_ = nullptr;
-  std::shared_ptr<const std::string> bound_;  // encoded attributes
+  std::shared_ptr<const detail::BoundAttributes> bound_;
 };
 
 // "trace", "debug", "info", "warning", "error", "critical"; empty for other numbers.

@@ -108,7 +108,9 @@ class SpdlogSink final : public spdlog::sinks::sink {
   }
 
   const Logger& find(std::string_view name) {
-    auto& bucket = loggers_[std::hash<std::string_view>{}(name) % loggers_.size()];
+    // Names of a program's loggers differ in their lengths and ends.
+    const std::size_t hash = name.empty() ? 0 : name.size() * 31 + static_cast<unsigned char>(name.front()) * 7 + static_cast<unsigned char>(name.back());
+    auto& bucket = loggers_[hash % loggers_.size()];
     for (const Entry* entry = bucket.load(std::memory_order_acquire); entry; entry = entry->next) {
       if (entry->name == name) return entry->logger;
     }

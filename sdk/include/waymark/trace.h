@@ -64,6 +64,7 @@ struct OpenSpan {
   Block* block = nullptr;          // null: not recording (sampled out, off, or no room)
   std::uint64_t seen_keys[2] = {}; // Bloom filter over attribute keys: one bit in each
   std::uint32_t generation = 0;    // of the process, so that a span is inert after fork
+  int exceptions = 0;              // on their way when it began: more at its end, and its scope is left by one
   bool detached = false;
   std::atomic_flag lock = {};
 };
@@ -113,7 +114,17 @@ inline ContextScope::ContextScope(const SpanHandle& span) : ContextScope(span.tr
 // the span gets status error, and the exception's type where it can be told.
 class [[nodiscard]] Span : public SpanHandle {
  public:
-  Span(detail::TracerState* tracer, std::string_view name, Attributes attributes, const SpanOptions* options) noexcept;
+  // Inline, and the list is made behind the check: a tracer that is off costs its caller little more than that.
+  [[gnu::always_inline]] Span(detail::TracerSwitch* tracer, std::string_view name, Attributes attributes,
+                              const SpanOptions* options) noexcept {
+    if (tracer != nullptr && tracer->recording.load(std::memory_order_acquire)) [[likely]] {
+      if (begin(tracer, name, options)) {
+        detail::made_here(attributes, [this](Attributes made) { add(made); });
+      }
+    } else if (options != nullptr && options->parent) {
+      pass(*options->parent);
+    }
+  }
   ~Span() {
     if (active_) finish();
   }
@@ -124,11 +135,18 @@ class [[nodiscard]] Span : public SpanHandle {
   void end(Timestamp time = {}) noexcept;
 
  private:
-  void begin(detail::TracerState* tracer, std::string_view name, Attributes attributes, const SpanOptions* options) noexcept;
+  // Makes it current. False: it takes no attributes.
+  bool begin(detail::TracerSwitch* tracer, std::string_view name, const SpanOptions* options) noexcept;
+  bool begin_any(detail::TracerState* tracer, std::string_view name, const SpanOptions* options) noexcept;
+  void add(Attributes attributes) noexcept;
+  // The same where nothing records: what it was given is current.
+  void pass(const TraceContext& context) noexcept;
   void enter() noexcept;
   void finish() noexcept;
-  detail::OpenSpan state_;
-  int exceptions_ = 0;
+  // Made by begin() and pass(), undone by finish().
+  union {
+    detail::OpenSpan state_;
+  };
 };
 
 // May move between threads, is not current until made so (ContextScope(span)), ends when destroyed or at
@@ -150,13 +168,14 @@ class [[nodiscard]] DetachedSpan : public SpanHandle {
 class Tracer {
  public:
   Tracer() noexcept = default;
-  explicit Tracer(detail::TracerState* state) noexcept : state_(state) {}
+  explicit Tracer(detail::TracerSwitch* state) noexcept : state_(state) {}
 
   // Starts a span that is current and ends with its scope: auto span = tracer.span("read_bands", {{"bands", 4}});
-  [[nodiscard]] Span span(std::string_view name, Attributes attributes = {}) const noexcept {
+  [[nodiscard]] [[gnu::always_inline]] Span span(std::string_view name, Attributes attributes = {}) const noexcept {
     return Span(state_, name, attributes, nullptr);
   }
-  [[nodiscard]] Span span(std::string_view name, Attributes attributes, const SpanOptions& options) const noexcept {
+  [[nodiscard]] [[gnu::always_inline]] Span span(std::string_view name, Attributes attributes,
+                                                 const SpanOptions& options) const noexcept {
     return Span(state_, name, attributes, &options);
   }
   [[nodiscard]] DetachedSpan start_span(std::string_view name, Attributes attributes = {},
@@ -167,7 +186,7 @@ class Tracer {
   [[nodiscard]] bool enabled() const noexcept;
 
  private:
-  detail::TracerState* state_ = nullptr;
+  detail::TracerSwitch* state_ = nullptr;
 };
 
 // Decides at a root (or for every span, where it is not parent-based) whether it is recorded.

@@ -1,10 +1,19 @@
 #include <cstring>
+#include <span>
 
 #include "otlp/writer.h"
 #include "trace/tracer.h"
 
 namespace waymark {
 namespace detail {
+
+// A logger's own attributes, encoded.
+struct BoundAttributes {
+  std::string fields;         // a pinned one is told by its tag
+  std::string wire;           // as they stand in a record that overrides none of them
+  std::uint32_t count = 0;
+  otlp::SeenKeys seen = {};
+};
 
 namespace {
 
@@ -41,12 +50,12 @@ BoundField next_bound(std::string_view& rest) noexcept {
 // Calls `each` with every attribute that the record gets: the bound ones first, without those that the call has too unless
 // they are pinned; of a key that is repeated in the call, the last. Returns how many the limit left out.
 template <class Bound, class Own>
-std::uint32_t for_attributes(const std::string* bound, Attributes own, std::uint32_t most, Bound&& each_bound, Own&& each_own) {
+std::uint32_t for_attributes(const BoundAttributes* bound, Attributes own, std::uint32_t most, Bound&& each_bound, Own&& each_own) {
   std::uint32_t kept = 0;
   std::uint32_t dropped = 0;
   bool any_pinned = false;
   if (bound != nullptr) {
-    std::string_view rest = *bound;
+    std::string_view rest = bound->fields;
     while (!rest.empty()) {
       const BoundField field = next_bound(rest);
       any_pinned = any_pinned || field.pinned;
@@ -62,7 +71,7 @@ std::uint32_t for_attributes(const std::string* bound, Attributes own, std::uint
     }
   }
   const auto pinned = [&](std::string_view key) {
-    std::string_view rest = *bound;
+    std::string_view rest = bound->fields;
     while (!rest.empty()) {
       const BoundField field = next_bound(rest);
       if (field.pinned && field.key == key) return true;
@@ -83,33 +92,32 @@ std::uint32_t for_attributes(const std::string* bound, Attributes own, std::uint
   return dropped;
 }
 
-void emit(LoggerState& logger, const std::string* bound, const LogRecord& record) noexcept {
-  Recording& r = *logger.recording_of;
+// What a record has besides its attributes, ready for the wire.
+struct Fields {
+  std::uint64_t time;
+  std::uint64_t now;
+  Severity severity;
+  std::string_view severity_text;
+  std::string_view event_name;
+  const Value& body;
+  std::string_view text;  // the body, where it is a string
+  const SpanContext* context;
+};
+
+// `put` writes `attributes` bytes of attributes.
+template <class Put>
+void write_record(LoggerState& logger, const Fields& f, std::size_t attributes, std::uint32_t dropped, Put&& put) noexcept {
   static constexpr Limits kNoLimits{};
-  std::string scratch[3];
-  std::string_view severity_text = record.severity_text;
-  if (severity_text.empty()) severity_text = severity_name(record.severity);
-  severity_text = clean(severity_text, scratch[0]);
-  const std::string_view event_name = clean(record.event_name, scratch[1]);
-  const SpanContext* context = record.context;
-  if (context == nullptr && current != nullptr) context = &current->span;
-  if (context != nullptr && !context->valid()) context = nullptr;
-  const std::uint64_t now = r.clock->now();
-  const std::uint64_t time = record.time != Timestamp{} ? to_ns(record.time) : now;
-  const auto severity = static_cast<std::uint8_t>(record.severity);
-
-  const std::size_t body = otlp::size_any(record.body, kNoLimits);
-  std::size_t attributes = 0;
-  const std::uint32_t dropped = for_attributes(
-      bound, record.attributes, r.log_limits.attribute_count, [&](std::string_view field) { attributes += field.size(); },
-      [&](const Attribute& a) { attributes += otlp::size_attribute(clean(a.key, scratch[2]), a.value, r.log_limits); });
-  const std::size_t bytes = 9 + (severity ? 2 : 0) + (severity_text.empty() ? 0 : otlp::field_size(severity_text.size())) +
-                            (record.body.type() != Value::Type::empty ? otlp::field_size(body) : 0) + attributes +
+  const bool is_text = f.body.type() == Value::Type::string;
+  const std::size_t body = is_text ? otlp::field_size(f.text.size()) : otlp::size_any(f.body, kNoLimits);
+  const auto severity = static_cast<std::uint8_t>(f.severity);
+  const std::size_t bytes = 9 + (severity ? 2 : 0) + (f.severity_text.empty() ? 0 : otlp::field_size(f.severity_text.size())) +
+                            (f.body.type() != Value::Type::empty ? otlp::field_size(body) : 0) + attributes +
                             (dropped ? 1 + otlp::varint_size(dropped) : 0) +
-                            (context ? (context->flags ? 5 : 0) + 18 + 10 : 0) + 9 +
-                            (event_name.empty() ? 0 : otlp::field_size(event_name.size()));
+                            (f.context ? (f.context->flags ? 5 : 0) + 18 + 10 : 0) + 9 +
+                            (f.event_name.empty() ? 0 : otlp::field_size(f.event_name.size()));
 
-  journal::Recorder& recorder = *r.recorder;
+  journal::Recorder& recorder = *logger.recording_of->recorder;
   Lane& lane = *recorder.lane();
   if (lane.is_shared) lane.lock.lock();
   char* p = recorder.ring_reserve(lane, Signal::logs, logger.scope, otlp::field_size(bytes));
@@ -117,50 +125,101 @@ void emit(LoggerState& logger, const std::string* bound, const LogRecord& record
     *p++ = 0x12;
     p = otlp::put_varint(p, bytes);
     *p++ = 0x09;
-    p = otlp::put_fixed64(p, time);
+    p = otlp::put_fixed64(p, f.time);
     if (severity != 0) {
       *p++ = 0x10;
       *p++ = static_cast<char>(severity);
     }
-    if (!severity_text.empty()) p = otlp::put_field(p, 0x1a, severity_text);
-    if (record.body.type() != Value::Type::empty) {
+    if (!f.severity_text.empty()) p = otlp::put_field(p, 0x1a, f.severity_text);
+    if (f.body.type() != Value::Type::empty) {
       *p++ = 0x2a;
       p = otlp::put_varint(p, body);
-      p = otlp::put_any(p, record.body, kNoLimits);
+      p = is_text ? otlp::put_field(p, 0x0a, f.text) : otlp::put_any(p, f.body, kNoLimits);
     }
-    for_attributes(
-        bound, record.attributes, r.log_limits.attribute_count,
-        [&](std::string_view field) {
-          char* const begin = p;
-          p = otlp::put_bytes(p, field);
-          *begin = kAttributeTag;
-        },
-        [&](const Attribute& a) {
-          p = otlp::put_attribute(p, kAttributeTag, clean(a.key, scratch[2]), a.value, r.log_limits);
-        });
+    p = put(p);
     if (dropped != 0) {
       *p++ = 0x38;
       p = otlp::put_varint(p, dropped);
     }
-    if (context != nullptr) {
-      if (context->flags != 0) {
+    if (f.context != nullptr) {
+      if (f.context->flags != 0) {
         *p++ = 0x45;
-        p = otlp::put_fixed32(p, context->flags);
+        p = otlp::put_fixed32(p, f.context->flags);
       }
-      p = otlp::put_field(p, 0x4a, {reinterpret_cast<const char*>(context->trace_id.bytes.data()), 16});
-      p = otlp::put_field(p, 0x52, {reinterpret_cast<const char*>(context->span_id.bytes.data()), 8});
+      p = otlp::put_field(p, 0x4a, {reinterpret_cast<const char*>(f.context->trace_id.bytes.data()), 16});
+      p = otlp::put_field(p, 0x52, {reinterpret_cast<const char*>(f.context->span_id.bytes.data()), 8});
     }
     *p++ = 0x59;
-    p = otlp::put_fixed64(p, now);
-    if (!event_name.empty()) otlp::put_field(p, 0x62, event_name);
+    p = otlp::put_fixed64(p, f.now);
+    if (!f.event_name.empty()) otlp::put_field(p, 0x62, f.event_name);
     recorder.publish(lane);
   }
   if (lane.is_shared) lane.lock.unlock();
 }
 
+// For attributes that are long, repeated, bound and overridden, or too many: walked twice, for their size and for their bytes.
+[[gnu::noinline]] void write_any_record(LoggerState& logger, const Fields& fields, const BoundAttributes* bound, Attributes own) noexcept {
+  const Limits& limits = logger.recording_of->log_limits;
+  std::string scratch;
+  std::size_t bytes = 0;
+  const std::uint32_t dropped = for_attributes(
+      bound, own, limits.attribute_count, [&](std::string_view field) { bytes += field.size(); },
+      [&](const Attribute& a) { bytes += otlp::size_attribute(clean(a.key, scratch), a.value, limits); });
+  write_record(logger, fields, bytes, dropped, [&](char* p) {
+    for_attributes(
+        bound, own, limits.attribute_count,
+        [&](std::string_view field) {
+          char* const begin = p;
+          p = otlp::put_bytes(p, field);
+          *begin = kAttributeTag;
+        },
+        [&](const Attribute& a) { p = otlp::put_attribute(p, kAttributeTag, clean(a.key, scratch), a.value, limits); });
+    return p;
+  });
+}
+
+void emit(LoggerState& logger, const BoundAttributes* bound, const LogRecord& record) noexcept {
+  Recording& r = *logger.recording_of;
+  std::string scratch[3];
+  const SpanContext* context = record.context;
+  if (context == nullptr && current != nullptr) context = &current->span;
+  if (context != nullptr && !context->valid()) context = nullptr;
+  const std::uint64_t now = r.clock->now();
+  const bool is_text = record.body.type() == Value::Type::string;
+  const Fields fields{
+      .time = record.time != Timestamp{} ? to_ns(record.time) : now,
+      .now = now,
+      .severity = record.severity,
+      .severity_text = record.severity_text.empty() ? severity_name(record.severity) : clean(record.severity_text, scratch[0]),
+      .event_name = record.event_name.empty() ? std::string_view() : clean(record.event_name, scratch[1]),
+      .body = record.body,
+      .text = is_text ? clean(record.body.as_string(), scratch[2]) : std::string_view(),
+      .context = context,
+  };
+
+  // Small values of keys that are not bound, too, are made once, and their size known.
+  char own[1024];
+  const std::size_t count = record.attributes.size() + (bound != nullptr ? bound->count : 0);
+  if (count <= r.log_limits.attribute_count && r.log_limits.attribute_value_length >= otlp::kSmallValue) [[likely]] {
+    otlp::SeenKeys seen = {};
+    if (bound != nullptr) seen[0] = bound->seen[0], seen[1] = bound->seen[1];
+    const Attribute* next = record.attributes.begin();
+    const char* const end =
+        otlp::put_small_attributes(own, own + sizeof own - otlp::kSmallAttribute, kAttributeTag, next, record.attributes.end(), seen);
+    if (next == record.attributes.end()) [[likely]] {
+      const std::string_view before = bound != nullptr ? std::string_view(bound->wire) : std::string_view();
+      const std::string_view small(own, static_cast<std::size_t>(end - own));
+      write_record(logger, fields, before.size() + small.size(), 0,
+                   [&](char* p) { return otlp::put_bytes(otlp::put_bytes(p, before), small); });
+      return;
+    }
+  }
+  write_any_record(logger, fields, bound, record.attributes);
+}
+
 // Copies the record to the current span, as Tilebox does. What the record itself says wins over attributes of the same
 // name.
-void copy_to_span(const std::string* bound, const LogRecord& record) noexcept {
+void copy_to_span(const BoundAttributes* bound, const LogRecord& record) noexcept {
   OpenSpan* span = current_recording();
   if (span == nullptr) return;
   const Recording& r = *span->tracer->recording_of;
@@ -225,14 +284,20 @@ void Logger::emit(const LogRecord& record) const noexcept {
 
 namespace {
 
-std::shared_ptr<const std::string> bound_to(const detail::LoggerState* state, const std::string* before, Attributes attributes,
-                                            char tag) {
-  auto encoded = std::make_shared<std::string>();
+std::shared_ptr<const detail::BoundAttributes> bound_to(const detail::LoggerState* state, const detail::BoundAttributes* before,
+                                                        Attributes attributes, char tag) {
+  auto bound = std::make_shared<detail::BoundAttributes>();
   const Limits limits = state != nullptr ? state->recording_of->log_limits : Limits{};
   detail::for_attributes(
-      before, attributes, UINT32_MAX, [&](std::string_view field) { encoded->append(field); },
-      [&](const Attribute& a) { otlp::append_attribute(*encoded, tag, a.key, a.value, limits); });
-  return encoded;
+      before, attributes, UINT32_MAX, [&](std::string_view field) { bound->fields.append(field); },
+      [&](const Attribute& a) { otlp::append_attribute(bound->fields, tag, a.key, a.value, limits); });
+  for (std::string_view rest = bound->fields; !rest.empty(); ++bound->count) {
+    const detail::BoundField field = detail::next_bound(rest);
+    bound->wire.push_back(detail::kAttributeTag);
+    bound->wire.append(field.bytes.substr(1));
+    otlp::add_key(bound->seen, otlp::key_hash(field.key));
+  }
+  return bound;
 }
 
 }  // namespace

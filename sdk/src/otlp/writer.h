@@ -149,6 +149,7 @@ inline std::uint64_t key_hash(std::string_view key) noexcept { return read_key<f
 // (long, not ASCII, an array, a map), and then what is at `p` means nothing. Needs kSmallAttribute bytes of room. The key is
 // not empty, has at most kSmallKey bytes, and was copied to p + 4.
 inline constexpr std::size_t kSmallKey = 48;
+inline constexpr std::size_t kSmallValue = 64;
 inline constexpr std::size_t kSmallAttribute = 128 + 2;
 inline char* put_small_attribute(char* p, char tag, std::size_t k, std::uint64_t key_bits, const Value& value) noexcept {
   char* const any = p + 4 + k;  // tag, length, 0x0a, key length, key
@@ -157,7 +158,7 @@ inline char* put_small_attribute(char* p, char tag, std::size_t k, std::uint64_t
   const Value::Type type = value.type();
   if (type == Value::Type::string) {
     const std::size_t n = value.size();
-    if (n > 64) [[unlikely]] return nullptr;
+    if (n > kSmallValue) [[unlikely]] return nullptr;
     put_fixed32(any, 0x000a0012u | static_cast<std::uint32_t>(n + 2) << 8 | static_cast<std::uint32_t>(n) << 24);
     bits |= copy_or(any + 4, static_cast<const char*>(value.data()), n);
     end = any + 4 + n;
@@ -185,6 +186,38 @@ inline char* put_small_attribute(char* p, char tag, std::size_t k, std::uint64_t
   put_fixed32(p, static_cast<std::uint32_t>(static_cast<unsigned char>(tag)) | static_cast<std::uint32_t>(end - p - 2) << 8 | 0x000a0000u |
                      static_cast<std::uint32_t>(k) << 24);
   return end;
+}
+
+// Which keys a record has, as far as a bit in each of two words tells: one that it has is never taken for new.
+using SeenKeys = std::uint64_t[2];
+inline bool has_key(const SeenKeys& seen, std::uint64_t hash) noexcept {
+  return (seen[0] >> (hash >> 58) & 1) != 0 && (seen[1] >> (hash >> 52 & 63) & 1) != 0;
+}
+inline void add_key(SeenKeys& seen, std::uint64_t hash) noexcept {
+  seen[0] |= std::uint64_t{1} << (hash >> 58);
+  seen[1] |= std::uint64_t{1} << (hash >> 52 & 63);
+}
+
+// Small attributes of new keys, from `next` until `stop`, or until one is none, or would begin behind `last`: the writer needs
+// kSmallAttribute bytes from there however few it fills. Returns the end of what was written; `next` is the first that was not.
+inline char* put_small_attributes(char* p, const char* last, char tag, const Attribute*& next, const Attribute* stop,
+                                  SeenKeys& seen) noexcept {
+  SeenKeys keys = {seen[0], seen[1]};
+  const Attribute* attribute = next;
+  for (; attribute != stop; ++attribute) {
+    const std::size_t size = attribute->key.size();
+    if (size - 1 >= kSmallKey || p > last) [[unlikely]] break;
+    const CopiedKey key = copy_key(p + 4, attribute->key);
+    if (has_key(keys, key.hash)) [[unlikely]] break;
+    char* const behind = put_small_attribute(p, tag, size, key.bits, attribute->value);
+    if (behind == nullptr) [[unlikely]] break;
+    p = behind;
+    add_key(keys, key.hash);
+  }
+  seen[0] = keys[0];
+  seen[1] = keys[1];
+  next = attribute;
+  return p;
 }
 
 // AnyValue, for every type. `depth` counts from 1 at the top; what is deeper than the limit becomes the empty value.

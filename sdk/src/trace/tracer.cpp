@@ -54,22 +54,6 @@ constexpr char kAttributeTag = 0x4a;
 constexpr char kEventTag = 0x5a;
 constexpr char kLinkTag = 0x6a;
 
-// A bit in each of two words for a key.
-struct KeyBits {
-  unsigned first;
-  unsigned second;
-};
-KeyBits key_bits(std::uint64_t hash) noexcept {
-  return {static_cast<unsigned>(hash >> 58), static_cast<unsigned>(hash >> 52 & 63)};
-}
-bool seen(const std::uint64_t (&keys)[2], KeyBits bits) noexcept {
-  return (keys[0] >> bits.first & 1) != 0 && (keys[1] >> bits.second & 1) != 0;
-}
-void add_key(std::uint64_t (&keys)[2], KeyBits bits) noexcept {
-  keys[0] |= std::uint64_t{1} << bits.first;
-  keys[1] |= std::uint64_t{1} << bits.second;
-}
-
 // This thread holds a span's lock, and is to say at its end that a span left something out.
 constinit thread_local bool span_locked = false;
 constinit thread_local Recording* unsaid = nullptr;
@@ -132,9 +116,9 @@ bool has_key(const journal::Recorder& recorder, const OpenSpan& span, std::strin
   }
   std::string scratch;
   key = clean(key, scratch);
-  const KeyBits bits = key_bits(otlp::key_hash(key));
+  const std::uint64_t hash = otlp::key_hash(key);
   bool repeated = false;
-  if (seen(span.seen_keys, bits)) [[unlikely]] repeated = has_key(recorder, span, key);
+  if (otlp::has_key(span.seen_keys, hash)) [[unlikely]] repeated = has_key(recorder, span, key);
   if (!repeated && block->attributes >= r.span_limits.attribute_count) {
     count_dropped(r, block->dropped_attributes);
     return;
@@ -162,44 +146,50 @@ bool has_key(const journal::Recorder& recorder, const OpenSpan& span, std::strin
       return;
     }
   }
-  add_key(span.seen_keys, bits);
+  otlp::add_key(span.seen_keys, hash);
   if (!repeated) ++block->attributes;
 }
+
+// Where small fields may be written at once: the stream has not left the first block. What is written counts with commit().
+class SmallFields {
+ public:
+  SmallFields(const Recording& r, Block* block) noexcept : block_(block) {
+    if (!r.small_values || block->next.load(std::memory_order_relaxed) != journal::kNoBlock || block->tail != r.recorder->index_of(block)) return;
+    begin_ = block->payload + block->used.load(std::memory_order_relaxed);
+    last_ = block->payload + journal::kBlockPayload - otlp::kSmallAttribute - block->text_used;
+  }
+  [[nodiscard]] bool any() const noexcept { return begin_ != nullptr; }
+  [[nodiscard]] char* begin() const noexcept { return begin_; }
+  // The last place where a small attribute may begin.
+  [[nodiscard]] const char* last() const noexcept { return last_; }
+  void commit(const char* end) const noexcept {
+    const auto used = static_cast<std::uint32_t>(end - block_->payload);
+    block_->used.store(used, std::memory_order_relaxed);
+    block_->committed.store(used, std::memory_order_release);
+  }
+
+ private:
+  Block* block_;
+  char* begin_ = nullptr;
+  const char* last_ = nullptr;
+};
 
 // Small values of new keys, while there is room in the first block. What the call wrote counts when it returns.
 void add_attributes(OpenSpan& span, const Attribute* attribute, const Attribute* const end) noexcept {
   const Recording& r = *span.tracer->recording_of;
   Block* const block = span.block;
-  const std::uint32_t most = r.small_values ? r.span_limits.attribute_count : 0;
   while (attribute != end) {
-    const bool one_block = block->next.load(std::memory_order_relaxed) == journal::kNoBlock &&
-                           block->tail == r.recorder->index_of(block);
+    const SmallFields room(r, block);
     const std::uint32_t count = block->attributes;
-    // As many as the limit allows, from places where the writer, which needs kSmallAttribute bytes however few it fills, may start.
-    const std::size_t left = count < most && one_block ? most - count : 0;
+    const std::uint32_t most = r.span_limits.attribute_count;
+    // As many as the limit allows.
+    const std::size_t left = count < most && room.any() ? most - count : 0;
     const Attribute* const begin = attribute;
     const Attribute* const stop = static_cast<std::size_t>(end - begin) <= left ? end : begin + left;
-    char* p = block->payload + block->used.load(std::memory_order_relaxed);
-    const char* const last = block->payload + journal::kBlockPayload - otlp::kSmallAttribute - block->text_used;
-    std::uint64_t keys[2] = {span.seen_keys[0], span.seen_keys[1]};
-    for (; attribute != stop; ++attribute) {
-      const std::size_t size = attribute->key.size();
-      if (size - 1 >= otlp::kSmallKey || p > last) [[unlikely]] break;
-      const otlp::CopiedKey key = otlp::copy_key(p + 4, attribute->key);
-      const KeyBits bits = key_bits(key.hash);
-      if (seen(keys, bits)) [[unlikely]] break;
-      char* const behind = otlp::put_small_attribute(p, kAttributeTag, size, key.bits, attribute->value);
-      if (behind == nullptr) [[unlikely]] break;
-      p = behind;
-      add_key(keys, bits);
-    }
+    const char* const behind = otlp::put_small_attributes(room.begin(), room.last(), kAttributeTag, attribute, stop, span.seen_keys);
     if (attribute != begin) [[likely]] {
-      span.seen_keys[0] = keys[0];
-      span.seen_keys[1] = keys[1];
       block->attributes = count + static_cast<std::uint32_t>(attribute - begin);
-      const auto used = static_cast<std::uint32_t>(p - block->payload);
-      block->used.store(used, std::memory_order_relaxed);
-      block->committed.store(used, std::memory_order_release);
+      room.commit(behind);
     }
     if (attribute == end) [[likely]] return;
     add_any_attribute(span, attribute->key, attribute->value);
@@ -289,8 +279,40 @@ void append_event(OpenSpan& span, std::string_view name, std::uint64_t time_ns, 
   ++block->events;
 }
 
+// An event with a short name and small attributes, written at once. False: it is not such a one, and nothing was added.
+bool add_small_event(OpenSpan& span, std::string_view name, Attributes attributes, std::uint64_t time_ns) noexcept {
+  const Recording& r = *span.tracer->recording_of;
+  Block* const block = span.block;
+  const SmallFields room(r, block);
+  if (!room.any() || name.size() - 1 >= otlp::kSmallKey || room.begin() + 16 + name.size() > room.last() ||
+      attributes.size() > r.span_limits.event_attribute_count || block->events >= r.span_limits.event_count) {
+    return false;
+  }
+  char* const begin = room.begin();
+  char* const event = begin + 2;  // tag, length
+  // As long as what stood there before: the size is not known yet.
+  if (journal::planted(journal::Fault::early_commit)) room.commit(event + static_cast<unsigned char>(begin[1]));
+  char* p = event;
+  *p++ = 0x09;
+  p = otlp::put_fixed64(p, time_ns);
+  *p++ = 0x12;
+  *p++ = static_cast<char>(name.size());
+  if ((otlp::copy_or(p, name.data(), name.size()) & otlp::kHighBits) != 0) return false;
+  const Attribute* next = attributes.begin();
+  otlp::SeenKeys seen = {};
+  p = otlp::put_small_attributes(p + name.size(), room.last(), 0x1a, next, attributes.end(), seen);
+  if (next != attributes.end()) return false;
+  const auto size = static_cast<std::size_t>(p - event);
+  if (size >= 0x80) std::memmove(event + 1, event, size);  // the length takes two bytes
+  *begin = kEventTag;
+  room.commit(otlp::put_varint(begin + 1, size) + size);
+  ++block->events;
+  return true;
+}
+
 void add_event(OpenSpan& span, std::string_view name, Attributes attributes, std::uint64_t time_ns,
                Attributes more = {}) noexcept {
+  if (more.empty() && add_small_event(span, name, attributes, time_ns)) [[likely]] return;
   const Limits& limits = span.tracer->recording_of->span_limits;
   static thread_local std::string encoded;
   encoded.clear();
@@ -359,44 +381,65 @@ int uncaught_exceptions() noexcept {
   return static_cast<int>(globals->uncaught);
 }
 
-// Ids, sampling, a block with the fixed fields. `detached` spans come from the pool.
-void open_span(OpenSpan& span, TracerState* tracer, std::string_view name, Attributes attributes,
-               const SpanOptions* options, bool detached) noexcept {
+// Ids and the sampler's answer. True: it is to be recorded, and `parent` is set, null for a root. `options` is null at nearly
+// every call: who knows, says so by its type.
+template <class Options>
+[[gnu::always_inline]] inline bool begin_span(OpenSpan& span, TracerState* tracer, Options options, const SpanContext*& parent) noexcept {
+  constexpr bool kPlain = std::is_null_pointer_v<Options>;
   Recording& r = *tracer->recording_of;
   span.tracer = tracer;
-  span.detached = detached;
   span.active.open = &span;
   const bool ours = here(r);
-  const SpanContext* parent = nullptr;
+  parent = nullptr;
   const Baggage* baggage = nullptr;
-  if (options != nullptr && options->parent) {
-    parent = &options->parent->span;
-    baggage = &options->parent->baggage;
-  } else if (current != nullptr) {
-    parent = &current->span;
-    baggage = &current->baggage;
+  if (const ActiveContext* const active = current; active != nullptr) {
+    parent = &active->span;
+    baggage = &active->baggage;
   }
-  if ((options != nullptr && options->root) || (parent != nullptr && !parent->valid())) parent = nullptr;
+  if constexpr (!kPlain) {
+    if (options->parent) {
+      parent = &options->parent->span;
+      baggage = &options->parent->baggage;
+    }
+    if (options->root) parent = nullptr;
+  }
+  if (parent != nullptr && !parent->valid()) parent = nullptr;
   SpanContext& context = span.active.span;
   {
     Randoms random;
     fill_random(random, context.span_id);
     if (parent == nullptr) fill_random(random, context.trace_id);
   }
+  context.flags = SpanContext::kRandom;
   if (parent != nullptr) {
     context.trace_id = parent->trace_id;
-    context.flags = parent->flags & SpanContext::kRandom;
-    context.trace_state = parent->trace_state;
-  } else if (options != nullptr && options->trace_id.valid()) {
-    context.trace_id = options->trace_id;
-    context.flags = SpanContext::kRandom;
-  } else {
-    context.flags = SpanContext::kRandom;
+    context.flags &= parent->flags;
+    if (!parent->trace_state.empty()) [[unlikely]] context.trace_state = parent->trace_state;
   }
-  if (options != nullptr && options->span_id.valid()) context.span_id = options->span_id;
-  if (baggage != nullptr && !baggage->empty()) span.active.baggage = *baggage;
-  const bool record = options != nullptr && options->sampled ? *options->sampled : sampled(r, parent, context.trace_id);
-  if (!record || !ours) return;
+  if (baggage != nullptr && !baggage->empty()) [[unlikely]] span.active.baggage = *baggage;
+  if constexpr (!kPlain) {
+    if (parent == nullptr && options->trace_id.valid()) context.trace_id = options->trace_id;
+    if (options->span_id.valid()) context.span_id = options->span_id;
+    if (options->sampled) return *options->sampled && ours;
+  }
+  return sampled(r, parent, context.trace_id) && ours;
+}
+
+// In halves, as it was just written: a processor that is to load both at once waits until they are in its cache.
+inline void copy_trace_id(std::uint8_t* to, const TraceId& id) noexcept {
+  std::uint64_t halves[2];
+  std::memcpy(halves, id.bytes.data(), sizeof halves);
+  asm("" : "+r"(halves[0]), "+r"(halves[1]));  // keeps the compiler from making one load of them
+  std::memcpy(to, halves, sizeof halves);
+}
+
+// A block with the fixed fields and the options' links. `detached` spans come from the pool. False: there is no room.
+[[gnu::noinline]] bool record_span(OpenSpan& span, std::string_view name, const SpanOptions* options, const SpanContext* parent,
+                                   bool detached) noexcept {
+  const TracerState* const tracer = span.tracer;
+  Recording& r = *tracer->recording_of;
+  SpanContext& context = span.active.span;
+  span.detached = detached;
   span.generation = r.generation.load(std::memory_order_relaxed);
   context.flags |= SpanContext::kSampled;
 
@@ -405,14 +448,14 @@ void open_span(OpenSpan& span, TracerState* tracer, std::string_view name, Attri
   Block* block = detached ? recorder.take_pool_record() : recorder.take_block(*span.lane);
   if (block == nullptr) {
     recorder.refuse(Signal::traces);
-    return;
+    return false;
   }
   block->thread = recorder.thread();
   block->scope = tracer->scope;
   block->kind = options != nullptr ? static_cast<std::uint8_t>(options->kind) : 1;
   block->status.store(0, std::memory_order_relaxed);
   block->flags = 0x100u | (parent != nullptr && parent->remote ? 0x200u : 0u) | context.flags;
-  std::memcpy(block->trace_id, context.trace_id.bytes.data(), 16);
+  copy_trace_id(block->trace_id, context.trace_id);
   std::memcpy(block->span_id, context.span_id.bytes.data(), 8);
   if (parent != nullptr) {
     std::memcpy(block->parent_id, parent->span_id.bytes.data(), 8);
@@ -438,10 +481,10 @@ void open_span(OpenSpan& span, TracerState* tracer, std::string_view name, Attri
   block->state.store(static_cast<std::uint32_t>(journal::BlockState::open), std::memory_order_release);
   span.block = block;
   recorder.collector().poke();
-  if (!attributes.empty()) add_attributes(span, attributes.begin(), attributes.end());
   if (options != nullptr) {
     for (const Link& link : options->links) add_link(span, link.context, link.attributes);
   }
+  return true;
 }
 
 void close_span(OpenSpan& span, Timestamp time) noexcept {
@@ -597,43 +640,63 @@ SpanHandle current_span() noexcept {
   return SpanHandle(detail::current);
 }
 
-Span::Span(detail::TracerState* tracer, std::string_view name, Attributes attributes, const SpanOptions* options) noexcept {
-  if (tracer != nullptr && tracer->recording.load(std::memory_order_acquire)) [[likely]] {
-    begin(tracer, name, attributes, options);
-  } else if (options != nullptr && options->parent) {
-    // Nothing is recorded, no id is made: the caller's context passes through.
-    state_.active.span = options->parent->span;
-    state_.active.baggage = options->parent->baggage;
-    enter();
-  }
-}
-
-void Span::enter() noexcept {
+inline void Span::enter() noexcept {
   active_ = &state_.active;
-  exceptions_ = detail::uncaught_exceptions();
   state_.active.previous = detail::current;
   detail::current = &state_.active;
 }
 
-void Span::begin(detail::TracerState* tracer, std::string_view name, Attributes attributes,
-                 const SpanOptions* options) noexcept {
-  detail::open_span(state_, tracer, name, attributes, options, false);
+bool Span::begin(detail::TracerSwitch* tracer, std::string_view name, const SpanOptions* options) noexcept {
+  new (&state_) detail::OpenSpan;  // without parentheses: they would clear all of it first
+  auto* const state = static_cast<detail::TracerState*>(tracer);
+  const detail::Recording& r = *state->recording_of;
+  if (options != nullptr || detail::current != nullptr || !r.never_roots || r.generation.load(std::memory_order_acquire) != seen_generation())
+      [[likely]] {
+    return begin_any(state, name, options);
+  }
+  // A root where no root is sampled: it is what costs a program that has tracing and does not use it.
+  Randoms random;
+  fill_random(random, state_.active.span.span_id);
+  fill_random(random, state_.active.span.trace_id);
+  state_.active.span.flags = SpanContext::kRandom;
+  state_.active.open = &state_;
+  enter();
+  return false;
+}
+
+bool Span::begin_any(detail::TracerState* tracer, std::string_view name, const SpanOptions* options) noexcept {
+  const SpanContext* parent;
+  const bool record = options == nullptr ? detail::begin_span(state_, tracer, nullptr, parent)
+                                         : detail::begin_span(state_, tracer, options, parent);
+  enter();
+  if (!record || !detail::record_span(state_, name, options, parent, false)) return false;
+  state_.exceptions = detail::uncaught_exceptions();
+  return true;
+}
+
+void Span::add(Attributes attributes) noexcept { detail::add_attributes(state_, attributes.begin(), attributes.end()); }
+
+void Span::pass(const TraceContext& context) noexcept {
+  new (&state_) detail::OpenSpan;
+  state_.active.span = context.span;
+  state_.active.baggage = context.baggage;
   enter();
 }
 
 void Span::end(Timestamp time) noexcept {
-  if (state_.block != nullptr) detail::close_span(state_, time);
+  if (active_ != nullptr && state_.block != nullptr) detail::close_span(state_, time);
 }
 
 void Span::finish() noexcept {
   if (state_.block != nullptr) {
-    if (detail::uncaught_exceptions() > exceptions_) [[unlikely]] {
+    if (detail::uncaught_exceptions() > state_.exceptions) [[unlikely]] {
       // The scope is left by an exception, whose type is known only once somebody catches it.
       status(StatusCode::error, "the scope was left by an exception");
     }
     detail::close_span(state_, {});
   }
   detail::current = state_.active.previous;
+  std::destroy_at(&state_);
 }
 
 DetachedSpan Tracer::start_span(std::string_view name, Attributes attributes, const SpanOptions& options) const noexcept {
@@ -642,7 +705,11 @@ DetachedSpan Tracer::start_span(std::string_view name, Attributes attributes, co
   auto* span = new (std::nothrow) detail::OpenSpan;
   if (span == nullptr) return {};
   if (on) {
-    detail::open_span(*span, state_, name, attributes, &options, true);
+    const SpanContext* parent;
+    if (detail::begin_span(*span, static_cast<detail::TracerState*>(state_), &options, parent) &&
+        detail::record_span(*span, name, &options, parent, true)) {
+      detail::add_attributes(*span, attributes.begin(), attributes.end());
+    }
   } else {
     span->active.span = options.parent->span;
     span->active.baggage = options.parent->baggage;
@@ -677,12 +744,12 @@ SpanContext Tracer::new_root(std::string_view) const noexcept {
   context.flags = SpanContext::kRandom;
   const bool on = state_ != nullptr && state_->recording.load(std::memory_order_acquire);
   // Without tracing nobody has decided against it: whoever records later may.
-  if (!on || detail::sampled(*state_->recording_of, nullptr, context.trace_id)) context.flags |= SpanContext::kSampled;
+  if (!on || detail::sampled(*static_cast<detail::TracerState*>(state_)->recording_of, nullptr, context.trace_id)) context.flags |= SpanContext::kSampled;
   return context;
 }
 
 bool Tracer::enabled() const noexcept {
-  return state_ != nullptr && state_->recording.load(std::memory_order_acquire) && detail::here(*state_->recording_of);
+  return state_ != nullptr && state_->recording.load(std::memory_order_acquire) && detail::here(*static_cast<detail::TracerState*>(state_)->recording_of);
 }
 
 // ---- context

@@ -33,6 +33,7 @@ struct Recording {
   journal::Recorder* recorder = nullptr;
   const Clock* clock = nullptr;
   Sampler sampler;
+  bool never_roots = false;           // the sampler says no to every span without a parent
   std::uint64_t ratio_threshold = 0;  // trace ids whose low 56 bits are below it are sampled
   Limits span_limits;
   bool small_values = true;           // no limit cuts a value of at most 64 bytes
