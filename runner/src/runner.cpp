@@ -391,7 +391,10 @@ std::size_t RunnerLoop::room() const noexcept {
   const std::size_t capacity = options_.runner.concurrency + (ahead > 1 ? ahead : 0);
   // Where results wait for commits of their own, they are not to become ever more.
   const std::size_t taken = active_.size() + queue_.size() + (options_.runner.commit_each ? finished_.size() : 0);
-  return capacity > taken ? capacity - taken : 0;
+  const std::size_t room = capacity > taken ? capacity - taken : 0;
+  // Nor is each commit to claim one more of the short ones, and wake a thread for it: enough is there until half is free.
+  const bool enough = options_.runner.commit_each && ahead > 1 && room < capacity / 2 && !(queue_.empty() && finished_.empty());
+  return enough ? 0 : room;
 }
 
 void RunnerLoop::give_back_queue() {
