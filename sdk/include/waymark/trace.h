@@ -55,16 +55,17 @@ struct Block;
 struct TracerSwitch {
   std::atomic<bool> recording{false};
 };
+inline constinit TracerSwitch no_tracer;  // of tracers that nobody gave out
 
 // The private side of a span in the making; its bytes are in `block`.
 struct OpenSpan {
   ActiveContext active;
-  TracerState* tracer = nullptr;
-  Lane* lane = nullptr;
-  Block* block = nullptr;          // null: not recording (sampled out, off, or no room)
-  std::uint64_t seen_keys[2] = {}; // Bloom filter over attribute keys: one bit in each
+  Block* block = nullptr;          // null: not recording (sampled out, off, or no room), and what has no value here means nothing
   std::uint32_t generation = 0;    // of the process, so that a span is inert after fork
-  int exceptions = 0;              // on their way when it began: more at its end, and its scope is left by one
+  int exceptions;                  // on their way when it began: more at its end, and its scope is left by one
+  TracerState* tracer;
+  Lane* lane;
+  std::uint64_t seen_keys[2];      // Bloom filter over attribute keys: one bit in each
   bool detached = false;
   std::atomic_flag lock = {};
 };
@@ -117,7 +118,7 @@ class [[nodiscard]] Span : public SpanHandle {
   // Inline, and the list is made behind the check: a tracer that is off costs its caller little more than that.
   [[gnu::always_inline]] Span(detail::TracerSwitch* tracer, std::string_view name, Attributes attributes,
                               const SpanOptions* options) noexcept {
-    if (tracer != nullptr && tracer->recording.load(std::memory_order_acquire)) [[likely]] {
+    if (tracer->recording.load(std::memory_order_acquire)) [[likely]] {
       if (begin(tracer, name, options)) {
         detail::made_here(attributes, [this](Attributes made) { add(made); });
       }
@@ -186,7 +187,7 @@ class Tracer {
   [[nodiscard]] bool enabled() const noexcept;
 
  private:
-  detail::TracerSwitch* state_ = nullptr;
+  detail::TracerSwitch* state_ = &detail::no_tracer;  // never null
 };
 
 // Decides at a root (or for every span, where it is not parent-based) whether it is recorded.

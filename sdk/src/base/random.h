@@ -5,6 +5,7 @@
 // Failure: none; getrandom does not fail after boot.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -26,20 +27,37 @@ class Randoms {
     if (state_ == 0) [[unlikely]] state_ = detail::seed_random();
     key_ = detail::random_key;
   }
-  ~Randoms() { detail::random_state = state_; }
+  ~Randoms() { detail::random_state = state_ + (state_ == 0 ? 1 : 0); }
   Randoms(const Randoms&) = delete;
   Randoms& operator=(const Randoms&) = delete;
   // Never 0.
   std::uint64_t next() noexcept {
     for (;;) {
-      state_ += 0xa0761d6478bd642fu;
-      const auto product = static_cast<unsigned __int128>(state_) * (state_ ^ key_);
-      const auto value = static_cast<std::uint64_t>(product >> 64) ^ static_cast<std::uint64_t>(product);
-      if (value != 0 && state_ != 0) [[likely]] return value;
+      const Product p = step();
+      if ((p.high ^ p.low) != 0) [[likely]] return p.high ^ p.low;
+    }
+  }
+  // Three at once, none of them 0: as good as those of three steps, but made of one product. For what belongs together.
+  struct Three {
+    std::uint64_t first, second, third;
+  };
+  Three next_three() noexcept {
+    for (;;) {
+      const Product p = step();
+      const Three three{p.high + std::rotl(p.low, 24), p.high ^ p.low, p.low ^ std::rotl(p.high, 17)};
+      if (three.first != 0 && three.second != 0 && three.third != 0) [[likely]] return three;
     }
   }
 
  private:
+  struct Product {
+    std::uint64_t high, low;
+  };
+  Product step() noexcept {
+    state_ += 0xa0761d6478bd642fu;
+    const auto product = static_cast<unsigned __int128>(state_) * (state_ ^ key_);
+    return {static_cast<std::uint64_t>(product >> 64), static_cast<std::uint64_t>(product)};
+  }
   std::uint64_t state_;
   std::uint64_t key_;
 };
@@ -56,6 +74,14 @@ inline void fill_random(Randoms& random, TraceId& id) noexcept {
 inline void fill_random(Randoms& random, SpanId& id) noexcept {
   const std::uint64_t word = random.next();
   std::memcpy(id.bytes.data(), &word, sizeof word);
+}
+
+// A root's: its span's id has to be unlike the others of its trace only.
+inline void fill_random(Randoms& random, TraceId& trace, SpanId& span) noexcept {
+  const Randoms::Three three = random.next_three();
+  std::memcpy(trace.bytes.data(), &three.first, 8);
+  std::memcpy(trace.bytes.data() + 8, &three.second, 8);
+  std::memcpy(span.bytes.data(), &three.third, 8);
 }
 
 // `bytes` random bytes as lower-case hex, straight from the kernel: for names of directories.

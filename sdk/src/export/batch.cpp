@@ -47,6 +47,7 @@ constexpr Words kWords[kSignals] = {
     {R"({"resourceMetrics":[{)", R"("scopeMetrics":[)", R"("metrics":[)"},
 };
 constexpr std::string_view kEnd = "]}]}";
+constexpr std::size_t kLengthBytes = 5;  // that a length takes at most, up to 32 GiB
 const Words& words_of(Signal signal) noexcept { return kWords[static_cast<std::size_t>(signal)]; }
 
 // A field as JSON, with a comma behind it; nothing for bytes that make no sense: the records matter more.
@@ -126,7 +127,7 @@ void Batch::forget(std::size_t max_bytes) {
   if (reserved > 4 * max_bytes) slots_.clear();
   used_ = last_ = 0;
   pieces_.clear();
-  bytes_ = 0;
+  bytes_ = at_most_ = 0;
   records_ = filtered_ = oversized_ = unreadable_ = taken_bytes_ = framed_bytes_ = 0;
 }
 
@@ -190,11 +191,16 @@ bool Batch::take(const journal::Record& record, Envelope& envelope, const BatchR
   }
 
   Slot* slot = find(record.scope);
+  if (slot != nullptr && at_most_ + bytes.size() <= rules.max_bytes) [[likely]] {
+    put(*slot, record, bytes);
+    return true;
+  }
+  measure(envelope);
   const Envelope::Scope& header = slot ? *slot->header : envelope.scope(record.scope);
   const std::size_t before = slot ? scope_size(slot->payload) : 0;
   const std::size_t payload = (slot ? slot->payload : header.head.size() + header.tail.size()) + bytes.size();
-  const std::size_t resource = resource_ - before + scope_size(payload);
-  if (request_size(resource) > rules.max_bytes) {
+  const std::size_t request = request_size(resource_ - before + scope_size(payload));
+  if (request > rules.max_bytes) {
     if (records_ != 0) return false;
     ++oversized_;  // alone and still too large; what stands behind it goes on
     taken_bytes_ += record.framed.size();
@@ -207,15 +213,26 @@ bool Batch::take(const journal::Record& record, Envelope& envelope, const BatchR
     slot->scope = record.scope;
     slot->header = &header;
     slot->records.clear();
+    slot->payload = payload - bytes.size();
   }
-  slot->records.append(bytes);
-  slot->payload = payload;
-  resource_ = resource;
-  bytes_ = request_size(resource);
+  put(*slot, record, bytes);
+  // From here on records are counted by their bytes, and what their lengths' lengths may grow by meanwhile.
+  at_most_ = request + kLengthBytes * (used_ + 1);
+  return true;
+}
+
+void Batch::put(Slot& slot, const journal::Record& record, std::string_view bytes) {
+  slot.records.append(bytes);
+  slot.payload += bytes.size();
+  at_most_ += bytes.size();
   ++records_;
   taken_bytes_ += record.framed.size();
   framed_bytes_ += record.framed.size();
-  return true;
+}
+
+void Batch::measure(const Envelope& envelope) noexcept {
+  resource_ = envelope.resource().size();
+  for (std::size_t i = 0; i < used_; ++i) resource_ += scope_size(slots_[i].payload);
 }
 
 void Batch::assemble(const Envelope& envelope) {
@@ -251,7 +268,6 @@ void Batch::assemble(const Envelope& envelope) {
 void Batch::cut(journal::Cursor& cursor, Envelope& envelope, const BatchRules& rules) {
   forget(rules.max_bytes);
   encoding_ = envelope.encoding();
-  resource_ = envelope.resource().size();
   at_end_ = true;
   auto taker = [&](const journal::Record& record) {
     const bool taken = take(record, envelope, rules);
@@ -259,7 +275,10 @@ void Batch::cut(journal::Cursor& cursor, Envelope& envelope, const BatchRules& r
     return taken;
   };
   position_ = cursor.read(std::ref(taker));  // by reference: std::function has room for no more without allocating
-  if (records_ > 0) assemble(envelope);
+  if (records_ == 0) return;
+  measure(envelope);
+  bytes_ = request_size(resource_);
+  assemble(envelope);
 }
 
 }  // namespace waymark::delivery

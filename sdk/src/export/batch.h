@@ -87,12 +87,15 @@ class Batch {
   Slot* find(std::uint16_t scope) noexcept;
   [[nodiscard]] std::size_t scope_size(std::size_t payload) const noexcept;
   [[nodiscard]] std::size_t request_size(std::size_t payload) const noexcept;
+  void put(Slot& slot, const journal::Record& record, std::string_view bytes);
+  void measure(const Envelope& envelope) noexcept;
   void assemble(const Envelope& envelope);
 
   std::vector<Slot> slots_;
   std::size_t used_ = 0;      // of slots_
   std::size_t last_ = 0;      // the slot that the newest record went into
-  std::size_t resource_ = 0;  // the resource and its scopes
+  std::size_t resource_ = 0;  // the resource and its scopes: exact behind measure()
+  std::size_t at_most_ = 0;   // what the request's size can't be beyond
   Encoding encoding_ = Encoding::protobuf;
   Signal signal_ = Signal::traces;  // of the newest record
   std::string json_;                // the newest record, behind a comma

@@ -405,13 +405,11 @@ template <class Options>
   }
   if (parent != nullptr && !parent->valid()) parent = nullptr;
   SpanContext& context = span.active.span;
-  {
-    Randoms random;
-    fill_random(random, context.span_id);
-    if (parent == nullptr) fill_random(random, context.trace_id);
-  }
   context.flags = SpanContext::kRandom;
-  if (parent != nullptr) {
+  if (Randoms random; parent == nullptr) {
+    fill_random(random, context.trace_id, context.span_id);
+  } else {
+    fill_random(random, context.span_id);
     context.trace_id = parent->trace_id;
     context.flags &= parent->flags;
     if (!parent->trace_state.empty()) [[unlikely]] context.trace_state = parent->trace_state;
@@ -440,6 +438,7 @@ inline void copy_trace_id(std::uint8_t* to, const TraceId& id) noexcept {
   Recording& r = *tracer->recording_of;
   SpanContext& context = span.active.span;
   span.detached = detached;
+  span.seen_keys[0] = span.seen_keys[1] = 0;
   span.generation = r.generation.load(std::memory_order_relaxed);
   context.flags |= SpanContext::kSampled;
 
@@ -654,10 +653,9 @@ bool Span::begin(detail::TracerSwitch* tracer, std::string_view name, const Span
       [[likely]] {
     return begin_any(state, name, options);
   }
-  // A root where no root is sampled: it is what costs a program that has tracing and does not use it.
+  // A root where no root is sampled: what tracing costs a program that does not use it.
   Randoms random;
-  fill_random(random, state_.active.span.span_id);
-  fill_random(random, state_.active.span.trace_id);
+  fill_random(random, state_.active.span.trace_id, state_.active.span.span_id);
   state_.active.span.flags = SpanContext::kRandom;
   state_.active.open = &state_;
   enter();
@@ -700,7 +698,7 @@ void Span::finish() noexcept {
 }
 
 DetachedSpan Tracer::start_span(std::string_view name, Attributes attributes, const SpanOptions& options) const noexcept {
-  const bool on = state_ != nullptr && state_->recording.load(std::memory_order_acquire);
+  const bool on = state_->recording.load(std::memory_order_acquire);
   if (!on && !options.parent) return {};
   auto* span = new (std::nothrow) detail::OpenSpan;
   if (span == nullptr) return {};
@@ -742,14 +740,14 @@ SpanContext Tracer::new_root(std::string_view) const noexcept {
   context.trace_id = TraceId::random();
   context.span_id = SpanId::random();
   context.flags = SpanContext::kRandom;
-  const bool on = state_ != nullptr && state_->recording.load(std::memory_order_acquire);
+  const bool on = state_->recording.load(std::memory_order_acquire);
   // Without tracing nobody has decided against it: whoever records later may.
   if (!on || detail::sampled(*static_cast<detail::TracerState*>(state_)->recording_of, nullptr, context.trace_id)) context.flags |= SpanContext::kSampled;
   return context;
 }
 
 bool Tracer::enabled() const noexcept {
-  return state_ != nullptr && state_->recording.load(std::memory_order_acquire) && detail::here(*static_cast<detail::TracerState*>(state_)->recording_of);
+  return state_->recording.load(std::memory_order_acquire) && detail::here(*static_cast<detail::TracerState*>(state_)->recording_of);
 }
 
 // ---- context
