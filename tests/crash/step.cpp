@@ -400,7 +400,8 @@ class Stepper {
     const char* const where = name.empty() ? "recording" : name.c_str();
     bool changed = !tracee.in_clock() && copy_recorder();
     bool heard = false;
-    // Files change, and messages come, by calls of the system only.
+    // Files change, and messages come, by calls of the system only: no script comes to a segment whose memory is used again, which
+    // is written without calls. Kills at random instants find what goes wrong there (early_frame).
     if (call) {
       Remains now = read();
       if (now != remains_) {

@@ -465,6 +465,23 @@ TEST_F(UsedSegmentTest, AFrameWhoseFirstWordIsNotThereYetIsTheEnd) {
   EXPECT_EQ(read_all(*copy->cursor("sink", Signal::logs, true)).logs, texts(records_ - 3, records_ - 1));
 }
 
+TEST_F(UsedSegmentTest, ACleanEndLeavesNoneBehind) {
+  ASSERT_TRUE(put(*journal_, std::string(2 * kBytes, 'l'))) << "a frame larger than a segment is a new file";
+  (void)read_all(*cursor_);
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_TRUE(put(*journal_, records_++));
+    (void)read_all(*cursor_);
+  }
+  std::uint64_t held = 0;
+  for (const std::string& name : list_directory(where_.memory)) {
+    if (name.ends_with(".seg") || name.starts_with("spare")) held += std::filesystem::file_size(where_.memory + "/" + name);
+  }
+  EXPECT_LE(held, 4 * kBytes) << "memory_bytes, and two that wait for their turn";
+  cursor_.reset();
+  EXPECT_TRUE(journal_->close());
+  EXPECT_THAT(list_directory(where_.memory), ElementsAre("scopes"));
+}
+
 TEST_F(UsedSegmentTest, OneThatGotItsNameAndNothingElseHoldsNothing) {
   const std::string path = newest();
   const std::string old_bytes = bytes_of(path);

@@ -56,6 +56,19 @@ TEST(LoggerTest, BoundAttributesComeFirstAndTheCallsWin) {
             json({{"task", "2"}, {"attempt", "3"}, {"job", "mine"}, {"k", false}}));
 }
 
+TEST(LoggerTest, TheLimitCountsBoundAttributesAndTheCalls) {
+  Config config;
+  config.log_limits.attribute_count = 3;
+  Recorded recorded(config);
+  const Logger bound = recorded.logger().bind({{"task", 1}, {"job", "j"}});
+  bound.info("full", {{"k", 1}});
+  bound.info("too many", {{"k", 1}, {"l", 2}});
+  EXPECT_EQ(Recorded::attributes(recorded.logs().at("full")), json({{"task", "1"}, {"job", "j"}, {"k", "1"}}));
+  EXPECT_FALSE(recorded.logs().at("full").contains("droppedAttributesCount"));
+  EXPECT_EQ(Recorded::attributes(recorded.logs().at("too many")), json({{"task", "1"}, {"job", "j"}, {"k", "1"}}));
+  EXPECT_EQ(recorded.logs().at("too many")["droppedAttributesCount"], 1);
+}
+
 TEST(LoggerTest, NothingOverridesAPinnedAttribute) {
   Config config;
   config.logs_as_span_events = true;

@@ -540,6 +540,42 @@ TEST(TracerTest, EventsKeepTheirOrderAndTheirTimes) {
   EXPECT_EQ(events[2]["name"], "now");
 }
 
+TEST(TracerTest, EventsOfEverySizeArriveWholeAlsoWhereABlockEnds) {
+  constexpr int kEvents = 120;
+  Recorded recorded;
+  {
+    auto span = recorded.tracer().span("s");
+    for (int i = 0; i < kEvents; ++i) {
+      span.event("e" + std::to_string(i), {{"text", std::string(static_cast<std::size_t>(i), 'x')}, {"number", i}, {"half", i / 2.0}});
+    }
+  }
+  const json events = recorded.spans().at("s")["events"];
+  ASSERT_EQ(events.size(), static_cast<std::size_t>(kEvents));
+  for (int i = 0; i < kEvents; ++i) {
+    EXPECT_EQ(events[static_cast<std::size_t>(i)]["name"], "e" + std::to_string(i));
+    EXPECT_EQ(Recorded::attributes(events[static_cast<std::size_t>(i)]),
+              json({{"text", std::string(static_cast<std::size_t>(i), 'x')}, {"number", std::to_string(i)}, {"half", i / 2.0}}));
+  }
+}
+
+TEST(TracerTest, LimitsOfEventsHoldForShortOnes) {
+  HOLDS("TR-53");
+  Config config;
+  config.span_limits.event_count = 2;
+  config.span_limits.event_attribute_count = 1;
+  Recorded recorded(config);
+  {
+    auto span = recorded.tracer().span("s");
+    span.event("one", {{"a", 1}, {"b", 2}}).event("two", {{"a", 1}}).event("three");
+  }
+  const json span = recorded.spans().at("s");
+  ASSERT_EQ(span["events"].size(), 2u);
+  EXPECT_EQ(span["events"][0]["attributes"].size(), 1u);
+  EXPECT_EQ(span["events"][0]["droppedAttributesCount"], 1);
+  EXPECT_FALSE(span["events"][1].contains("droppedAttributesCount"));
+  EXPECT_EQ(span["droppedEventsCount"], 1);
+}
+
 TEST(TracerTest, ALinkToNowhereStaysWhereItSaysSomething) {
   HOLDS("TR-31");
   Recorded recorded;

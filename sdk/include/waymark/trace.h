@@ -121,6 +121,7 @@ class [[nodiscard]] Span : public SpanHandle {
     if (tracer->recording.load(std::memory_order_acquire)) [[likely]] {
       if (begin(tracer, name, options)) {
         detail::made_here(attributes, [this](Attributes made) { add(made); });
+        if (options != nullptr) add_links(*options);
       }
     } else if (options != nullptr && options->parent) {
       pass(*options->parent);
@@ -136,10 +137,11 @@ class [[nodiscard]] Span : public SpanHandle {
   void end(Timestamp time = {}) noexcept;
 
  private:
-  // Makes it current. False: it takes no attributes.
+  // Makes it current. False: it takes no attributes and no links.
   bool begin(detail::TracerSwitch* tracer, std::string_view name, const SpanOptions* options) noexcept;
   bool begin_any(detail::TracerState* tracer, std::string_view name, const SpanOptions* options) noexcept;
   void add(Attributes attributes) noexcept;
+  void add_links(const SpanOptions& options) noexcept;
   // The same where nothing records: what it was given is current.
   void pass(const TraceContext& context) noexcept;
   void enter() noexcept;

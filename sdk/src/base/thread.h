@@ -22,7 +22,8 @@ void begin_own_thread(const char* name) noexcept;
 
 // For a thread of ours that others wait for or lose by, and that never works for long: it is to run within a fraction of a
 // millisecond of being woken, also where as many threads compute as there are processors. Asks the scheduler for short turns
-// (Linux 6.12 and newer grant it to anybody; older ones ignore it). No more of the processor, and no priority.
+// (Linux 6.12 and newer grant it to anybody; older ones ignore it). No more of the processor, and no priority. Threads and
+// children that it makes inherit it.
 void run_in_short_turns() noexcept;
 
 namespace detail {

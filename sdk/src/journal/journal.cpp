@@ -468,20 +468,41 @@ void Journal::settle() {
 // Keeps a removed segment's memory for the next one, under a name that is no segment's: what is in it counts no more.
 bool Journal::spared(const SegmentPtr& segment) {
   if (segment->place == Place::state || dead_ || segment.use_count() != 1 || segment->storage.use_count() != 1) return false;
-  Spare spare{std::move(segment->storage), {}, segment->place};  // and so everything that its last reader did has happened before
-  const std::scoped_lock lock(mutex_);
+  Spare spare{segment->storage, {}, segment->place};
+  segment->storage.reset();  // and so everything that its last reader did has happened before
   return keep_spare(std::move(spare), segment->path);
 }
 
-// With the mutex held. From now on it is written to as memory, where that can be had.
+// From now on a file is written to as memory, where that can be had. Without the mutex: making room for it takes its time.
 bool Journal::keep_spare(Spare spare, const std::string& path) {
-  if (closed_ || spares_.size() >= kSpares) return false;
+  // One that held a frame larger than a segment stays as it is.
+  if (spare.storage->size() > config_.segment_bytes) return false;
+  const auto take = [&] {
+    std::erase_if(spares_, [&](const Spare& other) {
+      if (other.place == spare.place) return false;
+      // Segments lie elsewhere now.
+      if (!other.path.empty()) to_unlink_.push_back(other.path);
+      return true;
+    });
+    return !closed_ && spares_.size() < kSpares;
+  };
+  {
+    const std::scoped_lock lock(mutex_);
+    if (!take()) return false;
+    if (!path.empty()) spare.path = home_.memory + "/spare" + std::to_string(next_spare_++);
+  }
   if (!path.empty()) {
-    spare.path = home_.memory + "/spare" + std::to_string(next_spare_++);
     if (::rename(path.c_str(), spare.path.c_str()) != 0) return false;
     static_cast<void>(spare.storage->map(config_.segment_bytes));
   }
-  spares_.push_back(std::move(spare));
+  {
+    const std::scoped_lock lock(mutex_);
+    if (take()) {
+      spares_.push_back(std::move(spare));
+      return true;
+    }
+  }
+  if (!spare.path.empty()) ::unlink(spare.path.c_str());
   return true;
 }
 
@@ -531,9 +552,10 @@ bool Journal::write(const Stretch& stretch) {
     if (!make_room()) return false;
     order = places();
     base = end_.load(std::memory_order_relaxed);
-    if (!spares_.empty() && order.front() == spares_.back().place) {
-      spare = std::move(spares_.back());
-      spares_.pop_back();
+    const auto fits = std::find_if(spares_.begin(), spares_.end(), [&](const Spare& s) { return s.place == order.front(); });
+    if (fits != spares_.end() && sizeof(SegmentHeader) + need <= config_.segment_bytes) {
+      spare = std::move(*fits);
+      spares_.erase(fits);
     }
   }
   for (const Place place : order) {
@@ -608,21 +630,26 @@ bool Journal::make_room() {
     if (!evict(segments_.front())) return false;
   }
   if (!to_disk) return true;
-  // All that is not on the disk: at most memory_bytes of it, each file counted as a whole one unless it was cut short.
+  // All that is not on the disk: at most memory_bytes of it, the next segment included, which a spare becomes.
+  const auto held = [](const Segment& s) { return s.storage->is_memory() ? s.storage->size() : s.bytes(); };
   const auto in_memory = [&] {
-    std::uint64_t bytes = config_.segment_bytes;
-    for (const SegmentPtr& s : segments_) bytes += s->place == Place::state ? 0 : s->bytes();
+    std::uint64_t bytes = config_.segment_bytes * std::max<std::size_t>(1, spares_.size());
+    for (const SegmentPtr& s : segments_) bytes += s->place == Place::state ? 0 : held(*s);
     return bytes;
   };
   const std::uint64_t memory_limit = std::max<std::uint64_t>(2 * config_.segment_bytes, config_.memory_bytes);
   // The thread gets the oldest before the memory is full, so that a busy disk does not stop the collector; and at once what
   // would die with the process, or should have been on the disk from the start.
   const bool all = home_is_state() || config_.fsync != Fsync::never;
+  while (spares_.size() > 1 && in_memory() > memory_limit) {
+    if (!spares_.back().path.empty()) to_unlink_.push_back(spares_.back().path);
+    spares_.pop_back();
+  }
   std::uint64_t in_place = in_memory();
   for (const SegmentPtr& segment : segments_) {
     if (segment->place == Place::state) continue;
     const bool early = in_place > memory_limit - memory_limit / 4;
-    in_place -= std::min(in_place, segment->bytes());
+    in_place -= std::min(in_place, held(*segment));
     if ((early || all || segment->place == Place::heap) && needed(*segment)) {
       segment->sealed = true;
       queue_move(segment);
@@ -862,14 +889,21 @@ void Journal::move_next(std::unique_lock<std::mutex>& lock) {
     to_unlink_.push_back(to);  // taken meanwhile
     return;
   }
+  const std::string old_path = std::exchange(segment->path, to);
+  const Place old_place = std::exchange(segment->place, Place::state);
   segment->storage = copy;
-  if (segment->place == Place::memory && (from.use_count() != 1 || !keep_spare({std::move(from), {}, Place::memory}, segment->path))) {
-    to_unlink_.push_back(segment->path);
-  }
-  segment->path = to;
-  segment->place = Place::state;
   segment->verify = true;
   segment->dirty = segment->entry_dirty = false;
+  if (old_place != Place::memory) return;
+  bool kept = false;
+  if (from.use_count() == 1) {
+    Spare spare{from, {}, Place::memory};
+    from.reset();  // as in spared()
+    lock.unlock();
+    kept = keep_spare(std::move(spare), old_path);
+    lock.lock();
+  }
+  if (!kept) to_unlink_.push_back(old_path);
 }
 
 // The subdirectory is gone: it is made anew, and what was in it is written again, from the files that are still open.

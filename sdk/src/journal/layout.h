@@ -158,8 +158,9 @@ struct SegmentHeader {
 };
 static_assert(sizeof(SegmentHeader) == 64);
 
-// Before each stretch of records in a segment. Where the file was used before, one that is all zeros stands behind the last
-// frame, written with it.
+// Before each stretch of records in a segment. Where the file was used before, one whose first word is zero stands behind the
+// last frame, unless the file ends there: written with it, it is all zeros until the next frame's bytes come, whose first word
+// comes last.
 struct FrameHeader {
   std::uint32_t magic;
   std::uint32_t bytes;            // of the records behind this header

@@ -109,7 +109,7 @@ SegmentPtr create_segment(const std::string& directory, Place place, std::uint64
   segment->base = base;
   segment->place = place;
   if (place != Place::heap) segment->path = directory + "/" + segment_name(base);
-  if (spare.storage && spare.place == place && (!spare.storage->is_memory() || spare.storage->size() >= capacity) &&
+  if (spare.storage && spare.place == place &&
       (place == Place::heap || ::rename(spare.path.c_str(), segment->path.c_str()) == 0)) {
     segment->storage = std::move(spare.storage);
     segment->used = true;
@@ -162,16 +162,17 @@ bool write_frame(const Storage& storage, std::uint64_t base, std::uint64_t posit
       errno = ENOSPC;
       return false;
     }
-    // The process may end between any two stores: the end behind the frame first, and last the word that makes it one.
-    const auto count = [&] { std::atomic_ref(*reinterpret_cast<std::uint32_t*>(to)).store(header.magic, std::memory_order_release); };
-    if (planted(Fault::early_frame)) {
-      std::memcpy(to + sizeof header.magic, reinterpret_cast<const char*>(&header) + sizeof header.magic, sizeof header - sizeof header.magic);
-      count();
-    }
-    if (char* const end = storage.at(offset + sizeof header + stretch.bytes, sizeof kNoFrame)) std::memcpy(end, &kNoFrame, sizeof kNoFrame);
+    // The process may end between any two stores: last comes the word that makes it a frame.
+    const auto put_header = [&] {
+      constexpr std::size_t kWord = sizeof header.magic;
+      std::memcpy(to + kWord, reinterpret_cast<const char*>(&header) + kWord, sizeof header - kWord);
+      std::atomic_ref(*reinterpret_cast<std::uint32_t*>(to)).store(header.magic, std::memory_order_release);
+    };
+    if (planted(Fault::early_frame)) put_header();
+    char* const end = storage.at(offset + sizeof header + stretch.bytes, sizeof kNoFrame);
+    if (end != nullptr) std::memcpy(end, &kNoFrame, sizeof kNoFrame);
     std::memcpy(to + sizeof header, stretch.data, stretch.bytes);
-    std::memcpy(to + sizeof header.magic, reinterpret_cast<const char*>(&header) + sizeof header.magic, sizeof header - sizeof header.magic);
-    count();
+    put_header();
     return true;
   }
   const bool behind = used && offset + sizeof header + stretch.bytes + sizeof kNoFrame <= storage.size();
@@ -305,9 +306,13 @@ void scan_segment(FoundSegment& found, std::uint64_t limit, std::map<std::uint16
     FrameHeader header;
     const std::string place = segment.path + ": the frame at byte " + std::to_string(offset);
     const bool read = segment.storage->read_at(offset, &header, sizeof header);
-    // The end where the file was used before, though the rest of the next header may stand there already; else what it was made
-    // longer by, when the machine ended before the bytes were there.
-    if (read && header.magic == 0 && (segment.used || only_zeros(*segment.storage, offset, size))) break;
+    // The end where the file was used before: in memory the rest of the next header may stand there already. Else what it was
+    // made longer by, when the machine ended before the bytes were there.
+    const bool in_memory = segment.used && segment.place == Place::memory;
+    if (read && header.magic == 0 &&
+        (in_memory || only_zeros(*segment.storage, offset, segment.used ? offset + sizeof header : size))) {
+      break;
+    }
     // A write ends with the process between two pages: what lies on both may be half of it.
     if (read && segment.used && limit == UINT64_MAX && offset / kPage != (offset + sizeof header - 1) / kPage &&
         !is_frame(header, segment.base + offset)) {
@@ -328,10 +333,7 @@ void scan_segment(FoundSegment& found, std::uint64_t limit, std::map<std::uint16
     if (!good && segment.used && next + sizeof header <= size) {
       // Torn, where neither the next frame nor the end stands behind it: its lane was not freed.
       FrameHeader behind;
-      if (segment.storage->read_at(next, &behind, sizeof behind) && !is_frame(behind, segment.base + next) &&
-          !only_zeros(*segment.storage, next, next + sizeof behind)) {
-        break;
-      }
+      if (segment.storage->read_at(next, &behind, sizeof behind) && !is_frame(behind, segment.base + next) && behind.magic != 0) break;
     }
     if (!good) {
       found.problem = place + " is damaged; its records are left out";

@@ -94,7 +94,7 @@ struct Segment {
   SignalCounts records{};   // in it, by signal
   bool moving = false;      // to be written to the state directory
   bool sealed = false;      // nothing is appended any more
-  bool used = false;        // its storage was another segment's before, or will hold half-written frames
+  bool used = false;        // its storage was another segment's before
   bool verify = false;      // its bytes have been out of our hands
   bool dirty = false;       // written since it was last synced
   bool entry_dirty = false; // its directory entry is newer than the last sync of the directory
@@ -114,7 +114,7 @@ using SegmentPtr = std::shared_ptr<Segment>;
 // copy into old ones.
 struct Spare {
   std::shared_ptr<Storage> storage;  // null: none
-  std::string path;                        // empty: heap
+  std::string path;                  // empty: heap
   Place place = Place::heap;
 };
 
@@ -129,7 +129,7 @@ struct Spare {
 // Writes the segment's first `bytes` to a new file in `directory`; `synced`: and on to the disk, name and all. Null: errno
 // says why, and nothing is left.
 [[nodiscard]] std::shared_ptr<Storage> copy_segment(const Storage& from, std::uint64_t bytes, const std::string& to,
-                                                          bool synced);
+                                                    bool synced);
 
 // The frame that begins at `frame`, if there is one that ends at `end` at the latest.
 [[nodiscard]] bool read_frame(const Storage& storage, std::uint64_t base, std::uint64_t frame, std::uint64_t end,

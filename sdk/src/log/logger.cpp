@@ -1,5 +1,4 @@
 #include <cstring>
-#include <span>
 
 #include "otlp/writer.h"
 #include "trace/tracer.h"

@@ -431,7 +431,7 @@ inline void copy_trace_id(std::uint8_t* to, const TraceId& id) noexcept {
   std::memcpy(to, halves, sizeof halves);
 }
 
-// A block with the fixed fields and the options' links. `detached` spans come from the pool. False: there is no room.
+// A block with the fixed fields. `detached` spans come from the pool. False: there is no room.
 [[gnu::noinline]] bool record_span(OpenSpan& span, std::string_view name, const SpanOptions* options, const SpanContext* parent,
                                    bool detached) noexcept {
   const TracerState* const tracer = span.tracer;
@@ -480,9 +480,6 @@ inline void copy_trace_id(std::uint8_t* to, const TraceId& id) noexcept {
   block->state.store(static_cast<std::uint32_t>(journal::BlockState::open), std::memory_order_release);
   span.block = block;
   recorder.collector().poke();
-  if (options != nullptr) {
-    for (const Link& link : options->links) add_link(span, link.context, link.attributes);
-  }
   return true;
 }
 
@@ -672,6 +669,10 @@ bool Span::begin_any(detail::TracerState* tracer, std::string_view name, const S
   return true;
 }
 
+void Span::add_links(const SpanOptions& options) noexcept {
+  for (const Link& link : options.links) detail::add_link(state_, link.context, link.attributes);
+}
+
 void Span::add(Attributes attributes) noexcept { detail::add_attributes(state_, attributes.begin(), attributes.end()); }
 
 void Span::pass(const TraceContext& context) noexcept {
@@ -707,6 +708,7 @@ DetachedSpan Tracer::start_span(std::string_view name, Attributes attributes, co
     if (detail::begin_span(*span, static_cast<detail::TracerState*>(state_), &options, parent) &&
         detail::record_span(*span, name, &options, parent, true)) {
       detail::add_attributes(*span, attributes.begin(), attributes.end());
+      for (const Link& link : options.links) detail::add_link(*span, link.context, link.attributes);
     }
   } else {
     span->active.span = options.parent->span;
