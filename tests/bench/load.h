@@ -160,7 +160,7 @@ class Ticks {
  public:
   explicit Ticks(std::chrono::nanoseconds period = std::chrono::milliseconds(1)) : period_(period.count()), next_(now()) {}
   void wait() {
-    constexpr std::int64_t kCaughtUp = 10;  // periods
+    constexpr std::int64_t kCaughtUp = 2;  // periods: with the burst that is due, half of what a lane's ring holds
     constexpr std::int64_t kSecond = 1'000'000'000;
     next_ += period_;
     if (now() > next_ + kCaughtUp * period_) next_ = now();
