@@ -59,7 +59,7 @@ std::shared_ptr<Storage> Storage::in_memory(std::size_t bytes) noexcept {
 bool Storage::map(std::size_t bytes) noexcept {
   if (memory_ != nullptr) return true;
   if (!file_.reserve(bytes)) return false;
-  void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file_.fd(), 0);
+  void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file_.fd(), 0);
   if (memory == MAP_FAILED) return false;
   // A child has no use for it, and would keep its memory.
   ::madvise(memory, bytes, MADV_DONTFORK);
