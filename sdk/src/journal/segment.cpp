@@ -168,9 +168,12 @@ bool write_frame(const Storage& storage, std::uint64_t base, std::uint64_t posit
       std::memcpy(to + kWord, reinterpret_cast<const char*>(&header) + kWord, sizeof header - kWord);
       std::atomic_ref(*reinterpret_cast<std::uint32_t*>(to)).store(header.magic, std::memory_order_release);
     };
-    if (planted(Fault::early_frame)) put_header();
     char* const end = storage.at(offset + sizeof header + stretch.bytes, sizeof kNoFrame);
     if (end != nullptr) std::memcpy(end, &kNoFrame, sizeof kNoFrame);
+    if (planted(Fault::early_frame)) {
+      put_header();
+      hold_fault_open();
+    }
     std::memcpy(to + sizeof header, stretch.data, stretch.bytes);
     put_header();
     return true;
