@@ -473,6 +473,13 @@ bool Journal::spared(const SegmentPtr& segment) {
   return keep_spare(std::move(spare), segment->path);
 }
 
+// With the mutex held.
+void Journal::drop_spare(const Spare& spare) {
+  if (spare.path.empty()) return;
+  to_unlink_.push_back(spare.path);
+  work_.notify_one();
+}
+
 // From now on a file is written to as memory, where that can be had. Without the mutex: making room for it takes its time.
 bool Journal::keep_spare(Spare spare, const std::string& path) {
   // One that held a frame larger than a segment stays as it is.
@@ -480,8 +487,7 @@ bool Journal::keep_spare(Spare spare, const std::string& path) {
   const auto take = [&] {
     std::erase_if(spares_, [&](const Spare& other) {
       if (other.place == spare.place) return false;
-      // Segments lie elsewhere now.
-      if (!other.path.empty()) to_unlink_.push_back(other.path);
+      drop_spare(other);  // segments lie elsewhere now
       return true;
     });
     return !closed_ && spares_.size() < kSpares;
@@ -638,13 +644,13 @@ bool Journal::make_room() {
     return bytes;
   };
   const std::uint64_t memory_limit = std::max<std::uint64_t>(2 * config_.segment_bytes, config_.memory_bytes);
+  while (spares_.size() > 1 && in_memory() > memory_limit) {
+    drop_spare(spares_.back());
+    spares_.pop_back();
+  }
   // The thread gets the oldest before the memory is full, so that a busy disk does not stop the collector; and at once what
   // would die with the process, or should have been on the disk from the start.
   const bool all = home_is_state() || config_.fsync != Fsync::never;
-  while (spares_.size() > 1 && in_memory() > memory_limit) {
-    if (!spares_.back().path.empty()) to_unlink_.push_back(spares_.back().path);
-    spares_.pop_back();
-  }
   std::uint64_t in_place = in_memory();
   for (const SegmentPtr& segment : segments_) {
     if (segment->place == Place::state) continue;

@@ -242,6 +242,7 @@ class Journal final : public Source {
   void settle();
   [[nodiscard]] bool spared(const SegmentPtr& segment);
   bool keep_spare(Spare spare, const std::string& path);
+  void drop_spare(const Spare& spare);
   void note(std::string key, DiagnosticLevel level, std::string message);
 
   Home home_;
