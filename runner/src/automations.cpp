@@ -219,11 +219,12 @@ bool AutomationWork::submit(const Automation& automation, AutomationStep step, J
   options.trace_id = job.submitter.trace_id;
   options.span_id = job.submitter.span_id;
   options.sampled = job.submitter.sampled();
-  DetachedSpan span = ground_.tracer.start_span(span_name, {}, options);
-  span.set({{names::kJobId, job.id},
-            {names::kJobName, job.name},
-            {names::kIdentifierName, automation.task.name},
-            {names::kIdentifierVersion, automation.task.version}});
+  DetachedSpan span = ground_.tracer.start_span(span_name,
+                                                {{names::kJobId, job.id},
+                                                 {names::kJobName, job.name},
+                                                 {names::kIdentifierName, automation.task.name},
+                                                 {names::kIdentifierVersion, automation.task.version}},
+                                                options);
   set_trigger(span, job.trigger);
   span.end();
   return true;

@@ -94,21 +94,24 @@ DetachedSpan Instrumentation::start_attempt(const ClaimedTask& task, const TaskN
   options.sampled = job.span.sampled();
   if (task.previous_attempt.valid()) options.links.push_back({in_trace_of(job, task.previous_attempt), {}});
   if (task.last_dependency.valid()) options.links.push_back({in_trace_of(job, task.last_dependency), {}});
-  DetachedSpan span = runner_tracer_.start_span(std::string(names::kTask) + name.name, {}, options);
-  if (!span.recording()) return span;
-  span.set({{names::kTaskId, std::to_string(task.task)},
-            {names::kIdentifierName, name.name},
-            {names::kIdentifierVersion, name.version},
-            {names::kJobId, job.id},
-            {names::kJobName, job.name},
-            {names::kAttempt, task.attempt},
-            {names::kMaxAttempts, task.max_retries + 1},
-            {names::kQueueWait, milliseconds(task.queue_wait)},
-            {names::kCluster, cluster_},
-            {names::kRunnerId, runner_id_},
-            {names::kRunnerName, runner_name_},
-            {names::kInputSize, task.input.size()},
-            {names::kInputHash, hash_text(task.input)}});
+  const std::string span_name = std::string(names::kTask) + name.name;
+  if (!runner_tracer_.enabled() || !job.span.sampled()) return runner_tracer_.start_span(span_name, {}, options);
+  // By its id the store finds the task again where this process dies in it, so a span never stands without.
+  DetachedSpan span = runner_tracer_.start_span(span_name,
+                                                {{names::kTaskId, std::to_string(task.task)},
+                                                 {names::kIdentifierName, name.name},
+                                                 {names::kIdentifierVersion, name.version},
+                                                 {names::kJobId, job.id},
+                                                 {names::kJobName, job.name},
+                                                 {names::kAttempt, task.attempt},
+                                                 {names::kMaxAttempts, task.max_retries + 1},
+                                                 {names::kQueueWait, milliseconds(task.queue_wait)},
+                                                 {names::kCluster, cluster_},
+                                                 {names::kRunnerId, runner_id_},
+                                                 {names::kRunnerName, runner_name_},
+                                                 {names::kInputSize, task.input.size()},
+                                                 {names::kInputHash, hash_text(task.input)}},
+                                                options);
   if (task.parent) span.set(names::kParentTask, std::to_string(task.parent));
   if (task.lost) span.set(names::kLostAttempts, task.lost);
   if (task.dependencies) {
@@ -149,9 +152,9 @@ void Instrumentation::record(const EnclosingSpan& enclosing) const {
   if (enclosing.first.valid()) options.links.push_back({in_trace_of(job, enclosing.first), {}});
   std::string name(enclosing.task ? names::kSubtasks : names::kJob);
   name += enclosing.task ? enclosing.name.name : job.name;
-  DetachedSpan span = runner_tracer_.start_span(name, {}, options);
-  span.set(
-      {{names::kJobId, job.id}, {names::kJobName, job.name}, {names::kOutcome, task_state_name(enclosing.outcome)}});
+  DetachedSpan span = runner_tracer_.start_span(
+      name, {{names::kJobId, job.id}, {names::kJobName, job.name}, {names::kOutcome, task_state_name(enclosing.outcome)}},
+      options);
   if (enclosing.task) {
     span.set({{names::kTaskId, std::to_string(enclosing.task)},
               {names::kIdentifierName, enclosing.name.name},

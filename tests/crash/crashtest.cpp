@@ -97,6 +97,7 @@ constexpr Plan kPlans[] = {
     {journal::Fault::late_length, 0},
     {journal::Fault::early_head, 0},
     {journal::Fault::early_release, 0},
+    {journal::Fault::early_open, 0},
     {journal::Fault::early_commit, 0},
     {journal::Fault::early_compact, 2},
     {journal::Fault::early_free, -1},

@@ -94,11 +94,10 @@ void Ledger::take(const ReadSpan& span) {
   for (const ReadEvent& event : span.events) {
     crash_told_ = crash_told_ || is_crash(event.name == "exception", event.attributes);
   }
-  // A kill between a span's birth and its first attribute leaves one without a number, interrupted.
   const AnyValue* interrupted = find(span.attributes, "workflow.interrupted");
   const bool is_interrupted = interrupted != nullptr && interrupted->value == AnyValue{true}.value;
   if (!number) {
-    if (!is_interrupted || !span.context.valid()) say(verdict_.corrupt, "a span without a number", 0);
+    say(verdict_.corrupt, "a span without a number", 0);
     return;
   }
   SpanEntry& entry = spans_[*number];

@@ -127,7 +127,7 @@ template <class F>
   const std::size_t size = list.size();
   if (!__builtin_constant_p(size)) return take(list);
   switch (size) {
-    case 0: return;
+    case 0: return take(Attributes());
     case 1: return copy(std::make_index_sequence<1>());
     case 2: return copy(std::make_index_sequence<2>());
     case 3: return copy(std::make_index_sequence<3>());

@@ -118,10 +118,10 @@ class [[nodiscard]] Span : public SpanHandle {
   // Inline, and the list is made behind the check: a tracer that is off costs its caller little more than that.
   [[gnu::always_inline]] Span(detail::TracerSwitch* tracer, std::string_view name, Attributes attributes,
                               const SpanOptions* options) noexcept {
+    const bool more = !attributes.empty() || options != nullptr;
     if (tracer->recording.load(std::memory_order_acquire)) [[likely]] {
-      if (begin(tracer, name, options)) {
-        detail::made_here(attributes, [this](Attributes made) { add(made); });
-        if (options != nullptr) add_links(*options);
+      if (begin(tracer, name, options, more) && more) {
+        detail::made_here(attributes, [this, options](Attributes made) { open_with(made, options); });
       }
     } else if (options != nullptr && options->parent) {
       pass(*options->parent);
@@ -137,11 +137,11 @@ class [[nodiscard]] Span : public SpanHandle {
   void end(Timestamp time = {}) noexcept;
 
  private:
-  // Makes it current. False: it takes no attributes and no links.
-  bool begin(detail::TracerSwitch* tracer, std::string_view name, const SpanOptions* options) noexcept;
-  bool begin_any(detail::TracerState* tracer, std::string_view name, const SpanOptions* options) noexcept;
-  void add(Attributes attributes) noexcept;
-  void add_links(const SpanOptions& options) noexcept;
+  // Makes it current. True: it is recorded, and where `more` is to come, open only with open_with().
+  bool begin(detail::TracerSwitch* tracer, std::string_view name, const SpanOptions* options, bool more) noexcept;
+  bool begin_any(detail::TracerState* tracer, std::string_view name, const SpanOptions* options, bool more) noexcept;
+  // What it begins with, all of it, is there before a crash can leave it interrupted.
+  void open_with(Attributes attributes, const SpanOptions* options) noexcept;
   // The same where nothing records: what it was given is current.
   void pass(const TraceContext& context) noexcept;
   void enter() noexcept;

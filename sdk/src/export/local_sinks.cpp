@@ -166,16 +166,19 @@ class FileSink final : public Sink {
     std::optional<WriteLock> lock;
     if (const int failed = hold(lock); failed != 0) return later(failed);
     std::string warning;
-    if (regular_ && lock->held() && is_full(line.size())) {
+    // Between the rename and the lock on the new file another sink may have filled that one too.
+    while (regular_ && lock->held() && is_full(line.size())) {
       const int failed = rotate();
-      if (failed == 0) {
-        lock.reset();
-        file_ = Descriptor();
-        if (const int closed = hold(lock); closed != 0) return later(closed);
-      } else if (!rotation_failed_) {
-        warning = "the file " + path_ + " can't be rotated (" + error_text(failed) + "); it grows beyond its limit until it can";
+      if (failed != 0) {
+        if (!std::exchange(rotation_failed_, true)) {
+          warning = "the file " + path_ + " can't be rotated (" + error_text(failed) + "); it grows beyond its limit until it can";
+        }
+        break;
       }
-      rotation_failed_ = failed != 0;
+      rotation_failed_ = false;
+      lock.reset();
+      file_ = Descriptor();
+      if (const int closed = hold(lock); closed != 0) return later(closed);
     }
     if (regular_ && !whole(lock->held())) line.insert(line.begin(), '\n');
 

@@ -22,6 +22,7 @@ enum class Fault : std::uint8_t {
   late_length,       // a record becomes visible only with the next one
   early_head,        // a lane's head passes a record before its bytes are there
   early_release,     // a span's block is free before its copy in the ring is complete
+  early_open,        // a span counts before what it is started with is there
   early_commit,      // a field counts before its bytes are there
   early_compact,     // a span says that no key is repeated before that is so
   early_free,        // ring space is free before the journal has what lay in it
@@ -36,9 +37,9 @@ enum class Fault : std::uint8_t {
   twice,             // recovery does not look at what the journal has already
 };
 inline constexpr const char* kFaultNames[] = {
-    "late_length",    "early_head",      "early_release",   "early_commit", "early_compact",
-    "early_free",     "early_frame",     "early_flip",      "early_unlink", "early_cursor",
-    "cursor_in_place", "early_recovered", "forgotten_pool", "bare_interrupted", "twice",
+    "late_length",  "early_head",      "early_release",   "early_open",     "early_commit",     "early_compact",
+    "early_free",   "early_frame",     "early_flip",      "early_unlink",   "early_cursor",     "cursor_in_place",
+    "early_recovered", "forgotten_pool", "bare_interrupted", "twice",
 };
 
 #ifdef WAYMARK_FAULTS

@@ -360,6 +360,10 @@ void add_link(OpenSpan& span, const SpanContext& context, Attributes attributes)
   ++block->links;
 }
 
+void add_links(OpenSpan& span, const SpanOptions& options) noexcept {
+  for (const Link& link : options.links) add_link(span, link.context, link.attributes);
+}
+
 [[gnu::noinline]] journal::Text put_name(journal::Recorder& recorder, Block* block, std::string_view name) noexcept {
   std::string scratch;
   return recorder.put_text(block, clean(name, scratch));
@@ -431,7 +435,12 @@ inline void copy_trace_id(std::uint8_t* to, const TraceId& id) noexcept {
   std::memcpy(to, halves, sizeof halves);
 }
 
-// A block with the fixed fields. `detached` spans come from the pool. False: there is no room.
+// From here on recovery sees the span. What it is started with is complete before.
+void open_block(Block* block) noexcept {
+  block->state.store(static_cast<std::uint32_t>(journal::BlockState::open), std::memory_order_release);
+}
+
+// A block with the fixed fields, not yet open. `detached` spans come from the pool. False: there is no room.
 [[gnu::noinline]] bool record_span(OpenSpan& span, std::string_view name, const SpanOptions* options, const SpanContext* parent,
                                    bool detached) noexcept {
   const TracerState* const tracer = span.tracer;
@@ -477,7 +486,7 @@ inline void copy_trace_id(std::uint8_t* to, const TraceId& id) noexcept {
   block->trace_state = 0;
   if (!context.trace_state.empty()) [[unlikely]] put_trace_state(recorder, block, context.trace_state);
   block->start_ns = options != nullptr && options->start != Timestamp{} ? to_ns(options->start) : r.clock->now();
-  block->state.store(static_cast<std::uint32_t>(journal::BlockState::open), std::memory_order_release);
+  if (journal::planted(journal::Fault::early_open)) open_block(block);
   span.block = block;
   recorder.collector().poke();
   return true;
@@ -642,13 +651,13 @@ inline void Span::enter() noexcept {
   detail::current = &state_.active;
 }
 
-bool Span::begin(detail::TracerSwitch* tracer, std::string_view name, const SpanOptions* options) noexcept {
+bool Span::begin(detail::TracerSwitch* tracer, std::string_view name, const SpanOptions* options, bool more) noexcept {
   new (&state_) detail::OpenSpan;  // without parentheses: they would clear all of it first
   auto* const state = static_cast<detail::TracerState*>(tracer);
   const detail::Recording& r = *state->recording_of;
   if (options != nullptr || detail::current != nullptr || !r.never_roots || r.generation.load(std::memory_order_acquire) != seen_generation())
       [[likely]] {
-    return begin_any(state, name, options);
+    return begin_any(state, name, options, more);
   }
   // A root where no root is sampled: what tracing costs a program that does not use it.
   Randoms random;
@@ -659,21 +668,22 @@ bool Span::begin(detail::TracerSwitch* tracer, std::string_view name, const Span
   return false;
 }
 
-bool Span::begin_any(detail::TracerState* tracer, std::string_view name, const SpanOptions* options) noexcept {
+bool Span::begin_any(detail::TracerState* tracer, std::string_view name, const SpanOptions* options, bool more) noexcept {
   const SpanContext* parent;
   const bool record = options == nullptr ? detail::begin_span(state_, tracer, nullptr, parent)
                                          : detail::begin_span(state_, tracer, options, parent);
   enter();
   if (!record || !detail::record_span(state_, name, options, parent, false)) return false;
   state_.exceptions = detail::uncaught_exceptions();
+  if (!more) detail::open_block(state_.block);
   return true;
 }
 
-void Span::add_links(const SpanOptions& options) noexcept {
-  for (const Link& link : options.links) detail::add_link(state_, link.context, link.attributes);
+void Span::open_with(Attributes attributes, const SpanOptions* options) noexcept {
+  detail::add_attributes(state_, attributes.begin(), attributes.end());
+  if (options != nullptr) detail::add_links(state_, *options);
+  detail::open_block(state_.block);
 }
-
-void Span::add(Attributes attributes) noexcept { detail::add_attributes(state_, attributes.begin(), attributes.end()); }
 
 void Span::pass(const TraceContext& context) noexcept {
   new (&state_) detail::OpenSpan;
@@ -708,7 +718,8 @@ DetachedSpan Tracer::start_span(std::string_view name, Attributes attributes, co
     if (detail::begin_span(*span, static_cast<detail::TracerState*>(state_), &options, parent) &&
         detail::record_span(*span, name, &options, parent, true)) {
       detail::add_attributes(*span, attributes.begin(), attributes.end());
-      for (const Link& link : options.links) detail::add_link(*span, link.context, link.attributes);
+      detail::add_links(*span, options);
+      detail::open_block(span->block);
     }
   } else {
     span->active.span = options.parent->span;
