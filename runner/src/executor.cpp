@@ -128,8 +128,7 @@ void Attempt::execute(const std::shared_ptr<WorkerProcess>& process) {
   finish_.started = true;
   start_ = std::max(now(), task_.not_before);
   process_ = process;
-  if (!process_) span_ = ground_->instrumentation.start_attempt(task_, type_->name, start_);
-  if (ground_->in_worker) span_.set(names::kWorkerProcess, static_cast<std::int64_t>(getpid()));
+  if (!process_) span_ = ground_->instrumentation.start_attempt(task_, type_->name, start_, ground_->in_worker);
   if (!ground_->in_worker) ground_->instrumentation.metrics().begin(type_->name, task_.input.size(), task_.queue_wait);
   begun_.store(true, std::memory_order_release);
   if (span_.context().valid()) {

@@ -1,13 +1,17 @@
 #include "instrumentation.h"
 
 #include <cxxabi.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
 #include <map>
 #include <memory>
+#include <span>
+#include <string>
 #include <typeinfo>
 #include <utility>
 
@@ -85,7 +89,8 @@ Instrumentation::Instrumentation(Telemetry& telemetry, std::string runner_id, st
       task_logger_(telemetry.logger(names::kTaskScope)),
       metrics_(telemetry, cluster_) {}
 
-DetachedSpan Instrumentation::start_attempt(const ClaimedTask& task, const TaskName& name, Timestamp start) const {
+DetachedSpan Instrumentation::start_attempt(const ClaimedTask& task, const TaskName& name, Timestamp start,
+                                            bool in_worker) const {
   const JobRecord& job = *task.job;
   SpanOptions options;
   options.parent = TraceContext{in_trace_of(job, task.parent_span), job.baggage};
@@ -96,22 +101,28 @@ DetachedSpan Instrumentation::start_attempt(const ClaimedTask& task, const TaskN
   if (task.last_dependency.valid()) options.links.push_back({in_trace_of(job, task.last_dependency), {}});
   const std::string span_name = std::string(names::kTask) + name.name;
   if (!runner_tracer_.enabled() || !job.span.sampled()) return runner_tracer_.start_span(span_name, {}, options);
-  // By its id the store finds the task again where this process dies in it, so a span never stands without.
-  DetachedSpan span = runner_tracer_.start_span(span_name,
-                                                {{names::kTaskId, std::to_string(task.task)},
-                                                 {names::kIdentifierName, name.name},
-                                                 {names::kIdentifierVersion, name.version},
-                                                 {names::kJobId, job.id},
-                                                 {names::kJobName, job.name},
-                                                 {names::kAttempt, task.attempt},
-                                                 {names::kMaxAttempts, task.max_retries + 1},
-                                                 {names::kQueueWait, milliseconds(task.queue_wait)},
-                                                 {names::kCluster, cluster_},
-                                                 {names::kRunnerId, runner_id_},
-                                                 {names::kRunnerName, runner_name_},
-                                                 {names::kInputSize, task.input.size()},
-                                                 {names::kInputHash, hash_text(task.input)}},
-                                                options);
+  const std::string id = std::to_string(task.task);
+  const std::string hash = hash_text(task.input);
+  // Started with all of it: by these the store finds the task again where the process dies in it.
+  const Attribute attributes[] = {
+      {names::kTaskId, id},
+      {names::kIdentifierName, name.name},
+      {names::kIdentifierVersion, name.version},
+      {names::kJobId, job.id},
+      {names::kJobName, job.name},
+      {names::kAttempt, task.attempt},
+      {names::kMaxAttempts, task.max_retries + 1},
+      {names::kQueueWait, milliseconds(task.queue_wait)},
+      {names::kCluster, cluster_},
+      {names::kRunnerId, runner_id_},
+      {names::kRunnerName, runner_name_},
+      {names::kInputSize, task.input.size()},
+      {names::kInputHash, hash},
+      {names::kWorkerProcess, static_cast<std::int64_t>(getpid())},
+  };
+  constexpr std::size_t kOfEvery = std::size(attributes) - 1;
+  DetachedSpan span = runner_tracer_.start_span(
+      span_name, std::span<const Attribute>(attributes, in_worker ? std::size(attributes) : kOfEvery), options);
   if (task.parent) span.set(names::kParentTask, std::to_string(task.parent));
   if (task.lost) span.set(names::kLostAttempts, task.lost);
   if (task.dependencies) {

@@ -124,8 +124,8 @@ class Instrumentation {
  public:
   Instrumentation(Telemetry& telemetry, std::string runner_id, std::string runner_name, std::string cluster);
 
-  // The attempt's span, with everything that is known before it runs.
-  [[nodiscard]] DetachedSpan start_attempt(const ClaimedTask& task, const TaskName& name, Timestamp start) const;
+  // The attempt's span, with everything that is known before it runs. `in_worker`: in a process that a runner has started.
+  [[nodiscard]] DetachedSpan start_attempt(const ClaimedTask& task, const TaskName& name, Timestamp start, bool in_worker) const;
   void end_attempt(DetachedSpan& span, AttemptOutcome outcome, std::string_view error_type, std::size_t subtasks,
                    Timestamp end) const;
   // A span that is over, whoever asks, with the same id and content.

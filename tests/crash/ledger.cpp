@@ -151,6 +151,7 @@ void Ledger::take(const ReadLog& log) {
 }
 
 std::string_view Ledger::invented(const ReadSpan& span, std::uint64_t number) {
+  if (find(span.attributes, "text") == nullptr) return "a span without all that it was started with";
   std::set<std::string_view> keys;
   for (const AnyEntry& entry : span.attributes) {
     const std::string_view key = entry.first;
@@ -182,7 +183,6 @@ std::string_view Ledger::invented(const ReadSpan& span, std::uint64_t number) {
 std::string_view Ledger::missing(const ReadSpan& span, const SpanEntry& entry, std::uint64_t number) {
   const auto was = [&](Which which) { return (entry.set >> which & 1) != 0; };
   const auto lacks = [&](std::string_view key) { return find(span.attributes, key) == nullptr; };
-  if (lacks("text")) return "the attribute text is missing";
   if (was(kCount) && lacks("count")) return "the attribute count is missing";
   if (was(kLarge) && lacks("large")) return "the attribute large is missing";
   if (was(kMoved) && lacks("moved")) return "the attribute moved is missing";

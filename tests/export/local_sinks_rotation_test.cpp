@@ -133,6 +133,14 @@ TEST_F(RotationTest, WhereAFileCantBeRenamedItGrowsOnAndThatIsSaidOnce) {
   EXPECT_THAT(texts(path + ".1"), ElementsAre("0", "1", "2"));
 }
 
+TEST_F(RotationTest, AFileWithTwoNamesGrowsOn) {
+  const auto sink = open({.max_bytes = line, .files = 1});
+  EXPECT_EQ(send(*sink, "0").outcome, Outcome::delivered);
+  fs::create_hard_link(path, path + ".1");
+  EXPECT_THAT(send(*sink, "1").message, HasSubstr("can't be rotated"));
+  EXPECT_THAT(texts(path), ElementsAre("0", "1"));
+}
+
 TEST_F(RotationTest, SinksThatShareAFileRotateItTogetherAndLoseNothing) {
   constexpr int kWriters = 4;
   constexpr int kLines = 200;

@@ -90,13 +90,13 @@ class Baggage {
   [[nodiscard]] Baggage set(std::string_view name, std::string_view value, std::string_view metadata = {}) const;
   [[nodiscard]] Baggage remove(std::string_view name) const;
   [[nodiscard]] const std::vector<Entry>& entries() const noexcept;
-  [[nodiscard]] bool empty() const noexcept { return !entries_ || entries_->empty(); }
+  [[nodiscard]] bool empty() const noexcept { return !entries_; }
   // The header: whole members only, at most 64 and 8,192 bytes; names that are no token are left out.
   [[nodiscard]] std::string header() const;
   friend bool operator==(const Baggage& a, const Baggage& b) noexcept { return a.entries() == b.entries(); }
 
  private:
-  std::shared_ptr<const std::vector<Entry>> entries_;
+  std::shared_ptr<const std::vector<Entry>> entries_;  // null where there are none
 };
 
 // What a thread is working for: a span and its baggage. Captured on one thread, made current on another.
@@ -119,6 +119,8 @@ struct ActiveContext {
   OpenSpan* open = nullptr;  // the recording span behind it, null where it records nothing or lives elsewhere
   ActiveContext* previous = nullptr;
 };
+// The top of the calling thread's stack of contexts; null where nothing is current. Found without a call.
+[[gnu::tls_model("initial-exec")]] extern constinit thread_local ActiveContext* current;
 }  // namespace detail
 
 // Makes a context current for the calling thread until the scope ends. Scopes nest; leave them in reverse order.

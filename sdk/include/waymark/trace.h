@@ -127,8 +127,15 @@ class [[nodiscard]] Span : public SpanHandle {
       pass(*options->parent);
     }
   }
-  ~Span() {
-    if (active_) finish();
+  // Inline where there is nothing to end and nothing to free.
+  [[gnu::always_inline]] ~Span() {
+    if (active_ == nullptr) return;
+    const detail::ActiveContext& active = state_.active;
+    if (state_.block == nullptr && active.baggage.empty() && active.span.trace_state.empty()) {
+      detail::current = active.previous;
+    } else {
+      finish();
+    }
   }
   Span(const Span&) = delete;
   Span& operator=(const Span&) = delete;
@@ -146,7 +153,7 @@ class [[nodiscard]] Span : public SpanHandle {
   void pass(const TraceContext& context) noexcept;
   void enter() noexcept;
   void finish() noexcept;
-  // Made by begin() and pass(), undone by finish().
+  // Made by begin() and pass(), undone by finish(); left as it is where there is nothing to undo.
   union {
     detail::OpenSpan state_;
   };

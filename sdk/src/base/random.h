@@ -23,11 +23,13 @@ std::uint64_t seed_random() noexcept;
 // Several at once: the thread's state is loaded and stored once for all.
 class Randoms {
  public:
+  // Whether the next ones are made without a call.
+  [[nodiscard]] static bool ready() noexcept { return detail::random_state != 0; }
   Randoms() noexcept : state_(detail::random_state) {
     if (state_ == 0) [[unlikely]] state_ = detail::seed_random();
     key_ = detail::random_key;
   }
-  ~Randoms() { detail::random_state = state_ + (state_ == 0 ? 1 : 0); }
+  ~Randoms() { detail::random_state = state_; }
   Randoms(const Randoms&) = delete;
   Randoms& operator=(const Randoms&) = delete;
   // Never 0.
@@ -37,7 +39,7 @@ class Randoms {
       if ((p.high ^ p.low) != 0) [[likely]] return p.high ^ p.low;
     }
   }
-  // Three at once, none of them 0: as good as those of three steps, but made of one product. For what belongs together.
+  // Three at once, the last two never 0: as good as those of three steps, but made of one product. For what belongs together.
   struct Three {
     std::uint64_t first, second, third;
   };
@@ -45,7 +47,7 @@ class Randoms {
     for (;;) {
       const Product p = step();
       const Three three{p.high + std::rotl(p.low, 24), p.high ^ p.low, p.low ^ std::rotl(p.high, 17)};
-      if (three.first != 0 && three.second != 0 && three.third != 0) [[likely]] return three;
+      if (three.second != 0 && three.third != 0) [[likely]] return three;
     }
   }
 

@@ -167,7 +167,7 @@ class FileSink final : public Sink {
     if (const int failed = hold(lock); failed != 0) return later(failed);
     std::string warning;
     // Between the rename and the lock on the new file another sink may have filled that one too.
-    while (regular_ && lock->held() && is_full(line.size())) {
+    for (int i = 0; i < kTries && regular_ && lock->held() && is_full(line.size()); ++i) {
       const int failed = rotate();
       if (failed != 0) {
         if (!std::exchange(rotation_failed_, true)) {
@@ -213,7 +213,6 @@ class FileSink final : public Sink {
 
   // Opens the file that has the name now, where it is not the one that is open, and locks it. 0, or an errno.
   int hold(std::optional<WriteLock>& lock) {
-    constexpr int kTries = 100;  // each is lost to another rotation
     for (int i = 0;; ++i) {
       if (moved_away()) file_ = Descriptor();
       if (file_.get() < 0) {
@@ -245,7 +244,8 @@ class FileSink final : public Sink {
     for (; last > 1; --last) {
       if (::rename(kept(last - 1).c_str(), kept(last).c_str()) != 0 && errno != ENOENT) return errno;
     }
-    return ::rename(path_.c_str(), kept(1).c_str()) == 0 ? 0 : errno;
+    if (::rename(path_.c_str(), kept(1).c_str()) != 0) return errno;
+    return moved_away() ? 0 : EEXIST;  // two names of one file: it was renamed to itself
   }
 
   // Whether the file ends with a line's end. Of ours, one without is taken back where nobody can be writing it; another's
@@ -298,6 +298,8 @@ class FileSink final : public Sink {
     if (error == ECANCELED && writer_.aborted()) return {.aborted = true};
     return {.outcome = Outcome::retry, .message = "the file " + path_ + " can't be written: " + error_text(error)};
   }
+
+  static constexpr int kTries = 100;  // each is lost to another's rotation
 
   Signal signal_;
   std::string path_;

@@ -37,8 +37,8 @@ enum class Fault : std::uint8_t {
   twice,             // recovery does not look at what the journal has already
 };
 inline constexpr const char* kFaultNames[] = {
-    "late_length",  "early_head",      "early_release",   "early_open",     "early_commit",     "early_compact",
-    "early_free",   "early_frame",     "early_flip",      "early_unlink",   "early_cursor",     "cursor_in_place",
+    "late_length",     "early_head",     "early_release",    "early_open",   "early_commit", "early_compact",
+    "early_free",      "early_frame",    "early_flip",       "early_unlink", "early_cursor", "cursor_in_place",
     "early_recovered", "forgotten_pool", "bare_interrupted", "twice",
 };
 

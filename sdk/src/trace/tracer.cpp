@@ -64,7 +64,11 @@ constinit thread_local Recording* unsaid = nullptr;
                      "was full; such spans count what they dropped, and this is said once");
 }
 
-// Holds a detached span's lock; scoped spans need none. A handler may touch the span: nothing is said under it.
+void say_unsaid() noexcept {
+  if (unsaid != nullptr) [[unlikely]] say_dropped(*std::exchange(unsaid, nullptr));
+}
+
+// Holds a detached span's lock; scoped spans need none. A handler may touch the span: nothing is said under it, nor before the span is open.
 class SpanLock {
  public:
   explicit SpanLock(OpenSpan& span) noexcept : span_(span) {
@@ -77,7 +81,7 @@ class SpanLock {
     if (!span_.detached) return;
     span_.lock.clear(std::memory_order_release);
     span_locked = false;
-    if (unsaid != nullptr) [[unlikely]] say_dropped(*std::exchange(unsaid, nullptr));
+    say_unsaid();
   }
   SpanLock(const SpanLock&) = delete;
   SpanLock& operator=(const SpanLock&) = delete;
@@ -91,11 +95,19 @@ bool live(const OpenSpan* span) noexcept {
   return span != nullptr && span->block != nullptr && span->generation == seen_generation();
 }
 
+// From here on recovery sees the span. What it is started with is complete before.
+void open_block(Block* block) noexcept {
+  block->state.store(static_cast<std::uint32_t>(journal::BlockState::open), std::memory_order_release);
+}
+bool is_open(const Block& block) noexcept {
+  return block.state.load(std::memory_order_relaxed) == static_cast<std::uint32_t>(journal::BlockState::open);
+}
+
 // Counts what a limit, or a full record, left out. The first time it is said, so that nobody has to look for it.
-void count_dropped(Recording& r, std::atomic<std::uint32_t>& counter) noexcept {
+void count_dropped(Recording& r, const Block& block, std::atomic<std::uint32_t>& counter) noexcept {
   counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   if (r.said_dropped.load(std::memory_order_relaxed) || r.said_dropped.exchange(true)) return;
-  if (span_locked) {
+  if (span_locked || !is_open(block)) {
     unsaid = &r;
   } else {
     say_dropped(r);
@@ -111,7 +123,7 @@ bool has_key(const journal::Recorder& recorder, const OpenSpan& span, std::strin
   journal::Recorder& recorder = *r.recorder;
   Block* block = span.block;
   if (key.empty()) {
-    count_dropped(r, block->dropped_attributes);
+    count_dropped(r, *block, block->dropped_attributes);
     return;
   }
   std::string scratch;
@@ -120,14 +132,14 @@ bool has_key(const journal::Recorder& recorder, const OpenSpan& span, std::strin
   bool repeated = false;
   if (otlp::has_key(span.seen_keys, hash)) [[unlikely]] repeated = has_key(recorder, span, key);
   if (!repeated && block->attributes >= r.span_limits.attribute_count) {
-    count_dropped(r, block->dropped_attributes);
+    count_dropped(r, *block, block->dropped_attributes);
     return;
   }
   const std::size_t bytes = otlp::size_attribute(key, value, r.span_limits);
   if (bytes <= journal::kBlockPayload) [[likely]] {
     char* p = recorder.reserve(block, bytes);
     if (p == nullptr) {
-      count_dropped(r, block->dropped_attributes);
+      count_dropped(r, *block, block->dropped_attributes);
       return;
     }
     // Said before the bytes count: a reader must know that an earlier value stands behind them.
@@ -136,13 +148,13 @@ bool has_key(const journal::Recorder& recorder, const OpenSpan& span, std::strin
     recorder.commit(block, bytes);
   } else {
     if (bytes > journal::kMaximumRecordBytes) {
-      count_dropped(r, block->dropped_attributes);
+      count_dropped(r, *block, block->dropped_attributes);
       return;
     }
     const std::unique_ptr<char[]> large(new (std::nothrow) char[bytes]);
     if (large) otlp::put_attribute(large.get(), kAttributeTag, key, value, r.span_limits);
     if (!large || !recorder.append(block, {large.get(), bytes}, repeated)) {
-      count_dropped(r, block->dropped_attributes);
+      count_dropped(r, *block, block->dropped_attributes);
       return;
     }
   }
@@ -253,7 +265,7 @@ void append_event(OpenSpan& span, std::string_view name, std::uint64_t time_ns, 
   Recording& r = *span.tracer->recording_of;
   Block* block = span.block;
   if (block->events >= r.span_limits.event_count) {
-    count_dropped(r, block->dropped_events);
+    count_dropped(r, *block, block->dropped_events);
     return;
   }
   std::string& event = scratch_buffer();
@@ -273,7 +285,7 @@ void append_event(OpenSpan& span, std::string_view name, std::uint64_t time_ns, 
   field.clear();
   append_field(field, kEventTag, event);
   if (!r.recorder->append(block, field)) {
-    count_dropped(r, block->dropped_events);
+    count_dropped(r, *block, block->dropped_events);
     return;
   }
   ++block->events;
@@ -333,7 +345,7 @@ void add_link(OpenSpan& span, const SpanContext& context, Attributes attributes)
   // A link that points nowhere and says nothing is left out.
   if (!context.valid() && attributes.empty() && context.trace_state.empty()) return;
   if (block->links >= r.span_limits.link_count) {
-    count_dropped(r, block->dropped_links);
+    count_dropped(r, *block, block->dropped_links);
     return;
   }
   std::string& link = scratch_buffer();
@@ -354,14 +366,19 @@ void add_link(OpenSpan& span, const SpanContext& context, Attributes attributes)
   field.reserve(link.size() + 8);
   append_field(field, kLinkTag, link);
   if (!r.recorder->append(block, field)) {
-    count_dropped(r, block->dropped_links);
+    count_dropped(r, *block, block->dropped_links);
     return;
   }
   ++block->links;
 }
 
-void add_links(OpenSpan& span, const SpanOptions& options) noexcept {
-  for (const Link& link : options.links) add_link(span, link.context, link.attributes);
+void open_with(OpenSpan& span, Attributes attributes, const std::vector<Link>* links) noexcept {
+  add_attributes(span, attributes.begin(), attributes.end());
+  if (links != nullptr) {
+    for (const Link& link : *links) add_link(span, link.context, link.attributes);
+  }
+  open_block(span.block);
+  say_unsaid();
 }
 
 [[gnu::noinline]] journal::Text put_name(journal::Recorder& recorder, Block* block, std::string_view name) noexcept {
@@ -433,11 +450,6 @@ inline void copy_trace_id(std::uint8_t* to, const TraceId& id) noexcept {
   std::memcpy(halves, id.bytes.data(), sizeof halves);
   asm("" : "+r"(halves[0]), "+r"(halves[1]));  // keeps the compiler from making one load of them
   std::memcpy(to, halves, sizeof halves);
-}
-
-// From here on recovery sees the span. What it is started with is complete before.
-void open_block(Block* block) noexcept {
-  block->state.store(static_cast<std::uint32_t>(journal::BlockState::open), std::memory_order_release);
 }
 
 // A block with the fixed fields, not yet open. `detached` spans come from the pool. False: there is no room.
@@ -652,14 +664,14 @@ inline void Span::enter() noexcept {
 }
 
 bool Span::begin(detail::TracerSwitch* tracer, std::string_view name, const SpanOptions* options, bool more) noexcept {
-  new (&state_) detail::OpenSpan;  // without parentheses: they would clear all of it first
   auto* const state = static_cast<detail::TracerState*>(tracer);
   const detail::Recording& r = *state->recording_of;
-  if (options != nullptr || detail::current != nullptr || !r.never_roots || r.generation.load(std::memory_order_acquire) != seen_generation())
-      [[likely]] {
+  if (options != nullptr || detail::current != nullptr || !r.never_roots ||
+      r.generation.load(std::memory_order_acquire) != seen_generation() || !Randoms::ready()) [[likely]] {
     return begin_any(state, name, options, more);
   }
   // A root where no root is sampled: what tracing costs a program that does not use it.
+  new (&state_) detail::OpenSpan;
   Randoms random;
   fill_random(random, state_.active.span.trace_id, state_.active.span.span_id);
   state_.active.span.flags = SpanContext::kRandom;
@@ -669,6 +681,7 @@ bool Span::begin(detail::TracerSwitch* tracer, std::string_view name, const Span
 }
 
 bool Span::begin_any(detail::TracerState* tracer, std::string_view name, const SpanOptions* options, bool more) noexcept {
+  new (&state_) detail::OpenSpan;  // without parentheses: they would clear all of it first
   const SpanContext* parent;
   const bool record = options == nullptr ? detail::begin_span(state_, tracer, nullptr, parent)
                                          : detail::begin_span(state_, tracer, options, parent);
@@ -680,9 +693,7 @@ bool Span::begin_any(detail::TracerState* tracer, std::string_view name, const S
 }
 
 void Span::open_with(Attributes attributes, const SpanOptions* options) noexcept {
-  detail::add_attributes(state_, attributes.begin(), attributes.end());
-  if (options != nullptr) detail::add_links(state_, *options);
-  detail::open_block(state_.block);
+  detail::open_with(state_, attributes, options != nullptr ? &options->links : nullptr);
 }
 
 void Span::pass(const TraceContext& context) noexcept {
@@ -717,9 +728,7 @@ DetachedSpan Tracer::start_span(std::string_view name, Attributes attributes, co
     const SpanContext* parent;
     if (detail::begin_span(*span, static_cast<detail::TracerState*>(state_), &options, parent) &&
         detail::record_span(*span, name, &options, parent, true)) {
-      detail::add_attributes(*span, attributes.begin(), attributes.end());
-      detail::add_links(*span, options);
-      detail::open_block(span->block);
+      detail::open_with(*span, attributes, &options.links);
     }
   } else {
     span->active.span = options.parent->span;

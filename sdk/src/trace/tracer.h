@@ -61,9 +61,6 @@ struct LoggerState : LoggerSwitch {
 // Prepares the threshold for Sampler::ratio.
 [[nodiscard]] std::uint64_t ratio_threshold(double ratio) noexcept;
 
-// The thread's stack of contexts; null where nothing is current.
-extern constinit thread_local ActiveContext* current;
-
 // The dynamic type of an exception, demangled; of the one being handled, empty where there is none.
 [[nodiscard]] std::string exception_type(const std::exception& exception);
 [[nodiscard]] std::string current_exception_type();
