@@ -129,9 +129,10 @@ class [[nodiscard]] Span : public SpanHandle {
   }
   // Inline where there is nothing to end and nothing to free.
   [[gnu::always_inline]] ~Span() {
-    if (active_ == nullptr) return;
+    if (active_ == nullptr) [[likely]] return;
     const detail::ActiveContext& active = state_.active;
-    if (state_.block == nullptr && active.baggage.empty() && active.span.trace_state.empty()) {
+    // One comparison of all three.
+    if ((state_.block == nullptr) & active.baggage.empty() & active.span.trace_state.empty()) [[likely]] {
       detail::current = active.previous;
     } else {
       finish();
@@ -154,7 +155,8 @@ class [[nodiscard]] Span : public SpanHandle {
   void enter() noexcept;
   void finish() noexcept;
   // Made by begin() and pass(), undone by finish(); left as it is where there is nothing to undo.
-  union {
+  // Aligned as its parts are cleared, in pairs of words: none of them lies in two cache lines.
+  union alignas(16) {
     detail::OpenSpan state_;
   };
 };
