@@ -44,11 +44,10 @@ class Randoms {
     std::uint64_t first, second, third;
   };
   Three next_three() noexcept {
-    for (;;) {
-      const Product p = step();
-      const Three three{p.high + std::rotl(p.low, 24), p.high ^ p.low, p.low ^ std::rotl(p.high, 17)};
-      if (three.second != 0 && three.third != 0) [[likely]] return three;
-    }
+    const Product p = step();
+    const std::uint64_t second = p.high ^ p.low;
+    const std::uint64_t third = p.low ^ std::rotl(p.high, 17);
+    return {p.high + std::rotl(p.low, 24), second + (second == 0 ? 1 : 0), third + (third == 0 ? 1 : 0)};
   }
 
  private:
