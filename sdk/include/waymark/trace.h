@@ -132,7 +132,7 @@ class [[nodiscard]] Span : public SpanHandle {
     if (active_ == nullptr) [[likely]] return;
     const detail::ActiveContext& active = state_.active;
     // One comparison of all three.
-    if ((state_.block == nullptr) & active.baggage.empty() & active.span.trace_state.empty()) [[likely]] {
+    if ((int{state_.block != nullptr} | int{!active.baggage.empty()} | int{!active.span.trace_state.empty()}) == 0) [[likely]] {
       detail::current = active.previous;
     } else {
       finish();
