@@ -302,8 +302,12 @@ bool add_small_event(OpenSpan& span, std::string_view name, Attributes attribute
   }
   char* const begin = room.begin();
   char* const event = begin + 2;  // tag, length
-  // As long as what stood there before: the size is not known yet.
-  if (journal::planted(journal::Fault::early_commit)) room.commit(event + static_cast<unsigned char>(begin[1]));
+  if (journal::planted(journal::Fault::early_commit)) {
+    // What a block that was in use before may hold there: another event, one without a name.
+    constexpr char kOther[] = {kEventTag, 2, 0x12, 0};
+    std::memcpy(begin, kOther, sizeof kOther);
+    room.commit(begin + sizeof kOther);
+  }
   char* p = event;
   *p++ = 0x09;
   p = otlp::put_fixed64(p, time_ns);
