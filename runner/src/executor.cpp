@@ -132,13 +132,13 @@ void Attempt::execute(const std::shared_ptr<WorkerProcess>& process) {
   if (!ground_->in_worker) ground_->instrumentation.metrics().begin(type_->name, task_.input.size(), task_.queue_wait);
   begun_.store(true, std::memory_order_release);
   if (span_.context().valid()) {
-    const ContextScope current(span_);
+    const ContextScope entered(span_);
     execute_here();
   } else {
     // Without tracing, log records still carry the job's trace and this attempt's id.
     TraceContext context{task_.job->span, task_.job->baggage};
     context.span.span_id = task_.span;
-    const ContextScope current(context);
+    const ContextScope entered(context);
     process_ ? execute_in(*process_) : execute_here();
   }
   if (finish_.end == Timestamp{}) finish_.end = std::max(now(), start_);
