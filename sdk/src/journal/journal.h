@@ -192,7 +192,7 @@ class Journal final : public Source {
     DiagnosticLevel level;
     std::string text;
   };
-  class FileCursor;
+  class FileCursor;  // file_cursor.cpp
   friend class FileCursor;
 
   bool write(const Stretch& stretch);
